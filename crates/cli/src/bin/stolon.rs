@@ -1,0 +1,2 @@
+//! One program under four names.
+fn main() {}
