@@ -1,0 +1,66 @@
+//! Positions in the write-ahead log.
+
+use serde::{Deserialize, Serialize};
+
+/// A byte position in the WAL (`pg_lsn`). 0 is "unknown"; JSON holds the plain number.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// Not known.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// Bytes from `behind` up to this position; 0 when `behind` is not behind.
+    pub const fn bytes_ahead_of(self, behind: Self) -> u64 {
+        self.0.saturating_sub(behind.0)
+    }
+}
+
+/// Why a text is not a WAL position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid WAL position {0:?}: expected two hexadecimal numbers, for example 16/B374D848")]
+pub struct LsnError(String);
+
+impl std::str::FromStr for Lsn {
+    type Err = LsnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || LsnError(text.to_owned());
+        let (high, low) = text.split_once('/').ok_or_else(refused)?;
+        let half = |part: &str| {
+            let hex = !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
+            if hex {
+                u32::from_str_radix(part, 16).ok()
+            } else {
+                None
+            }
+        };
+        let (high, low) = (
+            half(high).ok_or_else(refused)?,
+            half(low).ok_or_else(refused)?,
+        );
+        Ok(Self(u64::from(high) << 32 | u64::from(low)))
+    }
+}
+
+impl std::fmt::Display for Lsn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+/// A WAL timeline. 0 is "unknown"; the first real one is 1.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct TimelineId(pub u64);
+
+impl std::fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

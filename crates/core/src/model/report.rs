@@ -1,0 +1,237 @@
+//! What the components publish about themselves: the info documents.
+//!
+//! Fields the Go program does not know are ignored by it, so ours ride along (contract, section 8).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BootUuid, ClusterUid, DbUid, Generation, InfoUid, KeeperUid, List, Lsn, PostgresVersion,
+    ProxyUid, SentinelUid, TimelineId, TimelineSwitch, Unknown, is_default, string_enum,
+};
+
+/// What programs of this project write into `impl`.
+pub const IMPLEMENTATION: &str = "stolon-rs";
+
+/// Proxy: the age of its last good check counts from when the read was sent, so that it is known
+/// to have closed by `ProxyTimeout x 1.05 + 0.5 s` after its last publication.
+pub const FEATURE_AGE_FROM_SEND: &str = "age-from-send";
+/// Keeper: reports a standby in sync only by the flush rule of the contract's section 7.
+pub const FEATURE_FLUSH_RULE: &str = "flush-rule";
+/// Keeper: publishes a release after its postmaster is gone and then waits for a newer document.
+pub const FEATURE_RELEASE: &str = "release";
+
+/// What a keeper publishes under `keepers/info/UID`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeeperInfo {
+    /// New at every publication.
+    #[serde(rename = "infoUID", skip_serializing_if = "is_default")]
+    pub info_uid: InfoUid,
+    /// The keeper.
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: KeeperUid,
+    /// The cluster it last read about; reports about another one are ignored.
+    #[serde(rename = "clusterUID", skip_serializing_if = "is_default")]
+    pub cluster_uid: ClusterUid,
+    /// This start of the keeper.
+    #[serde(rename = "bootUUID", skip_serializing_if = "is_default")]
+    pub boot_uuid: BootUuid,
+    /// The version of the PostgreSQL programs beside it.
+    pub postgres_binary_version: PostgresVersion,
+    /// Its instance; none while it has no db.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres_state: Option<PostgresState>,
+    /// Whether it may run the primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_be_master: Option<bool>,
+    /// Whether it may run a synchronous standby.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_be_synchronous_replica: Option<bool>,
+    /// [`IMPLEMENTATION`]; empty for the Go program.
+    #[serde(rename = "impl", skip_serializing_if = "is_default")]
+    pub implementation: String,
+    /// The version of the program.
+    #[serde(skip_serializing_if = "is_default")]
+    pub version: String,
+    /// What it can do beyond the Go program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// An instance as its keeper sees it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostgresState {
+    /// The db.
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: DbUid,
+    /// The generation of the spec it has converged to.
+    #[serde(skip_serializing_if = "is_default")]
+    pub generation: Generation,
+    /// The address others reach it at.
+    #[serde(skip_serializing_if = "is_default")]
+    pub listen_address: String,
+    /// The port others reach it at.
+    #[serde(skip_serializing_if = "is_default")]
+    pub port: String,
+    /// Whether it answers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub healthy: bool,
+    /// PostgreSQL's system identifier.
+    #[serde(rename = "systemID", skip_serializing_if = "is_default")]
+    pub system_id: String,
+    /// The timeline it is on.
+    #[serde(rename = "timelineID", skip_serializing_if = "is_default")]
+    pub timeline_id: TimelineId,
+    /// Its flush position.
+    #[serde(rename = "xLogPos", skip_serializing_if = "is_default")]
+    pub xlog_pos: Lsn,
+    /// The last two timeline switches in its history.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timelines_history: Vec<TimelineSwitch>,
+    /// The parameters in its configuration files.
+    #[serde(rename = "pgParameters", skip_serializing_if = "BTreeMap::is_empty")]
+    pub pg_parameters: BTreeMap<String, String>,
+    /// The standbys that are in sync now, by the flush rule.
+    pub synchronous_standbys: List<DbUid>,
+    /// The oldest WAL file it still has.
+    #[serde(skip_serializing_if = "is_default")]
+    pub older_wal_file: String,
+    /// What our keepers know beyond the Go program's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceReport>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// What our keepers report of an instance beyond the Go program's report.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceReport {
+    /// What state it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+    /// The reason for the condition, or the last error, in words.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reason: String,
+    /// `pg_is_in_recovery()`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_recovery: Option<bool>,
+    /// Of a standby: whether its WAL receiver streams from the db it is to follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<bool>,
+    /// Of a standby: what has been replayed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub replay_lsn: Lsn,
+    /// Of a primary: its standbys, as `pg_stat_replication` shows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerReport>,
+    /// The postmaster and all its children are gone, and the keeper will not start the instance as
+    /// a primary before it has read a document newer than the one of this store revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released_at_revision: Option<u64>,
+    /// Parameters that wait for a restart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_restart: Vec<String>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+string_enum! {
+    /// The state of an instance as its keeper sees it.
+    Condition {
+        /// It answers queries.
+        Running = "running",
+        /// It starts, or recovers, and does not answer queries yet.
+        Starting = "starting",
+        /// It is alive and has no connection left (SQLSTATE 53300).
+        Saturated = "saturated",
+        /// Its process lives and does not answer.
+        Silent = "silent",
+        /// It is being stopped.
+        Stopping = "stopping",
+        /// It does not run.
+        Stopped = "stopped",
+        /// Its data are being made: initialised or copied.
+        Initializing = "initializing",
+        /// It failed and does not come back by itself.
+        Failed = "failed",
+    }
+}
+
+/// A standby as its primary sees it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PeerReport {
+    /// The standby's db.
+    pub db_uid: DbUid,
+    /// `pg_stat_replication.state`: streaming, catchup, backup, …
+    pub state: String,
+    /// What it has flushed.
+    pub flush_lsn: Lsn,
+    /// What it has replayed.
+    pub replay_lsn: Lsn,
+    /// `pg_stat_replication.sync_state`: async, potential, sync, quorum.
+    pub sync_state: String,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// What a proxy publishes under `proxies/info/UID`. The key spellings are the format's.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyInfo {
+    /// New at every publication.
+    #[serde(rename = "infoUID", skip_serializing_if = "is_default")]
+    pub info_uid: InfoUid,
+    /// The proxy.
+    #[serde(rename = "UID")]
+    pub uid: ProxyUid,
+    /// The generation of the proxy spec it has carried out.
+    #[serde(rename = "Generation")]
+    pub generation: Generation,
+    /// Its proxyTimeout, in nanoseconds.
+    #[serde(rename = "ProxyTimeout")]
+    pub proxy_timeout_nanos: i64,
+    /// [`IMPLEMENTATION`]; empty for the Go program.
+    #[serde(rename = "impl", skip_serializing_if = "is_default")]
+    pub implementation: String,
+    /// The version of the program.
+    #[serde(skip_serializing_if = "is_default")]
+    pub version: String,
+    /// What it can do beyond the Go program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// What a sentinel publishes under `sentinels/info/UID`. The key spelling is the format's.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SentinelInfo {
+    /// The sentinel.
+    #[serde(rename = "UID")]
+    pub uid: SentinelUid,
+    /// [`IMPLEMENTATION`]; empty for the Go program.
+    #[serde(rename = "impl", skip_serializing_if = "is_default")]
+    pub implementation: String,
+    /// The version of the program.
+    #[serde(skip_serializing_if = "is_default")]
+    pub version: String,
+    /// What it can do beyond the Go program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
