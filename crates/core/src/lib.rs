@@ -17,4 +17,5 @@
 )]
 
 pub mod model;
+pub mod reason;
 pub mod time;
