@@ -18,4 +18,5 @@
 
 pub mod model;
 pub mod reason;
+pub mod sentinel;
 pub mod time;

@@ -1,0 +1,384 @@
+//! The sentinel: looks at the whole cluster, and while it leads decides what the cluster should be.
+//!
+//! [`Sentinel::handle`] is the whole protocol. The shell looks, writes, publishes and tells what
+//! came of it; the order of these is decided here. Leadership is an optimisation: what keeps two
+//! leaders from contradicting each other is that every document is decided from exactly its
+//! predecessor and written by compare-and-swap (I4).
+
+pub mod decide;
+pub mod observe;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::model::report::{IMPLEMENTATION, SentinelInfo};
+use crate::model::{ClusterData, ClusterSpec, ClusterUid, KeeperInfo, ProxyInfo, SentinelUid};
+use crate::reason::{Reason, Severity};
+use crate::time::{Instant, Timestamp};
+use decide::{Decision, decide};
+use observe::{Memory, View};
+
+/// A look taken without an event in between must not follow the last one sooner than this, so that
+/// a chatty store cannot make a sentinel spin.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Most automatic failovers within [`observe::FAILOVER_WINDOW`] (I10): a cluster that moves more
+/// often than this is not helped by moving again.
+pub const DEFAULT_MOST_FAILOVERS: usize = 3;
+
+/// Everything a sentinel reads of the store, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// When the first read of this look was sent.
+    pub sent_at: Instant,
+    /// The wall clock, for the stamps of what is written.
+    pub wall: Timestamp,
+    /// Chance, for new names.
+    pub entropy: u64,
+    /// The revision of the key that holds the cluster data; none: there is no such key.
+    pub revision: Option<u64>,
+    /// The cluster data.
+    pub data: Option<ClusterData>,
+    /// What keepers published.
+    pub keepers: Vec<KeeperInfo>,
+    /// What proxies published.
+    pub proxies: Vec<ProxyInfo>,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It is stored.
+    Stored,
+    /// The document had changed: nothing was stored.
+    Conflict,
+    /// No answer: it may have been stored.
+    Unknown,
+}
+
+/// What a sentinel learns.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Something may have changed, or the time asked for has come.
+    Wake,
+    /// A look succeeded.
+    Looked(Box<Look>),
+    /// A look failed.
+    LookFailed,
+    /// The election was won (true) or lost.
+    Leading(bool),
+    /// A write ended.
+    Wrote(WriteOutcome),
+}
+
+/// What a sentinel wants done. Every effect may be repeated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Read everything; answer with [`Event::Looked`] or [`Event::LookFailed`].
+    Look,
+    /// Write the cluster data if the stored revision is still `expected`; answer with
+    /// [`Event::Wrote`].
+    Write {
+        /// The revision the document was decided from; none: the key must be absent.
+        expected: Option<u64>,
+        /// The next document.
+        data: Box<ClusterData>,
+    },
+    /// Publish the sign of life, to expire after the time given.
+    Publish(SentinelInfo, Duration),
+    /// Append a decision that was stored to the history (contract, section 8).
+    Record {
+        /// When it was decided.
+        at: Timestamp,
+        /// Why.
+        reasons: Vec<Reason>,
+    },
+    /// Tell the operator.
+    Log(Reason),
+    /// Send [`Event::Wake`] at this moment at the latest; replaces the one asked for before.
+    WakeAt(Instant),
+}
+
+/// How a sentinel is set up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Its name, new at each start.
+    pub uid: SentinelUid,
+    /// The program's version, for its sign of life.
+    pub version: String,
+    /// The spec to initialise with when the store holds no cluster.
+    pub initial_spec: Option<ClusterSpec>,
+    /// Automatic failovers within ten minutes after which the next one waits (I10);
+    /// [`DEFAULT_MOST_FAILOVERS`].
+    pub most_failovers: usize,
+}
+
+/// One sentinel.
+#[derive(Debug)]
+pub struct Sentinel {
+    settings: Settings,
+    leading: bool,
+    /// The next decision is written even if it changes nothing: a leader refreshes the document
+    /// when it takes over.
+    refresh: bool,
+    memory: Memory,
+    looking: bool,
+    /// The reasons of the decision whose write is on its way.
+    writing: Option<(Timestamp, Vec<Reason>)>,
+    /// Something happened while a look or write was on its way.
+    look_again: bool,
+    last_look: Option<Instant>,
+    last_publication: Option<Instant>,
+    /// When positions and the like were last written.
+    last_status_write: Option<Instant>,
+    /// What was said and still holds: a reason is logged when it appears, not at every look.
+    said: BTreeSet<(String, String)>,
+    sleep_interval: Duration,
+}
+
+impl Sentinel {
+    /// A sentinel that has seen nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            memory: Memory::new(settings.most_failovers),
+            settings,
+            leading: false,
+            refresh: false,
+            looking: false,
+            writing: None,
+            look_again: false,
+            last_look: None,
+            last_publication: None,
+            last_status_write: None,
+            said: BTreeSet::new(),
+            sleep_interval: ClusterSpec::default().effective().sleep_interval,
+        }
+    }
+
+    /// Whether this sentinel believes that it leads.
+    pub const fn leading(&self) -> bool {
+        self.leading
+    }
+
+    /// Takes in what happened and says what is to be done.
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Wake => self.look_soon(now, &mut effects),
+            Event::Leading(leading) => {
+                self.lead(leading, &mut effects);
+                self.look_soon(now, &mut effects);
+            }
+            Event::LookFailed => {
+                self.looking = false;
+                self.memory.note_blindness();
+                effects.push(Effect::WakeAt(now.after(self.sleep_interval)));
+            }
+            Event::Looked(look) => {
+                self.looking = false;
+                self.last_look = Some(now);
+                self.take_in(now, &look, &mut effects);
+                if self.look_again && self.writing.is_none() {
+                    self.look_soon(now, &mut effects);
+                }
+            }
+            Event::Wrote(outcome) => {
+                self.wrote(outcome, &mut effects);
+                self.look_soon(now, &mut effects);
+            }
+        }
+        effects
+    }
+
+    /// Asks for a look, now or as soon as the one on its way and the shortest pause are over.
+    fn look_soon(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.looking || self.writing.is_some() {
+            self.look_again = true;
+            return;
+        }
+        if let Some(last) = self.last_look
+            && now.since(last) < SHORTEST_PAUSE
+        {
+            self.look_again = false;
+            effects.push(Effect::WakeAt(last.after(SHORTEST_PAUSE)));
+            return;
+        }
+        self.look_again = false;
+        self.looking = true;
+        effects.push(Effect::Look);
+    }
+
+    fn lead(&mut self, leading: bool, effects: &mut Vec<Effect>) {
+        if leading != self.leading {
+            let text = if leading {
+                "leadership acquired"
+            } else {
+                "leadership lost"
+            };
+            let reason = Reason::info("leadership", format!("sentinel {text}"));
+            effects.push(Effect::Log(reason.with("uid", &self.settings.uid)));
+            self.said.clear();
+        }
+        self.refresh |= leading && !self.leading;
+        self.leading = leading;
+    }
+
+    fn take_in(&mut self, now: Instant, look: &Look, effects: &mut Vec<Effect>) {
+        let Some((revision, data)) = look.revision.zip(look.data.as_ref()) else {
+            self.initialise(look, effects);
+            self.publish(now, effects);
+            effects.push(Effect::WakeAt(now.after(self.sleep_interval)));
+            return;
+        };
+        let Some(spec) = data
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.spec.as_ref())
+        else {
+            let reason = Reason::error(
+                "no-spec",
+                "the cluster data hold no cluster: nothing is decided",
+            );
+            self.say(vec![reason], effects);
+            effects.push(Effect::WakeAt(now.after(self.sleep_interval)));
+            return;
+        };
+        self.sleep_interval = spec.effective().sleep_interval.max(SHORTEST_PAUSE);
+        self.publish(now, effects);
+        let view = self.memory.observe(look, data, revision);
+        let next_look = view
+            .next_change_in
+            .clamp(SHORTEST_PAUSE, self.sleep_interval);
+        effects.push(Effect::WakeAt(now.after(next_look)));
+        // A leader judges from its second look on: the first only notes what is there.
+        if self.leading && self.writing.is_none() && view.looks > 1 {
+            self.decide(now, data, &view, revision, effects);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        data: &ClusterData,
+        view: &View,
+        revision: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Decision {
+            next,
+            reasons,
+            must_write,
+        } = decide(data, view);
+        self.say(reasons.clone(), effects);
+        let change = decide::generations::weigh(data, &next);
+        let due = match change {
+            decide::generations::Change::None => self.refresh || must_write,
+            decide::generations::Change::Status => {
+                self.refresh
+                    || must_write
+                    || self
+                        .last_status_write
+                        .is_none_or(|last| now.since(last) >= self.sleep_interval)
+            }
+            decide::generations::Change::Facts | decide::generations::Change::Decided => true,
+        };
+        if !due {
+            return;
+        }
+        self.refresh = false;
+        self.last_status_write = Some(now);
+        let told = if change == decide::generations::Change::Decided {
+            reasons
+                .into_iter()
+                .filter(|reason| reason.severity >= Severity::Info)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        self.writing = Some((view.wall, told));
+        let data = Box::new(decide::generations::stamped(data, next, view.wall));
+        effects.push(Effect::Write {
+            expected: Some(revision),
+            data,
+        });
+    }
+
+    /// Writes the initial cluster data, as any sentinel may while the store holds none.
+    fn initialise(&mut self, look: &Look, effects: &mut Vec<Effect>) {
+        let Some(spec) = self.settings.initial_spec.clone() else {
+            let text = "no cluster data available, waiting for it to appear (stolonctl init)";
+            self.say(vec![Reason::info("no-cluster", text)], effects);
+            return;
+        };
+        if self.writing.is_some() {
+            return;
+        }
+        let mut names = decide::NewNames::new(look.entropy);
+        let uid = ClusterUid::new(names.next_uid());
+        let reason = Reason::info("initialise", "writing initial cluster data");
+        let reasons = vec![reason.with("clusterUID", &uid)];
+        self.say(reasons.clone(), effects);
+        self.writing = Some((look.wall, reasons));
+        let data = Box::new(ClusterData::new(uid, spec, look.wall));
+        effects.push(Effect::Write {
+            expected: look.revision,
+            data,
+        });
+    }
+
+    fn wrote(&mut self, outcome: WriteOutcome, effects: &mut Vec<Effect>) {
+        let Some((at, reasons)) = self.writing.take() else {
+            return;
+        };
+        match outcome {
+            WriteOutcome::Stored => {
+                if !reasons.is_empty() {
+                    effects.push(Effect::Record { at, reasons });
+                }
+            }
+            WriteOutcome::Conflict => {
+                let text = "cluster data changed while deciding; deciding again";
+                effects.push(Effect::Log(Reason::debug("conflict", text)));
+                self.said.clear();
+            }
+            WriteOutcome::Unknown => {
+                let text = "no answer to the write of the cluster data; reading it again";
+                effects.push(Effect::Log(Reason::warn("write-unknown", text)));
+                self.said.clear();
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        // A little early, so that looks a sleepInterval apart never miss one.
+        let pause = self.sleep_interval.mul_f64(0.9);
+        if self
+            .last_publication
+            .is_some_and(|last| now.since(last) < pause)
+        {
+            return;
+        }
+        self.last_publication = Some(now);
+        let info = SentinelInfo {
+            uid: self.settings.uid.clone(),
+            implementation: IMPLEMENTATION.to_owned(),
+            version: self.settings.version.clone(),
+            ..SentinelInfo::default()
+        };
+        effects.push(Effect::Publish(info, self.sleep_interval.saturating_mul(2)));
+    }
+
+    /// Logs the reasons that were not there at the last decision.
+    fn say(&mut self, reasons: Vec<Reason>, effects: &mut Vec<Effect>) {
+        let key = |reason: &Reason| {
+            let subject = reason.details.first().map(|(_, value)| value.clone());
+            (reason.code.clone(), subject.unwrap_or_default())
+        };
+        let now: BTreeSet<_> = reasons.iter().map(key).collect();
+        let fresh = reasons
+            .into_iter()
+            .filter(|reason| !self.said.contains(&key(reason)));
+        effects.extend(fresh.map(Effect::Log));
+        self.said = now;
+    }
+}

@@ -1,0 +1,292 @@
+//! What the cluster should be next: the whole policy, on one screen.
+//!
+//! [`decide`] reads a document and a [`View`] and returns the next document with the reasons for
+//! every difference. It is a pure function: the same input gives the same output, and with stable
+//! facts it reaches a document that it does not change any more (I10).
+
+pub mod elect;
+pub mod generations;
+
+mod failover;
+mod init;
+mod members;
+mod parameters;
+mod proxies;
+mod standbys;
+mod sync_standbys;
+
+use std::collections::BTreeSet;
+
+use super::observe::{DbView, KeeperView, View, fail_after, fresh_within};
+use crate::model::spec::ClusterRole;
+use crate::model::{
+    Cluster, ClusterData, Db, DbSpec, DbUid, EffectiveSpec, Generation, InitMode, KeeperUid, Phase,
+};
+use crate::reason::Reason;
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The next document; equal to the present one when nothing is to be done.
+    pub next: ClusterData,
+    /// Why, and what stands in the way of more.
+    pub reasons: Vec<Reason>,
+    /// Somebody waits for a newer document, even one that says the same.
+    pub must_write: bool,
+}
+
+/// Decides what follows `data`, which has a cluster with a spec.
+pub fn decide(data: &ClusterData, view: &View) -> Decision {
+    let Some(spec) = data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.spec.as_ref())
+    else {
+        return Decision {
+            next: data.clone(),
+            reasons: Vec::new(),
+            must_write: false,
+        };
+    };
+    let mut draft = Draft::new(data, view, spec.effective());
+    members::update(&mut draft);
+    match data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.status.phase.clone())
+    {
+        None | Some(Phase::Initializing) => init::decide(&mut draft),
+        Some(Phase::Normal) => {
+            failover::decide(&mut draft);
+            sync_standbys::decide(&mut draft);
+            standbys::decide(&mut draft);
+            members::forget_dead_keepers(&mut draft);
+        }
+        Some(Phase::Unknown(phase)) => {
+            let text = "the cluster is in a phase this version does not know: nothing is decided";
+            draft.because(Reason::error("unknown-phase", text).with("phase", phase));
+            return draft.into_decision();
+        }
+    }
+    parameters::decide(&mut draft);
+    proxies::decide(&mut draft);
+    generations::raise(data, &mut draft.next);
+    draft.into_decision()
+}
+
+/// The next document while it is being decided, with what the decisions share.
+struct Draft<'a> {
+    next: ClusterData,
+    view: &'a View,
+    spec: EffectiveSpec,
+    names: NewNames,
+    reasons: Vec<Reason>,
+    /// Keepers an operator declared failed, for this decision.
+    forced: BTreeSet<KeeperUid>,
+    must_write: bool,
+}
+
+/// How far a db is on its way to its present generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Convergence {
+    Converged,
+    Converging,
+    /// It took longer than it may.
+    Failed,
+}
+
+impl<'a> Draft<'a> {
+    fn new(data: &ClusterData, view: &'a View, spec: EffectiveSpec) -> Self {
+        Self {
+            next: data.clone(),
+            view,
+            spec,
+            names: NewNames::new(view.entropy),
+            reasons: Vec::new(),
+            forced: BTreeSet::new(),
+            must_write: false,
+        }
+    }
+
+    fn because(&mut self, reason: Reason) {
+        self.reasons.push(reason);
+    }
+
+    fn into_decision(self) -> Decision {
+        Decision {
+            next: self.next,
+            reasons: self.reasons,
+            must_write: self.must_write,
+        }
+    }
+
+    fn cluster(&mut self) -> &mut Cluster {
+        self.next.cluster.get_or_insert_with(Cluster::default)
+    }
+
+    fn primary_uid(&self) -> Option<DbUid> {
+        self.next.cluster.as_ref()?.status.master.clone()
+    }
+
+    fn primary(&self) -> Option<&Db> {
+        self.next.primary()
+    }
+
+    fn keeper_view(&self, uid: &KeeperUid) -> Option<&KeeperView> {
+        self.view.keepers.get(uid)
+    }
+
+    fn db_view(&self, uid: &DbUid) -> Option<&DbView> {
+        self.view.dbs.get(uid)
+    }
+
+    /// Whether a keeper was heard lately enough to be elected or given work.
+    fn is_fresh(&self, keeper: &KeeperUid) -> bool {
+        self.keeper_view(keeper)
+            .is_some_and(|view| view.info.is_some() && view.silent_for <= fresh_within(&self.spec))
+    }
+
+    fn is_keeper_healthy(&self, keeper: &KeeperUid) -> bool {
+        self.next
+            .keepers
+            .get(keeper)
+            .is_some_and(|keeper| keeper.status.healthy)
+    }
+
+    /// Whether a standby cluster is asked for, whose "primary" follows an external server.
+    fn follows_outside(&self) -> bool {
+        self.spec.role == ClusterRole::Standby
+    }
+
+    /// How far `db` is, judged by the timeout that goes with how it comes into being.
+    fn convergence(&self, db: &Db) -> Convergence {
+        if db.status.current_generation == db.generation {
+            return Convergence::Converged;
+        }
+        let never_there = db.status.current_generation == Generation::NONE;
+        let timeout = match &db.spec.init_mode {
+            Some(InitMode::New) if never_there => Some(self.spec.init_timeout),
+            Some(InitMode::Resync) if never_there => self.spec.sync_timeout,
+            Some(InitMode::Existing | InitMode::Pitr) if never_there => None,
+            Some(InitMode::Unknown(_)) => None,
+            Some(
+                InitMode::None
+                | InitMode::New
+                | InitMode::Resync
+                | InitMode::Existing
+                | InitMode::Pitr,
+            )
+            | None => Some(self.spec.convergence_timeout),
+        };
+        let waited = self.db_view(&db.uid).and_then(|view| view.converging_for);
+        match (waited, timeout) {
+            (Some(waited), Some(timeout)) if waited > timeout => Convergence::Failed,
+            _ => Convergence::Converging,
+        }
+    }
+
+    /// Whether a db does what it is to do, now.
+    fn is_good(&self, db: &Db) -> bool {
+        db.status.healthy && self.convergence(db) == Convergence::Converged
+    }
+
+    /// Whether the primary is there and does what it is to do.
+    fn is_primary_good(&self) -> bool {
+        self.primary().is_some_and(|primary| self.is_good(primary))
+    }
+
+    fn edit_db(&mut self, uid: &DbUid, edit: impl FnOnce(&mut DbSpec)) {
+        if let Some(db) = self.next.dbs.get_mut(uid) {
+            edit(&mut db.spec);
+        }
+    }
+
+    /// A name that no db has.
+    fn new_db_uid(&mut self) -> DbUid {
+        // A collision among 2^32 names is all but impossible; a bound keeps it honest.
+        for _ in 0..64 {
+            let uid = DbUid::new(self.names.next_uid());
+            if !self.next.dbs.contains_key(&uid) {
+                return uid;
+            }
+        }
+        DbUid::new(self.names.next_uid())
+    }
+}
+
+/// Whether a db is what the cluster's data come from, as opposed to a standby of a db of this
+/// cluster. None: of a role this version does not know, about which nothing is decided.
+fn is_source(db: &Db) -> Option<bool> {
+    use crate::model::{FollowType, Role};
+    match (
+        &db.spec.role,
+        db.spec
+            .follow_config
+            .as_ref()
+            .map(|follow| &follow.follow_type),
+    ) {
+        (Some(Role::Primary), _) | (Some(Role::Standby), Some(Some(FollowType::External))) => {
+            Some(true)
+        }
+        (Some(Role::Standby), Some(Some(FollowType::Internal))) => Some(false),
+        (Some(Role::Standby), None | Some(None | Some(FollowType::Unknown(_))))
+        | (Some(Role::Unknown(_)) | None, _) => None,
+    }
+}
+
+/// Whether `db` has WAL that is not in the history of `source`, as far as the reports tell (I3).
+///
+/// PostgreSQL manual, "Timelines": a standby can follow a source on a later timeline only if that
+/// timeline left the standby's own at or after the standby's position.
+fn is_forked(source: &Db, db: &Db) -> bool {
+    let (ours, theirs) = (&db.status, &source.status);
+    if ours.current_generation == Generation::NONE || theirs.current_generation == Generation::NONE
+    {
+        return false;
+    }
+    if !ours.system_id.is_empty()
+        && !theirs.system_id.is_empty()
+        && ours.system_id != theirs.system_id
+    {
+        return true;
+    }
+    let switch = |db: &Db, timeline| {
+        let history = &db.status.timelines_history;
+        history
+            .iter()
+            .find(|switch| switch.timeline_id == timeline)
+            .map(|s| s.switch_point)
+    };
+    match ours.timeline_id.cmp(&theirs.timeline_id) {
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => {
+            let before = crate::model::TimelineId(ours.timeline_id.0.saturating_sub(1));
+            matches!((switch(db, before), switch(source, before)), (Some(a), Some(b)) if a != b)
+        }
+        std::cmp::Ordering::Less => {
+            switch(source, ours.timeline_id).is_some_and(|point| point < ours.xlog_pos)
+        }
+    }
+}
+
+/// New names of 8 hexadecimal digits, from chance that comes from outside.
+#[derive(Debug)]
+pub struct NewNames {
+    state: u64,
+}
+
+impl NewNames {
+    /// The names that follow from `entropy`.
+    pub const fn new(entropy: u64) -> Self {
+        Self { state: entropy }
+    }
+
+    /// The next name (the generator is `SplitMix64` by Steele, Lea and Flood).
+    pub fn next_uid(&mut self) -> String {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        format!("{:08x}", (mixed ^ (mixed >> 31)) >> 32)
+    }
+}

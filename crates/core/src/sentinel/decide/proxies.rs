@@ -1,0 +1,91 @@
+//! When proxies close, and when they may open (I1, I6; contract, section 7).
+
+use super::Draft;
+use crate::model::{Db, DbUid, ProxyUid};
+use crate::reason::Reason;
+
+/// Closes the proxies when the primary changed, and opens them to the present one when it serves
+/// and nobody can forward to another any more.
+pub(super) fn decide(draft: &mut Draft<'_>) {
+    let primary = draft.primary_uid().unwrap_or_default();
+    let open_to = draft.next.proxy.spec.primary_db_uid.clone();
+    if !open_to.is_empty() && open_to != primary {
+        draft.next.proxy.spec.primary_db_uid = DbUid::default();
+        let text = "closing all proxies: the primary is another one";
+        draft.because(Reason::info("proxies-close", text).with("db", open_to));
+    } else if open_to.is_empty() && !primary.is_empty() {
+        open(draft, &primary);
+    }
+    enable(draft);
+}
+
+fn open(draft: &mut Draft<'_>, primary: &DbUid) {
+    let Some(db) = draft.next.dbs.get(primary) else {
+        return;
+    };
+    if !draft.is_good(db) || !is_promoted(draft, db) {
+        return;
+    }
+    let waiting: Vec<&str> = draft
+        .view
+        .proxies
+        .iter()
+        .filter(|(_, proxy)| proxy.live && !has_acknowledged(draft, proxy))
+        .map(|(uid, _)| uid.as_str())
+        .collect();
+    if waiting.is_empty() {
+        draft.next.proxy.spec.primary_db_uid = primary.clone();
+        let text = "opening the proxies to the primary";
+        draft.because(Reason::info("proxies-open", text).with("db", primary));
+    } else {
+        let waiting = waiting.join(" ");
+        let text = "waiting for proxies to close before opening to the primary";
+        draft.because(Reason::info("proxies-wait", text).with("proxies", waiting));
+    }
+}
+
+/// Whether its promotion is finished, as far as its keeper tells (scenario A13).
+fn is_promoted(draft: &Draft<'_>, db: &Db) -> bool {
+    let report = draft.db_view(&db.uid).and_then(|view| view.report.as_ref());
+    let in_recovery = report
+        .and_then(|r| r.instance.as_ref()?.in_recovery)
+        .unwrap_or(false);
+    draft.follows_outside() || !in_recovery
+}
+
+/// Whether a live proxy is known to forward nothing: it has carried out the instruction in force,
+/// which is to be closed.
+fn has_acknowledged(draft: &Draft<'_>, proxy: &super::super::observe::ProxyView) -> bool {
+    let carried_out = proxy.generation == Some(draft.next.proxy.generation);
+    carried_out && (proxy.closes_first || proxy.acknowledged_for >= draft.spec.sleep_interval)
+}
+
+/// Every live proxy is enabled; one that has been silent for too long to forward is not.
+fn enable(draft: &mut Draft<'_>) {
+    let live: Vec<ProxyUid> = draft
+        .view
+        .proxies
+        .iter()
+        .filter(|(uid, proxy)| {
+            let enabled = draft.next.proxy.spec.enabled_proxies.contains(uid);
+            proxy.live && (proxy.heard || enabled)
+        })
+        .map(|(uid, _)| uid.clone())
+        .collect();
+    let enabled = &draft.next.proxy.spec.enabled_proxies;
+    if *enabled == live {
+        return;
+    }
+    let describe = |uids: &[ProxyUid]| {
+        let names: Vec<&str> = uids.iter().map(ProxyUid::as_str).collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(" ")
+        }
+    };
+    let text = "the enabled proxies change";
+    let reason = Reason::info("proxies-enabled", text).with("proxies", describe(&live));
+    draft.because(reason);
+    draft.next.proxy.spec.enabled_proxies = live;
+}

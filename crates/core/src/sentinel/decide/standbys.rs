@@ -1,0 +1,273 @@
+//! Which standbys there are, and that they follow the primary.
+
+use super::{Convergence, Draft, is_forked, is_source};
+use crate::model::{Db, DbSpec, DbUid, FollowConfig, Generation, InitMode, KeeperUid, List, Role};
+use crate::reason::Reason;
+
+/// Deletes dbs that are of no use any more, adds standbys where there are free keepers, and has all
+/// of them follow the primary.
+pub(super) fn decide(draft: &mut Draft<'_>) {
+    let Some(primary) = draft
+        .primary_uid()
+        .filter(|uid| draft.next.dbs.contains_key(uid))
+    else {
+        return;
+    };
+    // While the primary does not serve nothing is deleted and nothing new begins: what is there
+    // may still be needed.
+    if draft.is_primary_good() {
+        delete_orphans(draft);
+        delete_old_primaries(draft, &primary);
+        delete_unusable(draft, &primary);
+        settle_finished(draft, &primary);
+        limit(draft, &primary);
+        add_missing(draft, &primary);
+        let settled = |spec: &mut DbSpec| {
+            spec.follow_config = Some(FollowConfig::internal(primary.clone()));
+            clear_primary_duties(spec);
+        };
+        for db in draft.next.dbs.values_mut() {
+            if db.uid != primary && is_source(db) == Some(false) {
+                settled(&mut db.spec);
+            }
+        }
+    }
+    name_followers(draft, &primary);
+}
+
+/// Deletes a db, and its name wherever it is a follower.
+pub(super) fn delete(draft: &mut Draft<'_>, uid: &DbUid) {
+    draft.next.dbs.remove(uid);
+    for db in draft.next.dbs.values_mut() {
+        if db.spec.followers.contains(uid) {
+            db.spec.followers = db
+                .spec
+                .followers
+                .iter()
+                .filter(|f| *f != uid)
+                .cloned()
+                .collect();
+        }
+    }
+}
+
+/// Dbs whose keeper was removed.
+fn delete_orphans(draft: &mut Draft<'_>) {
+    let orphans: Vec<DbUid> = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| !draft.next.keepers.contains_key(&db.spec.keeper_uid))
+        .map(|db| db.uid.clone())
+        .collect();
+    for uid in orphans {
+        delete(draft, &uid);
+        let text = "deleting a db whose keeper is gone";
+        draft.because(Reason::info("db-deleted", text).with("db", uid));
+    }
+}
+
+/// Deposed primaries: their keepers get a new db, to be filled from the new primary.
+fn delete_old_primaries(draft: &mut Draft<'_>, primary: &DbUid) {
+    let old: Vec<DbUid> = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| db.uid != *primary && is_source(db) == Some(true))
+        .map(|db| db.uid.clone())
+        .collect();
+    for uid in old {
+        delete(draft, &uid);
+        let text = "deleting the old primary's db: its keeper is to follow the new primary";
+        draft.because(Reason::info("old-primary-deleted", text).with("db", uid));
+    }
+}
+
+/// Standbys that cannot come back as they are: forked, or not copied in time. A member of the
+/// synchronous set is never deleted; it has left the set before it comes here.
+fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
+    let Some(source) = draft.next.dbs.get(primary).cloned() else {
+        return;
+    };
+    let mut unusable = Vec::new();
+    for db in draft.next.dbs.values() {
+        if is_source(db) != Some(false) || source.spec.synchronous_standbys.contains(&db.uid) {
+            continue;
+        }
+        let never_there = db.status.current_generation == Generation::NONE;
+        if is_forked(&source, db) {
+            unusable.push((db.uid.clone(), "its history has left the primary's"));
+        } else if never_there && draft.convergence(db) == Convergence::Failed {
+            unusable.push((
+                db.uid.clone(),
+                "its copy of the data took longer than syncTimeout",
+            ));
+        }
+    }
+    for (uid, why) in unusable {
+        delete(draft, &uid);
+        let text = format!("deleting a standby, to be copied anew: {why}");
+        draft.because(Reason::warn("standby-unusable", text).with("db", uid));
+    }
+}
+
+/// A standby whose copy is finished needs no initialisation any more.
+fn settle_finished(draft: &mut Draft<'_>, primary: &DbUid) {
+    let finished: Vec<DbUid> = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| db.uid != *primary && is_source(db) == Some(false))
+        .filter(|db| db.spec.init_mode == Some(InitMode::Resync) && draft.is_good(db))
+        .map(|db| db.uid.clone())
+        .collect();
+    for uid in finished {
+        draft.edit_db(&uid, |spec| spec.init_mode = Some(InitMode::None));
+        draft.because(Reason::info("standby-ready", "a standby is ready").with("db", uid));
+    }
+}
+
+/// The standbys of the primary that are not in its synchronous set, the good ones last, each group
+/// by uid.
+fn removable(draft: &Draft<'_>, primary: &DbUid) -> Vec<(bool, DbUid)> {
+    let needed = draft
+        .next
+        .dbs
+        .get(primary)
+        .map(|db| db.spec.synchronous_standbys.clone());
+    let mut found: Vec<(bool, DbUid)> = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| is_source(db) == Some(false))
+        .filter(|db| {
+            !needed
+                .as_ref()
+                .is_some_and(|needed| needed.contains(&db.uid))
+        })
+        .map(|db| (draft.is_good(db), db.uid.clone()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// With enough good standbys, the others are given up; good ones only above the maximum.
+fn limit(draft: &mut Draft<'_>, primary: &DbUid) {
+    let most = most_standbys(draft);
+    let good = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| is_source(db) == Some(false) && draft.is_good(db))
+        .count();
+    if good < most {
+        return;
+    }
+    let mut excess = good.saturating_sub(most);
+    for (is_good, uid) in removable(draft, primary) {
+        if is_good {
+            if excess == 0 {
+                continue;
+            }
+            excess = excess.saturating_sub(1);
+        }
+        delete(draft, &uid);
+        let text = "deleting a standby: there are enough good ones";
+        draft.because(Reason::info("standby-excess", text).with("db", uid));
+    }
+}
+
+fn most_standbys(draft: &Draft<'_>) -> usize {
+    usize::from(
+        draft
+            .spec
+            .max_standbys_per_sender
+            .min(draft.spec.max_standbys),
+    )
+}
+
+/// New standbys on free keepers, as many as are missing (scenario A10).
+fn add_missing(draft: &mut Draft<'_>, primary: &DbUid) {
+    let not_failed = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| is_source(db) == Some(false) && is_not_failed(draft, db))
+        .count();
+    let missing = most_standbys(draft).saturating_sub(not_failed);
+    let free: Vec<KeeperUid> = draft
+        .next
+        .keepers
+        .values()
+        .filter(|keeper| keeper.status.healthy && draft.is_fresh(&keeper.uid))
+        .filter(|keeper| draft.next.db_of(&keeper.uid).is_none())
+        .map(|keeper| keeper.uid.clone())
+        .take(missing)
+        .collect();
+    for keeper in free {
+        let uid = draft.new_db_uid();
+        let text = "adding a standby";
+        let reason = Reason::info("standby-added", text).with("db", &uid);
+        draft.because(reason.with("keeper", &keeper));
+        let spec = DbSpec {
+            keeper_uid: keeper,
+            init_mode: Some(InitMode::Resync),
+            role: Some(Role::Standby),
+            follow_config: Some(FollowConfig::internal(primary.clone())),
+            followers: List(Some(Vec::new())),
+            ..DbSpec::default()
+        };
+        let db = Db {
+            uid: uid.clone(),
+            generation: Generation::FIRST,
+            spec,
+            ..Db::default()
+        };
+        draft.next.dbs.insert(uid, db);
+    }
+}
+
+/// Good, or on its way: a db that was never there counts as long as its keeper lives.
+fn is_not_failed(draft: &Draft<'_>, db: &Db) -> bool {
+    if !draft.is_keeper_healthy(&db.spec.keeper_uid) {
+        return false;
+    }
+    let never_there = db.status.current_generation == Generation::NONE;
+    (db.status.healthy || never_there) && draft.convergence(db) != Convergence::Failed
+}
+
+/// A standby has no standbys of its own, and no synchronous set.
+fn clear_primary_duties(spec: &mut DbSpec) {
+    if !spec.followers.is_empty() {
+        spec.followers = List(Some(Vec::new()));
+    }
+    spec.synchronous_replication = false;
+    if !spec.synchronous_standbys.is_empty() {
+        spec.synchronous_standbys = List::NULL;
+    }
+    if !spec.external_synchronous_standbys.is_empty() {
+        spec.external_synchronous_standbys = List::NULL;
+    }
+}
+
+/// The primary keeps a slot for each standby that is to follow it.
+fn name_followers(draft: &mut Draft<'_>, primary: &DbUid) {
+    let followers: List<DbUid> = draft
+        .next
+        .dbs
+        .values()
+        .filter(|db| is_source(db) == Some(false))
+        .filter(|db| {
+            db.spec
+                .follow_config
+                .as_ref()
+                .is_some_and(|follow| follow.db_uid == *primary)
+        })
+        .map(|db| db.uid.clone())
+        .collect();
+    draft.edit_db(primary, |spec| {
+        if !spec.followers.same_set(&followers) {
+            spec.followers = followers;
+        }
+    });
+}
