@@ -132,7 +132,7 @@ pub struct Sentinel {
     /// When positions and the like were last written.
     last_status_write: Option<Instant>,
     /// What was said and still holds: a reason is logged when it appears, not at every look.
-    said: BTreeSet<(String, String)>,
+    said: BTreeSet<(String, String, String)>,
     sleep_interval: Duration,
 }
 
@@ -372,7 +372,11 @@ impl Sentinel {
     fn say(&mut self, reasons: Vec<Reason>, effects: &mut Vec<Effect>) {
         let key = |reason: &Reason| {
             let subject = reason.details.first().map(|(_, value)| value.clone());
-            (reason.code.clone(), subject.unwrap_or_default())
+            (
+                reason.code.clone(),
+                reason.text.clone(),
+                subject.unwrap_or_default(),
+            )
         };
         let now: BTreeSet<_> = reasons.iter().map(key).collect();
         let fresh = reasons

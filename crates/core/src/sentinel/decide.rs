@@ -55,7 +55,12 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
         .as_ref()
         .and_then(|cluster| cluster.status.phase.clone())
     {
-        None | Some(Phase::Initializing) => init::decide(&mut draft),
+        None | Some(Phase::Initializing) => {
+            init::decide(&mut draft);
+            if draft.cluster().status.phase == Some(Phase::Normal) {
+                sync_standbys::decide(&mut draft);
+            }
+        }
         Some(Phase::Normal) => {
             failover::decide(&mut draft);
             sync_standbys::decide(&mut draft);
@@ -76,6 +81,7 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
 
 /// The next document while it is being decided, with what the decisions share.
 struct Draft<'a> {
+    before: &'a ClusterData,
     next: ClusterData,
     view: &'a View,
     spec: EffectiveSpec,
@@ -96,8 +102,9 @@ enum Convergence {
 }
 
 impl<'a> Draft<'a> {
-    fn new(data: &ClusterData, view: &'a View, spec: EffectiveSpec) -> Self {
+    fn new(data: &'a ClusterData, view: &'a View, spec: EffectiveSpec) -> Self {
         Self {
+            before: data,
             next: data.clone(),
             view,
             spec,

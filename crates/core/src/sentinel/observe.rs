@@ -4,13 +4,13 @@
 //! itself read the store, so that its own blindness (a store outage, a paused process) never counts
 //! as anybody's silence.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Look;
 use crate::model::report::FEATURE_AGE_FROM_SEND;
 use crate::model::{
-    ClusterData, ClusterUid, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid,
+    ClusterData, ClusterUid, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Phase,
     PostgresState, ProxyInfo, ProxyUid,
 };
 use crate::time::{Instant, Timestamp};
@@ -35,6 +35,8 @@ pub struct View {
     pub dbs: BTreeMap<DbUid, DbView>,
     /// Every proxy that published, or that the cluster data enable.
     pub proxies: BTreeMap<ProxyUid, ProxyView>,
+    /// Keepers on which the initialisation of this cluster was given up.
+    pub gave_up: BTreeSet<KeeperUid>,
     /// Changes of the primary seen within [`FAILOVER_WINDOW`].
     pub recent_failovers: usize,
     /// How many of them are too many to go on without an operator (I10).
@@ -104,6 +106,8 @@ pub struct Memory {
     dbs: BTreeMap<DbUid, DbMemory>,
     proxies: BTreeMap<ProxyUid, ProxyMemory>,
     primary: Option<DbUid>,
+    first_keeper: Option<KeeperUid>,
+    gave_up: BTreeSet<KeeperUid>,
     failovers: VecDeque<Duration>,
 }
 
@@ -143,6 +147,8 @@ impl Memory {
             dbs: BTreeMap::new(),
             proxies: BTreeMap::new(),
             primary: None,
+            first_keeper: None,
+            gave_up: BTreeSet::new(),
             failovers: VecDeque::new(),
         }
     }
@@ -172,6 +178,7 @@ impl Memory {
         self.note_proxies(look, data, &spec);
         self.note_dbs(data);
         self.note_failover(data);
+        self.note_initialisation(data);
         self.view(look, data, revision, &spec)
     }
 
@@ -317,6 +324,22 @@ impl Memory {
             .retain(|at| now.saturating_sub(*at) < FAILOVER_WINDOW);
     }
 
+    /// Remembers where the initialisation was given up, so that another keeper tries next.
+    fn note_initialisation(&mut self, data: &ClusterData) {
+        let status = data.cluster.as_ref().map(|cluster| &cluster.status);
+        if status.is_none_or(|status| status.phase == Some(Phase::Normal)) {
+            self.gave_up.clear();
+            return;
+        }
+        let keeper = data.primary().map(|db| db.spec.keeper_uid.clone());
+        if keeper.is_none()
+            && let Some(before) = self.first_keeper.take()
+        {
+            self.gave_up.insert(before);
+        }
+        self.first_keeper = keeper;
+    }
+
     fn view(&self, look: &Look, data: &ClusterData, revision: u64, spec: &EffectiveSpec) -> View {
         let now = self.observed;
         let mut deadlines = Vec::new();
@@ -368,6 +391,7 @@ impl Memory {
             keepers,
             dbs,
             proxies,
+            gave_up: self.gave_up.clone(),
             recent_failovers: self.failovers.len(),
             most_failovers: self.most_failovers,
             next_change_in: next_change_in.unwrap_or(spec.sleep_interval),

@@ -49,15 +49,19 @@ fn can_initialise(draft: &mut Draft<'_>) -> bool {
     }
 }
 
-/// The keeper with the smallest uid among those that may run a primary (scenario A12).
+/// The keeper with the smallest uid among those that may run a primary (scenario A12); one on which
+/// it was given up before only when there is no other.
 fn choose(draft: &mut Draft<'_>) {
-    let keeper = draft
+    let mut able: Vec<_> = draft
         .next
         .keepers
         .values()
         .filter(|keeper| keeper.status.healthy && keeper.status.may_be_primary())
-        .find(|keeper| draft.is_fresh(&keeper.uid) && draft.next.db_of(&keeper.uid).is_none())
-        .map(|keeper| keeper.uid.clone());
+        .filter(|keeper| draft.is_fresh(&keeper.uid) && draft.next.db_of(&keeper.uid).is_none())
+        .map(|keeper| (draft.view.gave_up.contains(&keeper.uid), keeper.uid.clone()))
+        .collect();
+    able.sort();
+    let keeper = able.into_iter().next().map(|(_, uid)| uid);
     let Some(keeper) = keeper else {
         let text = "waiting for a keeper that may run the primary";
         draft.because(Reason::info("no-keeper", text).with("keepers", draft.next.keepers.len()));

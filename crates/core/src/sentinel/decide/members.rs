@@ -1,6 +1,6 @@
 //! Keepers and dbs as they were seen: their status, who joined, who is forgotten.
 
-use super::{Draft, fail_after};
+use super::{Draft, fail_after, fresh_within};
 use crate::model::{Db, DbUid, Generation, Keeper, KeeperInfo, KeeperUid, List, PostgresState};
 use crate::reason::Reason;
 use std::time::Duration;
@@ -20,7 +20,9 @@ pub(super) fn update(draft: &mut Draft<'_>) {
 
 fn admit_new_keepers(draft: &mut Draft<'_>) {
     for (uid, view) in &draft.view.keepers {
-        if draft.next.keepers.contains_key(uid) || view.info.is_none() || uid.is_empty() {
+        // A removed keeper joins again when it speaks again, not by what it said before.
+        let fresh = view.info.is_some() && view.silent_for <= fresh_within(&draft.spec);
+        if draft.next.keepers.contains_key(uid) || !fresh || uid.is_empty() {
             continue;
         }
         let mut keeper = Keeper {

@@ -23,7 +23,7 @@ fn open(draft: &mut Draft<'_>, primary: &DbUid) {
     let Some(db) = draft.next.dbs.get(primary) else {
         return;
     };
-    if !draft.is_good(db) || !is_promoted(draft, db) {
+    if !draft.is_good(db) || !is_promoted(draft, db) || !keeps_its_promises(draft, db) {
         return;
     }
     let waiting: Vec<&str> = draft
@@ -51,6 +51,17 @@ fn is_promoted(draft: &Draft<'_>, db: &Db) -> bool {
         .and_then(|r| r.instance.as_ref()?.in_recovery)
         .unwrap_or(false);
     draft.follows_outside() || !in_recovery
+}
+
+/// Whether it already runs in the replication mode that is asked for: a commit that a client sees
+/// acknowledged before synchronous replication is in force would be promised to nobody (I2).
+fn keeps_its_promises(draft: &Draft<'_>, db: &Db) -> bool {
+    let before = draft
+        .before
+        .dbs
+        .get(&db.uid)
+        .map(|before| before.spec.synchronous_replication);
+    before == Some(db.spec.synchronous_replication)
 }
 
 /// Whether a live proxy is known to forward nothing: it has carried out the instruction in force,
