@@ -1,0 +1,122 @@
+//! A candidacy for the leadership of the sentinels, and the loop that keeps a lease.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::boot_time;
+use crate::error::Error;
+
+/// A candidacy. It goes on until the handle is dropped or resigned.
+///
+/// Leadership is an optimisation: compare-and-swap is the safety (I4). So two candidates that both
+/// believe for a moment that they lead do no harm.
+#[derive(Debug)]
+pub struct Leadership {
+    /// Until when, on the boot clock, this candidate leads; none: it does not.
+    until: watch::Receiver<Option<Duration>>,
+    stop: tokio_util::sync::CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Leadership {
+    pub(crate) fn new(
+        until: watch::Receiver<Option<Duration>>,
+        stop: tokio_util::sync::CancellationToken,
+        task: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            until,
+            stop,
+            task: Some(task),
+        }
+    }
+
+    /// Whether this candidate leads now, by its own clock.
+    pub fn is_leader(&self) -> bool {
+        self.until.borrow().is_some_and(|until| boot_time() < until)
+    }
+
+    /// Waits until it may have won or lost.
+    pub async fn changed(&mut self) {
+        let until = *self.until.borrow_and_update();
+        let expiry = async {
+            match until.and_then(|until| until.checked_sub(boot_time())) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.until.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = expiry => {}
+        }
+    }
+
+    /// Gives the leadership, or the candidacy, up, so that the next can take over at once.
+    pub async fn resign(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            // The task ends by itself within the bound of one call to the store.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// What a store offers to keep a lease: one holder at a time, each under its own token.
+#[async_trait::async_trait]
+pub(crate) trait Lease: Send + Sync + 'static {
+    /// Takes or renews the lease for `ttl`; false: another one holds it.
+    async fn hold(&self, token: &str, uid: &str, ttl: Duration) -> Result<bool, Error>;
+    /// Gives the lease up if this token holds it.
+    async fn release(&self, token: &str) -> Result<(), Error>;
+}
+
+/// Keeps a lease in a task of its own. Its end is judged from when the renewal was sent.
+pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) -> Leadership {
+    let (sender, receiver) = watch::channel(None);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let stopped = stop.clone();
+    let uid = uid.to_owned();
+    let task = tokio::spawn(async move {
+        loop {
+            let sent = boot_time();
+            match lease.hold(&token, &uid, ttl).await {
+                Ok(true) => {
+                    // A margin for what the two clocks differ in rate.
+                    sender.send_replace(Some(sent + ttl - ttl / 10));
+                }
+                Ok(false) => {
+                    sender.send_replace(None);
+                }
+                // The lease may still be ours: `until` says for how long at most.
+                Err(error) => tracing::debug!(%error, "cannot renew the leadership"),
+            }
+            let pause = if sender.borrow().is_some() {
+                ttl / 3
+            } else {
+                ttl / 12
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stopped.cancelled() => break,
+            }
+        }
+        sender.send_replace(None);
+        if let Err(error) = lease.release(&token).await {
+            tracing::debug!(%error, "cannot give the leadership up; it ends with its lease");
+        }
+    });
+    Leadership::new(receiver, stop, task)
+}

@@ -1,0 +1,472 @@
+//! A SQLite file as the store of a cluster whose components all run on one host.
+//!
+//! Rules that make it safe with several processes (SQLite manual, "Write-Ahead Logging" and
+//! "Transaction"): every transaction that may write begins as `IMMEDIATE`, so that it waits for the
+//! lock instead of failing when it upgrades; WAL with `synchronous=FULL`, so that an acknowledged
+//! write survives a power cut; a local file system only. Keys expire by the boot clock and the boot
+//! id, which wall-clock jumps do not touch.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::watch;
+
+use crate::clock::boot_time;
+use crate::keys::Keys;
+use crate::leadership::{self, Lease};
+use crate::{
+    Config, Entry, Error, Expected, Folder, Key, Leadership, Revision, Store, Watch, Written,
+};
+
+/// How long a leader holds on after it was last heard.
+const LEADER_TTL: Duration = Duration::from_secs(6);
+/// How often the file is looked at for others' changes; `data_version` costs about a microsecond.
+const WATCH_EVERY: Duration = Duration::from_millis(10);
+/// The version of the tables below.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE entries (
+        path TEXT PRIMARY KEY,
+        value BLOB NOT NULL,
+        revision INTEGER NOT NULL,
+        expires_ns INTEGER,
+        boot TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE leaders (
+        path TEXT PRIMARY KEY,
+        token TEXT NOT NULL,
+        uid TEXT NOT NULL,
+        expires_ns INTEGER NOT NULL,
+        boot TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE counter (revision INTEGER NOT NULL);
+    INSERT INTO counter VALUES (0);
+    PRAGMA user_version = 1;";
+/// Magic numbers of file systems on which SQLite's locks or shared memory do not work between
+/// hosts (statfs(2)): NFS, SMB, SMB2, CIFS, 9P, FUSE (which sshfs and others are), Ceph, AFS.
+const NETWORK_FILE_SYSTEMS: [u64; 8] = [
+    0x6969,
+    0x517B,
+    0xFE53_4D42,
+    0xFF53_4D42,
+    0x0102_1997,
+    0x6573_5546,
+    0x00C3_6400,
+    0x5346_414F,
+];
+
+/// A store in a SQLite file.
+#[derive(Debug, Clone)]
+pub(crate) struct SqliteStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    keys: Keys,
+    boot: String,
+    timeout: Duration,
+    connection: Mutex<Connection>,
+    changes: watch::Sender<u64>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl SqliteStore {
+    pub(crate) fn open(config: &Config, keys: Keys) -> Result<Self, Error> {
+        let path = match config.endpoints.as_slice() {
+            [path] if Path::new(path).is_absolute() => PathBuf::from(path),
+            given => {
+                return Err(Error::Config(format!(
+                    "--store-endpoints {given:?}: the sqlite store needs one absolute file path, \
+                     for example /var/lib/stolon/store.db"
+                )));
+            }
+        };
+        let failed = |error: &dyn std::fmt::Display| Error::File {
+            path: path.display().to_string(),
+            cause: error.to_string(),
+        };
+        refuse_network_file_system(&path)?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| failed(&error))?;
+        let connection = connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        prepare(&connection).map_err(|cause| failed(&cause))?;
+        let watcher = connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        let changes = watch::channel(0).0;
+        let closed = Arc::new(AtomicBool::new(false));
+        watch_file(watcher, changes.clone(), closed.clone()).map_err(|error| failed(&error))?;
+        let shared = Shared {
+            path,
+            keys,
+            boot: boot.trim().to_owned(),
+            timeout: config.timeout,
+            connection: Mutex::new(connection),
+            changes,
+            closed,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Runs a transaction away from the asynchronous threads.
+    async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let limit = self.shared.timeout;
+        let task = tokio::task::spawn_blocking(move || {
+            let mut connection = shared
+                .connection
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = work(&shared, &transaction)?;
+            transaction.commit()?;
+            Ok(answer)
+        });
+        let failed = |cause: String| Error::File {
+            path: self.shared.path.display().to_string(),
+            cause,
+        };
+        // The busy handler ends within the limit; a hung disk does not.
+        match tokio::time::timeout(limit.saturating_mul(2), task).await {
+            Ok(Ok(answer)) => answer.map_err(|error: rusqlite::Error| failed(error.to_string())),
+            Ok(Err(panic)) => Err(failed(panic.to_string())),
+            Err(_) => Err(Error::Timeout {
+                store: self.describe(),
+                limit,
+            }),
+        }
+    }
+
+    async fn write(
+        &self,
+        key: &Key,
+        expected: Option<Expected>,
+        value: Option<(&[u8], Option<Duration>)>,
+    ) -> Written {
+        let path = self.shared.keys.path(key);
+        let value = value.map(|(bytes, ttl)| (bytes.to_vec(), ttl));
+        let outcome = self
+            .run(move |shared, transaction| {
+                if let Some(expected) = expected {
+                    let present = revision_of(shared, transaction, &path)?;
+                    let wanted = match expected {
+                        Expected::Absent => None,
+                        Expected::At(revision) => Some(revision.0),
+                    };
+                    if present != wanted {
+                        return Ok(None);
+                    }
+                }
+                let revision = next_revision(transaction)?;
+                match value {
+                    Some((bytes, ttl)) => {
+                        store(shared, transaction, &path, &bytes, revision, ttl)?;
+                    }
+                    None => {
+                        transaction.execute("DELETE FROM entries WHERE path = ?1", [&path])?;
+                    }
+                }
+                Ok(Some(Revision(revision)))
+            })
+            .await;
+        match outcome {
+            Ok(Some(revision)) => Written::Yes(revision),
+            Ok(None) => Written::Conflict,
+            // Whether a failed commit reached the disk is not known.
+            Err(error) => Written::Unknown(error),
+        }
+    }
+}
+
+fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let cause = |cause: String| Error::File {
+        path: path.display().to_string(),
+        cause,
+    };
+    let status = rustix::fs::statfs(folder)
+        .map_err(|error| cause(format!("cannot look at its folder: {error}")))?;
+    #[allow(clippy::cast_sign_loss, reason = "magic numbers are bit patterns")]
+    let magic = status.f_type as u64 & 0xFFFF_FFFF;
+    if NETWORK_FILE_SYSTEMS.contains(&magic) {
+        return Err(cause(
+            "it lies on a network file system, where its locks do not work: use a local one, or \
+             etcd for a cluster of several hosts"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn connect(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(timeout)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// Makes the tables, once.
+fn prepare(connection: &Connection) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(text)?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(text)?;
+    let made = match version {
+        0 => connection.execute_batch(SCHEMA).map_err(text),
+        SCHEMA_VERSION => Ok(()),
+        newer => Err(format!(
+            "its format is version {newer}, and this program knows version {SCHEMA_VERSION}"
+        )),
+    };
+    connection
+        .execute_batch(if made.is_ok() { "COMMIT" } else { "ROLLBACK" })
+        .map_err(text)?;
+    made
+}
+
+/// Looks for others' changes on a thread of its own, until the store is dropped.
+fn watch_file(
+    connection: Connection,
+    changes: watch::Sender<u64>,
+    closed: Arc<AtomicBool>,
+) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("store-watch".to_owned())
+        .spawn(move || {
+            let mut seen: Option<i64> = None;
+            while !closed.load(Ordering::Relaxed) {
+                let version: rusqlite::Result<i64> =
+                    connection.pragma_query_value(None, "data_version", |row| row.get(0));
+                // A file that cannot be read wakes too: whoever reads next sees the error.
+                let now = version.ok();
+                if now.is_none() || (seen.is_some() && now != seen) {
+                    changes.send_modify(|count| *count += 1);
+                }
+                seen = now;
+                std::thread::sleep(WATCH_EVERY);
+            }
+        })?;
+    Ok(())
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn next_revision(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
+    let revision: i64 = transaction.query_row(
+        "UPDATE counter SET revision = revision + 1 RETURNING revision",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(u64::try_from(revision).unwrap_or(0))
+}
+
+/// The revision of a key that has not expired.
+fn revision_of(
+    shared: &Shared,
+    transaction: &Transaction<'_>,
+    path: &str,
+) -> rusqlite::Result<Option<u64>> {
+    let revision: Option<i64> = transaction
+        .query_row(
+            "SELECT revision FROM entries WHERE path = ?1
+             AND (expires_ns IS NULL OR (boot = ?2 AND expires_ns > ?3))",
+            params![path, shared.boot, nanoseconds(boot_time())],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(revision.and_then(|revision| u64::try_from(revision).ok()))
+}
+
+fn store(
+    shared: &Shared,
+    transaction: &Transaction<'_>,
+    path: &str,
+    bytes: &[u8],
+    revision: u64,
+    ttl: Option<Duration>,
+) -> rusqlite::Result<()> {
+    let now = boot_time();
+    let expires = ttl.map(|ttl| nanoseconds(now + ttl));
+    transaction.execute(
+        "INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            path,
+            bytes,
+            i64::try_from(revision).unwrap_or(i64::MAX),
+            expires,
+            expires.map(|_| shared.boot.as_str())
+        ],
+    )?;
+    // What has expired goes when something is written anyway.
+    transaction.execute(
+        "DELETE FROM entries
+         WHERE expires_ns IS NOT NULL AND (boot <> ?1 OR expires_ns <= ?2)",
+        params![shared.boot, nanoseconds(now)],
+    )?;
+    Ok(())
+}
+
+/// The live entries whose path begins with `prefix`, by path.
+fn entries(
+    shared: &Shared,
+    transaction: &Transaction<'_>,
+    prefix: &str,
+) -> rusqlite::Result<Vec<(String, Vec<u8>, u64)>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT path, value, revision FROM entries
+         WHERE substr(path, 1, length(?1)) = ?1
+         AND (expires_ns IS NULL OR (boot = ?2 AND expires_ns > ?3)) ORDER BY path",
+    )?;
+    let rows = statement.query_map(
+        params![prefix, shared.boot, nanoseconds(boot_time())],
+        |row| {
+            let revision: i64 = row.get(2)?;
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                u64::try_from(revision).unwrap_or(0),
+            ))
+        },
+    )?;
+    rows.collect()
+}
+
+#[async_trait::async_trait]
+impl Store for SqliteStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let path = self.shared.keys.path(key);
+        let wanted = path.clone();
+        let found = self
+            .run(move |shared, t| entries(shared, t, &wanted))
+            .await?;
+        let found = found.into_iter().find(|(found, _, _)| *found == path);
+        Ok(found.map(|(_, value, revision)| Entry {
+            key: key.clone(),
+            value,
+            revision: Revision(revision),
+        }))
+    }
+
+    async fn compare_and_swap(&self, key: &Key, expected: Expected, value: &[u8]) -> Written {
+        self.write(key, Some(expected), Some((value, None))).await
+    }
+
+    async fn put(&self, key: &Key, value: &[u8]) -> Written {
+        self.write(key, None, Some((value, None))).await
+    }
+
+    async fn delete(&self, key: &Key) -> Written {
+        self.write(key, None, None).await
+    }
+
+    async fn publish(&self, key: &Key, value: &[u8], ttl: Duration) -> Result<(), Error> {
+        match self.write(key, None, Some((value, Some(ttl)))).await {
+            Written::Yes(_) | Written::Conflict => Ok(()),
+            Written::No(error) | Written::Unknown(error) => Err(error),
+        }
+    }
+
+    async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
+        let prefix = self.shared.keys.folder(folder);
+        let found = self
+            .run(move |shared, t| entries(shared, t, &prefix))
+            .await?;
+        let entry = |(path, value, revision): (String, Vec<u8>, u64)| {
+            let key = self.shared.keys.parse(folder, &path)?;
+            Some(Entry {
+                key,
+                value,
+                revision: Revision(revision),
+            })
+        };
+        Ok(found.into_iter().filter_map(entry).collect())
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::new(self.shared.changes.subscribe())
+    }
+
+    fn lead(&self, uid: &str) -> Leadership {
+        let token = uuid::Uuid::new_v4().to_string();
+        leadership::keep(self.clone(), uid, token, LEADER_TTL)
+    }
+
+    async fn leader(&self) -> Result<Option<String>, Error> {
+        let path = self.shared.keys.leader();
+        self.run(move |shared, transaction| {
+            transaction
+                .query_row(
+                    "SELECT uid FROM leaders
+                     WHERE path = ?1 AND boot = ?2 AND expires_ns > ?3",
+                    params![path, shared.boot, nanoseconds(boot_time())],
+                    |row| row.get(0),
+                )
+                .optional()
+        })
+        .await
+    }
+
+    fn describe(&self) -> String {
+        format!("sqlite {}", self.shared.path.display())
+    }
+}
+
+#[async_trait::async_trait]
+impl Lease for SqliteStore {
+    async fn hold(&self, token: &str, uid: &str, ttl: Duration) -> Result<bool, Error> {
+        let (path, token) = (self.shared.keys.leader(), token.to_owned());
+        let uid = uid.to_owned();
+        self.run(move |shared, transaction| {
+            let now = boot_time();
+            let changed = transaction.execute(
+                "INSERT INTO leaders VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (path) DO UPDATE SET
+                     token = excluded.token, uid = excluded.uid,
+                     expires_ns = excluded.expires_ns, boot = excluded.boot
+                 WHERE token = excluded.token OR boot <> excluded.boot OR expires_ns <= ?6",
+                params![
+                    path,
+                    token,
+                    uid,
+                    nanoseconds(now + ttl),
+                    shared.boot,
+                    nanoseconds(now)
+                ],
+            )?;
+            Ok(changed > 0)
+        })
+        .await
+    }
+
+    async fn release(&self, token: &str) -> Result<(), Error> {
+        let (path, token) = (self.shared.keys.leader(), token.to_owned());
+        self.run(move |_, transaction| {
+            transaction.execute(
+                "DELETE FROM leaders WHERE path = ?1 AND token = ?2",
+                [path, token],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}
