@@ -1,1 +1,24 @@
-//! One local PostgreSQL instance.
+//! One local PostgreSQL instance: its programs, files, processes and queries.
+//!
+//! No decisions here: the keeper's core decides, this crate does and observes. Every effect can be
+//! repeated after a crash at any point.
+//!
+//! * [`installation`] finds PostgreSQL's programs; [`initdb`] and [`basebackup`] make data
+//! * [`data_dir`] and [`controldata`] look at data at rest; [`config_files`] writes configuration
+//! * [`process`] owns a running postmaster; [`query`] talks to it
+//! * [`conninfo`] writes connection strings
+
+pub mod basebackup;
+pub mod config_files;
+pub mod conninfo;
+pub mod controldata;
+pub mod data_dir;
+mod error;
+pub mod history;
+pub mod initdb;
+pub mod installation;
+pub mod process;
+pub mod query;
+
+pub use error::Error;
+pub use installation::Installation;

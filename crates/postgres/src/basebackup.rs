@@ -1,0 +1,140 @@
+//! Copying a running instance.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::conninfo::ConnInfo;
+use crate::{Error, Installation, data_dir};
+
+/// How much of the end of what the program says is kept for its error.
+const KEPT_OUTPUT: usize = 4096;
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// KiB copied.
+    pub done_kib: u64,
+    /// KiB in all, as the source estimated at the beginning.
+    pub total_kib: u64,
+}
+
+/// Copies the instance at `source` into `target`, which is emptied first.
+///
+/// The copy is on disk when this returns. WAL is streamed beside it through `slot`, so that nothing
+/// the copy needs is removed at the source. A copy that does not get on for `patience` is ended
+/// (scenario B8). Dropping the future ends the program.
+pub async fn run(
+    installation: &Installation,
+    target: &Path,
+    source: &ConnInfo,
+    slot: &str,
+    patience: Duration,
+    progress: impl Fn(Progress) + Send,
+) -> Result<(), Error> {
+    data_dir::remove_all(target)?;
+    let password_file = target.with_extension("pgpass");
+    data_dir::replace_file(&password_file, source.password_line().as_bytes())?;
+    let mut command = installation.command("pg_basebackup");
+    command
+        .env("PGPASSFILE", &password_file)
+        .arg("-D")
+        .arg(target)
+        .arg("-d")
+        .arg(source.to_text_without_password())
+        .args([
+            "-X",
+            "stream",
+            "--checkpoint=fast",
+            "--progress",
+            "--no-password",
+            "--slot",
+            slot,
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let outcome = watch(command, patience, progress).await;
+    data_dir::remove_file(&password_file)?;
+    outcome?;
+    data_dir::clear_identity(target)
+}
+
+async fn watch(
+    mut command: tokio::process::Command,
+    patience: Duration,
+    progress: impl Fn(Progress) + Send,
+) -> Result<(), Error> {
+    let path = Path::new("pg_basebackup");
+    let mut child = command.spawn().map_err(Error::file("run", path))?;
+    let mut said = String::new();
+    if let Some(mut pipe) = child.stderr.take() {
+        let mut buffer = [0; 1024];
+        loop {
+            let count = match tokio::time::timeout(patience, pipe.read(&mut buffer)).await {
+                Ok(Ok(0) | Err(_)) => break,
+                Ok(Ok(count)) => count,
+                Err(_) => {
+                    let _ = child.kill().await;
+                    return Err(Error::NoAnswer {
+                        what: "progress of pg_basebackup",
+                        limit: patience,
+                    });
+                }
+            };
+            said.push_str(&String::from_utf8_lossy(
+                buffer.get(..count).unwrap_or_default(),
+            ));
+            // Progress overwrites its line: the last complete piece counts.
+            if let Some(found) = said.rsplit(['\r', '\n']).find_map(parse_progress) {
+                progress(found);
+            }
+            let surplus = said.len().saturating_sub(KEPT_OUTPUT);
+            if let Some(cut) = (surplus..said.len()).find(|at| said.is_char_boundary(*at)) {
+                said.drain(..cut);
+            }
+        }
+    }
+    let status = child.wait().await.map_err(Error::file("wait for", path))?;
+    if status.success() {
+        return Ok(());
+    }
+    let complaint = said
+        .split(['\r', '\n'])
+        .filter(|line| parse_progress(line).is_none());
+    Err(Error::Program {
+        program: "pg_basebackup".to_owned(),
+        status: status.to_string(),
+        output: complaint.collect::<Vec<_>>().join("\n").trim().to_owned(),
+    })
+}
+
+/// Reads `12345/67890 kB (18%), 0/1 tablespace`.
+fn parse_progress(line: &str) -> Option<Progress> {
+    let (numbers, _) = line.trim().split_once(" kB")?;
+    let (done, total) = numbers.split_once('/')?;
+    Some(Progress {
+        done_kib: done.trim().parse().ok()?,
+        total_kib: total.trim().parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Progress, parse_progress};
+
+    #[test]
+    fn progress_is_read() {
+        let found = parse_progress(" 3072/23162 kB (13%), 0/1 tablespace");
+        assert_eq!(
+            found,
+            Some(Progress {
+                done_kib: 3072,
+                total_kib: 23162
+            })
+        );
+        assert_eq!(parse_progress("pg_basebackup: error: no"), None);
+    }
+}

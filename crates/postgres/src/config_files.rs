@@ -1,0 +1,141 @@
+//! The configuration files of an instance, written whole and replaced atomically.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::{Error, data_dir};
+
+/// The configuration `initdb` made, kept beside ours (the Go program's name for it).
+pub const BASE_CONFIGURATION: &str = "postgresql-base.conf";
+/// A restored or initialised instance's own configuration is kept under the name above once.
+const CONFIGURATION: &str = "postgresql.conf";
+const AUTO_CONFIGURATION: &str = "postgresql.auto.conf";
+const ACCESS_RULES: &str = "pg_hba.conf";
+const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// What the configuration files are to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Configuration {
+    /// Parameters; the values are as they are meant, except those of `raw`.
+    pub parameters: BTreeMap<String, String>,
+    /// Parameters whose values are already escaped.
+    pub raw: BTreeMap<String, String>,
+    /// Whether the configuration `initdb` made stays in force below ours.
+    pub include_base: bool,
+    /// The lines of `pg_hba.conf`.
+    pub access_rules: Vec<String>,
+    /// Whether the instance is to start as a standby.
+    pub standby: bool,
+}
+
+/// What writing the configuration changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// Parameters.
+    pub parameters: bool,
+    /// Access rules.
+    pub access_rules: bool,
+}
+
+/// Keeps the configuration a data directory came with, once.
+pub fn keep_base(pgdata: &Path) -> Result<(), Error> {
+    let (ours, base) = (pgdata.join(CONFIGURATION), pgdata.join(BASE_CONFIGURATION));
+    if base.exists() || !ours.exists() {
+        return Ok(());
+    }
+    std::fs::rename(&ours, &base).map_err(Error::file("keep", &ours))
+}
+
+/// Writes the files that differ.
+pub fn write(pgdata: &Path, configuration: &Configuration) -> Result<Changed, Error> {
+    refuse_alter_system(pgdata)?;
+    let parameters = render_parameters(configuration);
+    let mut access_rules = configuration.access_rules.join("\n");
+    access_rules.push('\n');
+    Ok(Changed {
+        parameters: write_if_different(&pgdata.join(CONFIGURATION), &parameters)?,
+        access_rules: write_if_different(&pgdata.join(ACCESS_RULES), &access_rules)?,
+    })
+}
+
+/// Makes the instance start as a standby, or not (PostgreSQL manual, "Standby Server Settings").
+pub fn set_standby(pgdata: &Path, standby: bool) -> Result<(), Error> {
+    let signal = pgdata.join(STANDBY_SIGNAL);
+    // A restore's or an older version's way of asking for recovery must not linger (B10).
+    data_dir::remove_file(&pgdata.join("recovery.signal"))?;
+    data_dir::remove_file(&pgdata.join("recovery.done"))?;
+    if !standby {
+        return data_dir::remove_file(&signal);
+    }
+    if signal.exists() {
+        Ok(())
+    } else {
+        data_dir::replace_file(&signal, b"")
+    }
+}
+
+/// Whether the data directory is set to start as a standby.
+pub fn is_standby(pgdata: &Path) -> bool {
+    pgdata.join(STANDBY_SIGNAL).exists()
+}
+
+/// ALTER SYSTEM would change one member behind the cluster's back: its file is a link to the null
+/// device, where it fails.
+fn refuse_alter_system(pgdata: &Path) -> Result<(), Error> {
+    let file = pgdata.join(AUTO_CONFIGURATION);
+    if std::fs::read_link(&file).is_ok_and(|target| target == Path::new("/dev/null")) {
+        return Ok(());
+    }
+    data_dir::remove_file(&file)?;
+    std::os::unix::fs::symlink("/dev/null", &file).map_err(Error::file("link", &file))
+}
+
+fn render_parameters(configuration: &Configuration) -> String {
+    let mut text = String::new();
+    if configuration.include_base {
+        text.push_str(&format!("include '{BASE_CONFIGURATION}'\n"));
+    }
+    for (name, value) in &configuration.parameters {
+        text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+    }
+    for (name, value) in &configuration.raw {
+        text.push_str(&format!("{name} = '{value}'\n"));
+    }
+    text
+}
+
+fn write_if_different(path: &Path, text: &str) -> Result<bool, Error> {
+    if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
+        return Ok(false);
+    }
+    data_dir::replace_file(path, text.as_bytes())?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Configuration, render_parameters, write};
+
+    #[test]
+    fn parameters_are_quoted_and_files_written_once() {
+        let mut configuration = Configuration {
+            include_base: true,
+            ..Configuration::default()
+        };
+        configuration
+            .parameters
+            .insert("log_line_prefix".into(), "it's %m".into());
+        configuration
+            .raw
+            .insert("restore_command".into(), "cp ''a'' %p".into());
+        assert_eq!(
+            render_parameters(&configuration),
+            "include 'postgresql-base.conf'\nlog_line_prefix = 'it''s %m'\nrestore_command = 'cp ''a'' %p'\n"
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = write(folder.path(), &configuration).expect("written");
+        assert!(first.parameters && first.access_rules);
+        let again = write(folder.path(), &configuration).expect("written");
+        assert!(!again.parameters && !again.access_rules);
+    }
+}

@@ -1,0 +1,97 @@
+//! Connection strings (PostgreSQL manual, "Connection Strings").
+
+/// How to reach another member for replication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnInfo {
+    /// `application_name`.
+    pub application_name: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: String,
+    /// User.
+    pub user: String,
+    /// Password; empty: none.
+    pub password: String,
+}
+
+impl ConnInfo {
+    /// The text of `primary_conninfo` as the Go program writes it: keywords sorted, values unquoted
+    /// with space, quote and backslash escaped by a backslash.
+    pub fn to_text(&self) -> String {
+        let mut words = vec![
+            ("application_name", self.application_name.as_str()),
+            ("host", &self.host),
+        ];
+        if !self.password.is_empty() {
+            words.push(("password", &self.password));
+        }
+        words.extend([
+            ("port", self.port.as_str()),
+            ("sslmode", "prefer"),
+            ("user", &self.user),
+        ]);
+        let words = words
+            .iter()
+            .map(|(name, value)| format!("{name}={}", escape(value)));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same without the password, which programs get through a file.
+    pub fn to_text_without_password(&self) -> String {
+        Self {
+            password: String::new(),
+            ..self.clone()
+        }
+        .to_text()
+    }
+
+    /// The line of a password file for it (PostgreSQL manual, "The Password File").
+    pub fn password_line(&self) -> String {
+        let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+        format!(
+            "{}:{}:*:{}:{}\n",
+            escape(&self.host),
+            escape(&self.port),
+            escape(&self.user),
+            escape(&self.password)
+        )
+    }
+}
+
+fn escape(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for letter in value.chars() {
+        if matches!(letter, ' ' | '\'' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConnInfo;
+
+    #[test]
+    fn text_is_that_of_the_contract() {
+        let info = ConnInfo {
+            application_name: "stolon_cafe0002".into(),
+            host: "10.0.0.1".into(),
+            port: "5432".into(),
+            user: "repl".into(),
+            password: "it's a \\secret".into(),
+        };
+        assert_eq!(
+            info.to_text(),
+            "application_name=stolon_cafe0002 host=10.0.0.1 password=it\\'s\\ a\\ \\\\secret \
+             port=5432 sslmode=prefer user=repl"
+        );
+        assert_eq!(
+            info.password_line(),
+            "10.0.0.1:5432:*:repl:it's a \\\\secret\n"
+        );
+        assert!(!info.to_text_without_password().contains("password"));
+    }
+}

@@ -1,0 +1,209 @@
+//! Data at rest: what is in a data directory, and how one takes another's place.
+
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// The file in a data directory that says which db it holds, so that a swap of directories and the
+/// note of it in `dbstate` need not be one step.
+const IDENTITY_FILE: &str = "stolon.db";
+
+/// What a data directory is at first sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// It does not exist, or is empty.
+    Nothing,
+    /// It holds a database cluster (`PG_VERSION` and `global/pg_control` are there).
+    Cluster,
+    /// It holds something, and not a whole cluster.
+    Broken,
+}
+
+/// Looks at a data directory.
+pub fn content(pgdata: &Path) -> Content {
+    let entries = std::fs::read_dir(pgdata).map(Iterator::count).unwrap_or(0);
+    if entries == 0 {
+        Content::Nothing
+    } else if pgdata.join("PG_VERSION").is_file() && pgdata.join("global/pg_control").is_file() {
+        Content::Cluster
+    } else {
+        Content::Broken
+    }
+}
+
+/// The db a data directory says it holds.
+pub fn identity(pgdata: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(pgdata.join(IDENTITY_FILE)).ok()?;
+    Some(text.trim().to_owned()).filter(|uid| !uid.is_empty())
+}
+
+/// Writes which db a data directory holds: the last step of making one.
+pub fn set_identity(pgdata: &Path, uid: &str) -> Result<(), Error> {
+    replace_file(&pgdata.join(IDENTITY_FILE), format!("{uid}\n").as_bytes())
+}
+
+/// Removes what a copy took over of its source's identity.
+pub fn clear_identity(pgdata: &Path) -> Result<(), Error> {
+    remove_file(&pgdata.join(IDENTITY_FILE))
+}
+
+/// Replaces a file atomically and durably, readable by its owner only.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".stolon-tmp");
+    let temporary = path.with_file_name(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        sync_folder(path.parent().unwrap_or(Path::new("/")))
+    };
+    write().map_err(Error::file("write", path))
+}
+
+/// Removes a file that may not be there.
+pub fn remove_file(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory that may not be there, with all that is in it.
+pub fn remove_all(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a private directory that may be there already.
+pub fn make_private(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(Error::file("make", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+        .map_err(Error::file("set permissions of", path))
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Puts `new` in the place of `old`, atomically; what was in the place is at `new` afterwards, or
+/// nothing when there was nothing (renameat2(2), `RENAME_EXCHANGE`).
+pub fn swap(new: &Path, old: &Path) -> Result<(), Error> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let flags = if old.exists() {
+        RenameFlags::EXCHANGE
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    renameat_with(CWD, new, CWD, old, flags).map_err(|error| {
+        Error::file(
+            "swap (a mount point or this file system cannot be swapped; let --data-dir be \
+                     a folder on one local file system) the new copy with",
+            old,
+        )(error.into())
+    })?;
+    let folder = old.parent().unwrap_or(Path::new("/"));
+    sync_folder(folder).map_err(Error::file("sync", folder))
+}
+
+/// Bytes that an unprivileged user may still write where `path` lies.
+pub fn free_space(path: &Path) -> Result<u64, Error> {
+    let status = rustix::fs::statvfs(path)
+        .map_err(|error| Error::file("look at the free space of", path)(error.into()))?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// The pid in `postmaster.pid`, when there is one.
+pub fn postmaster_pid(pgdata: &Path) -> Option<i32> {
+    let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;
+    text.lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 0)
+}
+
+/// The processes of PostgreSQL that live in a data directory: each has it as its working directory.
+pub fn processes(pgdata: &Path) -> Vec<i32> {
+    let Ok(wanted) = pgdata.canonicalize() else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+        .filter(|pid| is_postgres_in(*pid, &wanted))
+        .collect()
+}
+
+/// Whether a process is a PostgreSQL server process of a data directory.
+pub fn is_postgres_in(pid: i32, pgdata: &Path) -> bool {
+    let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
+    let program = link("exe").ok().and_then(|path| {
+        // A package upgrade leaves " (deleted)" behind the path of a running program.
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        Some(name.trim_end_matches(" (deleted)").to_owned())
+    });
+    program.as_deref() == Some("postgres") && link("cwd").is_ok_and(|folder| folder == pgdata)
+}
+
+/// Removes what crashes leave behind: a pid file whose process is gone.
+///
+/// PostgreSQL removes a stale one itself unless another process has got its pid, when it refuses to
+/// start.
+pub fn remove_stale_pid_file(pgdata: &Path) -> Result<(), Error> {
+    let wanted = pgdata
+        .canonicalize()
+        .unwrap_or_else(|_| PathBuf::from(pgdata));
+    match postmaster_pid(pgdata) {
+        Some(pid) if is_postgres_in(pid, &wanted) => Ok(()),
+        _ => remove_file(&pgdata.join("postmaster.pid")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Content, content, identity, replace_file, set_identity, swap};
+
+    #[test]
+    fn a_swap_exchanges_and_an_identity_moves_with_its_data() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        std::fs::create_dir(&new).expect("new");
+        set_identity(&new, "cafe0002").expect("identity");
+        swap(&new, &old).expect("into an empty place");
+        assert!(!new.exists());
+        assert_eq!(identity(&old).as_deref(), Some("cafe0002"));
+        std::fs::create_dir(&new).expect("new again");
+        set_identity(&new, "cafe0003").expect("identity");
+        swap(&new, &old).expect("exchange");
+        assert_eq!(identity(&old).as_deref(), Some("cafe0003"));
+        assert_eq!(identity(&new).as_deref(), Some("cafe0002"));
+    }
+
+    #[test]
+    fn contents_are_told_apart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pgdata = folder.path().join("postgres");
+        assert_eq!(content(&pgdata), Content::Nothing);
+        std::fs::create_dir_all(pgdata.join("global")).expect("made");
+        assert_eq!(content(&pgdata), Content::Broken);
+        replace_file(&pgdata.join("PG_VERSION"), b"15\n").expect("written");
+        replace_file(&pgdata.join("global/pg_control"), b"x").expect("written");
+        assert_eq!(content(&pgdata), Content::Cluster);
+    }
+}

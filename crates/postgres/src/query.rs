@@ -1,0 +1,379 @@
+//! Talking to a running instance: one persistent superuser connection, every wait bounded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use stolon_core::model::{Lsn, TimelineId};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use crate::Error;
+
+/// How to reach an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// A socket directory (absolute path), a host name or an address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User.
+    pub user: String,
+    /// Password, when there is one.
+    pub password: Option<String>,
+}
+
+/// An open connection.
+///
+/// Dropping it ends its task: the library's own handle does not.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    task: JoinHandle<()>,
+    limit: Duration,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What an instance says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observation {
+    /// `pg_is_in_recovery()`.
+    pub in_recovery: bool,
+    /// The timeline it is on.
+    pub timeline: TimelineId,
+    /// What it has flushed: written itself, or received.
+    pub flush_lsn: Lsn,
+    /// What it has replayed; on a primary the same as flushed.
+    pub replay_lsn: Lsn,
+    /// The system identifier.
+    pub system_id: String,
+    /// `synchronous_standby_names` in force.
+    pub synchronous_standby_names: String,
+    /// Of a standby: the host and port its WAL receiver streams from.
+    pub streams_from: Option<(String, String)>,
+    /// Of a primary: its standbys.
+    pub peers: Vec<Peer>,
+    /// Its replication slots.
+    pub slots: Vec<Slot>,
+    /// Parameters that wait for a restart.
+    pub pending_restart: Vec<String>,
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `application_name`.
+    pub name: String,
+    /// `state`.
+    pub state: String,
+    /// `flush_lsn`.
+    pub flush_lsn: Lsn,
+    /// `replay_lsn`.
+    pub replay_lsn: Lsn,
+    /// `sync_state`.
+    pub sync_state: String,
+}
+
+/// A row of `pg_replication_slots`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Name.
+    pub name: String,
+    /// Whether it is a physical one.
+    pub physical: bool,
+    /// Whether somebody uses it now.
+    pub active: bool,
+    /// Whether it goes with its session.
+    pub temporary: bool,
+}
+
+impl Session {
+    /// Connects; all of it within `limit`, which also bounds every query.
+    pub async fn connect(target: &Target, limit: Duration) -> Result<Self, Error> {
+        let mut config = Config::new();
+        if target.host.starts_with('/') {
+            config.host_path(Path::new(&target.host));
+        } else {
+            config.host(&target.host);
+        }
+        config
+            .port(target.port)
+            .user(&target.user)
+            .dbname("postgres");
+        config.application_name("stolon-keeper");
+        if let Some(password) = &target.password {
+            config.password(password);
+        }
+        // The library's own limit covers only part of it.
+        let connecting = tokio::time::timeout(limit, config.connect(NoTls)).await;
+        let (client, connection) = connecting
+            .map_err(|_| Error::NoAnswer {
+                what: "connect",
+                limit,
+            })?
+            .map_err(|error| classify("connect", &error))?;
+        let task = tokio::spawn(async move {
+            // Its end shows in the next query.
+            let _ = connection.await;
+        });
+        let session = Self {
+            client,
+            task,
+            limit,
+        };
+        // The keeper's own small writes must never wait for a standby.
+        session
+            .execute("prepare the session", "SET synchronous_commit = local")
+            .await?;
+        Ok(session)
+    }
+
+    /// Whether the connection is known to be over.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Runs statements for their effect.
+    pub async fn execute(&self, what: &'static str, sql: &str) -> Result<(), Error> {
+        self.rows(what, sql).await.map(|_| ())
+    }
+
+    /// Runs a statement and returns its rows as text.
+    pub async fn rows(
+        &self,
+        what: &'static str,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, Error> {
+        let limit = self.limit;
+        let answer = tokio::time::timeout(limit, self.client.simple_query(sql)).await;
+        let messages = answer
+            .map_err(|_| Error::NoAnswer { what, limit })?
+            .map_err(|error| classify(what, &error))?;
+        let row = |message: SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|index| row.get(index).map(str::to_owned))
+                    .collect::<Vec<_>>(),
+            ),
+            _ => None,
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
+    }
+
+    /// Asks for everything a keeper wants to know.
+    pub async fn observe(&self) -> Result<Observation, Error> {
+        let state = self.rows("observe", OBSERVE).await?;
+        let row = state.first().ok_or(Error::Malformed {
+            what: "observe",
+            text: String::new(),
+        })?;
+        let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
+        let in_recovery = text(0) == "t";
+        let (received, replayed) = (lsn(&text(2)), lsn(&text(3)));
+        let timeline = if in_recovery {
+            text(5).parse()
+        } else {
+            u64::from_str_radix(&text(1), 16)
+        };
+        let mut observation = Observation {
+            in_recovery,
+            timeline: TimelineId(timeline.unwrap_or(0)),
+            flush_lsn: received.max(replayed),
+            replay_lsn: if in_recovery { replayed } else { received },
+            system_id: text(4),
+            synchronous_standby_names: text(6),
+            streams_from: (!text(7).is_empty()).then(|| (text(7), text(8))),
+            ..Observation::default()
+        };
+        for row in self.rows("standbys", PEERS).await? {
+            let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
+            observation.peers.push(Peer {
+                name: text(0),
+                state: text(1),
+                flush_lsn: lsn(&text(2)),
+                replay_lsn: lsn(&text(3)),
+                sync_state: text(4),
+            });
+        }
+        observation.slots = self.slots().await?;
+        for row in self.rows("pending restarts", PENDING).await? {
+            observation
+                .pending_restart
+                .extend(row.into_iter().flatten());
+        }
+        Ok(observation)
+    }
+
+    /// All replication slots.
+    pub async fn slots(&self) -> Result<Vec<Slot>, Error> {
+        let rows = self.rows("slots", SLOTS).await?;
+        let slot = |row: &Vec<Option<String>>| {
+            let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
+            Slot {
+                name: text(0),
+                physical: text(1) == "physical",
+                active: text(2) == "t",
+                temporary: text(3) == "t",
+            }
+        };
+        Ok(rows.iter().map(slot).collect())
+    }
+
+    /// Makes a physical slot that reserves WAL at once; one that is there already is fine.
+    pub async fn create_slot(&self, name: &str) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT pg_create_physical_replication_slot({name}, true) WHERE NOT EXISTS
+             (SELECT 1 FROM pg_replication_slots WHERE slot_name = {name})",
+            name = literal(name)
+        );
+        self.execute("create a slot", &sql).await
+    }
+
+    /// Drops a slot; one that is in use cannot be dropped, and is tried again later.
+    pub async fn drop_slot(&self, name: &str) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+             WHERE slot_name = {} AND NOT active",
+            literal(name)
+        );
+        self.execute("drop a slot", &sql).await
+    }
+
+    /// Begins the promotion of a standby, without waiting for its end.
+    pub async fn promote(&self) -> Result<(), Error> {
+        let sql = "SELECT pg_promote(false) WHERE pg_is_in_recovery()";
+        self.execute("promote", sql).await
+    }
+
+    /// Writes a checkpoint.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        self.execute("checkpoint", "CHECKPOINT").await
+    }
+
+    /// The parameters that the configuration files set, with their units.
+    pub async fn parameters_from_files(&self) -> Result<BTreeMap<String, String>, Error> {
+        let rows = self.rows("parameters", PARAMETERS).await?;
+        let pair = |row: Vec<Option<String>>| {
+            let mut words = row.into_iter();
+            Some((words.next()??, words.next()?.unwrap_or_default()))
+        };
+        Ok(rows.into_iter().filter_map(pair).collect())
+    }
+
+    /// Whether a role exists, and whether it may replicate.
+    pub async fn role(&self, name: &str) -> Result<Option<bool>, Error> {
+        let sql = format!(
+            "SELECT rolreplication FROM pg_roles WHERE rolname = {}",
+            literal(name)
+        );
+        let rows = self.rows("role", &sql).await?;
+        Ok(rows
+            .first()
+            .map(|row| row.first().cloned().flatten().as_deref() == Some("t")))
+    }
+
+    /// Makes, or alters, a role that may log in and replicate. The statement, which holds the
+    /// password, is kept out of the server's log.
+    pub async fn set_replication_role(
+        &self,
+        name: &str,
+        password: Option<&str>,
+        create: bool,
+    ) -> Result<(), Error> {
+        let verb = if create { "CREATE" } else { "ALTER" };
+        let password = password.map_or(String::new(), |password| {
+            format!(" PASSWORD {}", literal(password))
+        });
+        let name = identifier(name);
+        let sql = format!("{QUIET}; {verb} ROLE {name} WITH LOGIN REPLICATION{password}; COMMIT");
+        self.execute("set the replication role", &sql).await
+    }
+
+    /// Sets a role's password.
+    pub async fn set_password(&self, name: &str, password: &str) -> Result<(), Error> {
+        let (name, password) = (identifier(name), literal(password));
+        let sql = format!("{QUIET}; ALTER ROLE {name} WITH PASSWORD {password}; COMMIT");
+        self.execute("set a password", &sql).await
+    }
+}
+
+const QUIET: &str = "BEGIN; SET LOCAL log_statement = 'none'; \
+                     SET LOCAL log_min_duration_statement = -1; \
+                     SET LOCAL log_min_error_statement = 'panic'";
+
+const OBSERVE: &str = "SELECT pg_is_in_recovery(),
+    CASE WHEN pg_is_in_recovery() THEN NULL
+         ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
+         ELSE pg_current_wal_flush_lsn() END,
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END,
+    (SELECT system_identifier FROM pg_control_system()),
+    greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+             (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+             (SELECT received_tli FROM pg_stat_wal_receiver)),
+    current_setting('synchronous_standby_names'),
+    (SELECT sender_host FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+    (SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')";
+
+const PEERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, sync_state
+    FROM pg_stat_replication ORDER BY application_name, pid";
+
+const SLOTS: &str = "SELECT slot_name, slot_type, active, temporary
+    FROM pg_replication_slots ORDER BY slot_name";
+
+const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
+
+const PARAMETERS: &str = "SELECT name, current_setting(name) FROM pg_settings
+    WHERE source = 'configuration file' ORDER BY name";
+
+fn lsn(text: &str) -> Lsn {
+    text.parse().unwrap_or(Lsn::UNKNOWN)
+}
+
+/// A string literal (PostgreSQL manual, "String Constants").
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What a failure of the library means for the instance.
+fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
+    use std::error::Error as _;
+    let cause = error.as_db_error().map_or_else(
+        || match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+        |db| format!("{} ({})", db.message(), db.code().code()),
+    );
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        Some("53300") => Error::Saturated(cause),
+        Some("57P03") => Error::NotAccepting(cause),
+        _ => Error::Query { what, cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{identifier, literal};
+
+    #[test]
+    fn texts_are_quoted() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\'b"), " E'a\\\\''b'");
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+    }
+}
