@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod keeper;
 pub mod model;
 pub mod reason;
 pub mod sentinel;

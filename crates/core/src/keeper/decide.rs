@@ -1,0 +1,349 @@
+//! The next step of a keeper: the whole policy, on one screen.
+
+mod access;
+mod init;
+mod parameters;
+mod primary;
+mod resync;
+mod standby;
+
+use std::collections::BTreeMap;
+
+pub use access::lets_users_in;
+pub use parameters::{is_managed, synchronous_standby_names};
+
+use super::facts::{Content, DbState, Facts};
+use super::sync::SyncTracker;
+use super::{Document, Settings};
+use crate::model::spec::NewConfig;
+use crate::model::{Db, DbUid, EffectiveSpec, Generation, InitMode, Role};
+use crate::reason::Reason;
+
+/// What a keeper does next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The step; none: nothing is to be done now.
+    pub step: Option<Step>,
+    /// Why, or what is waited for.
+    pub reasons: Vec<Reason>,
+}
+
+/// One step. Each may be repeated after a crash at any point of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Write down what PGDATA holds.
+    SaveState(DbState),
+    /// Make a new cluster beside PGDATA.
+    Initialize {
+        /// The db it will hold.
+        db: DbUid,
+        /// `initdb`'s options.
+        config: NewConfig,
+    },
+    /// Copy the db that is to be followed, beside PGDATA.
+    Copy {
+        /// The db the copy will hold.
+        db: DbUid,
+        /// Where the source is reached.
+        source: Follow,
+        /// Whether the present PGDATA may go first when there is no room for both (I7): another
+        /// good instance has all it has.
+        may_discard: bool,
+    },
+    /// Exchange PGDATA with the finished copy beside it.
+    Swap {
+        /// The db the copy holds.
+        db: DbUid,
+    },
+    /// Remove what lies beside PGDATA.
+    Discard,
+    /// Note in PGDATA that it holds this db from now on.
+    Claim {
+        /// The db.
+        db: DbUid,
+    },
+    /// Write the configuration; reload it where something changed and the instance runs.
+    Configure(Box<Wanted>),
+    /// Start the instance.
+    Start {
+        /// The db, for messages.
+        db: DbUid,
+    },
+    /// Stop the instance.
+    Stop {
+        /// Why.
+        why: String,
+    },
+    /// End what is left of the instance's processes.
+    KillAll,
+    /// Make the roles of a new instance.
+    SetUpRoles,
+    /// Make and drop replication slots.
+    Slots {
+        /// To be made.
+        create: Vec<String>,
+        /// To be dropped.
+        drop: Vec<String>,
+    },
+    /// Promote the instance.
+    Promote,
+    /// Give the primary up until a document newer than this revision says otherwise.
+    Release {
+        /// The store revision.
+        revision: u64,
+    },
+}
+
+impl Step {
+    /// What is logged when it fails.
+    pub const fn failure_text(&self) -> &'static str {
+        match self {
+            Self::SaveState(_) => "failed to save the db state",
+            Self::Initialize { .. } => "failed to initialize postgres database cluster",
+            Self::Copy { .. } => "failed to copy the followed instance",
+            Self::Swap { .. } => "failed to put the new copy in place",
+            Self::Discard => "failed to remove the old copy",
+            Self::Claim { .. } => "failed to mark the data",
+            Self::Configure(_) => "failed to write the configuration",
+            Self::Start { .. } => "failed to start postgres",
+            Self::Stop { .. } => "failed to stop postgres",
+            Self::KillAll => "failed to end what is left of postgres",
+            Self::SetUpRoles => "failed to set up the roles",
+            Self::Slots { .. } => "failed to set up the replication slots",
+            Self::Promote => "failed to promote postgres",
+            Self::Release { .. } => "failed to release the primary",
+        }
+    }
+}
+
+/// What the configuration files are to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Whether the configuration the data came with stays in force below.
+    pub include_base: bool,
+    /// The lines of `pg_hba.conf`.
+    pub access_rules: Vec<String>,
+    /// What it is to follow; none: it is not told to follow anybody.
+    pub follow: Option<Follow>,
+    /// Whether it is to start as a standby.
+    pub standby: bool,
+}
+
+/// A server to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// The follower's name and slot.
+    pub name: String,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: String,
+}
+
+/// All that decisions read.
+struct Situation<'a> {
+    settings: &'a Settings,
+    facts: &'a Facts,
+    document: &'a Document,
+    sync: &'a SyncTracker,
+    spec: EffectiveSpec,
+    /// Whether the document knows this start of the keeper (the boot rule).
+    admitted: bool,
+}
+
+/// Decides the next step.
+pub fn decide(
+    settings: &Settings,
+    facts: &Facts,
+    document: &Document,
+    sync: &SyncTracker,
+) -> Decision {
+    let data = &document.data;
+    let Some(keeper) = data.keepers.get(&settings.uid) else {
+        let text =
+            "this keeper is not among the cluster's keepers yet: leaving the data as they are";
+        return wait(Reason::info("not-a-member", text));
+    };
+    let spec = data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.spec.as_ref());
+    let situation = Situation {
+        settings,
+        facts,
+        document,
+        sync,
+        spec: spec.cloned().unwrap_or_default().effective(),
+        admitted: keeper.status.boot_uuid == settings.boot_uuid,
+    };
+    if facts.process == super::facts::Process::Leftovers {
+        return act(Step::KillAll, Vec::new());
+    }
+    if let Some(state) = identified(facts) {
+        return act(Step::SaveState(state), Vec::new());
+    }
+    match data.db_of(&settings.uid) {
+        None => without_db(&situation),
+        Some(db) if holds(facts, &db.uid) => serve(&situation, db),
+        Some(db) => make(&situation, db),
+    }
+}
+
+fn act(step: Step, reasons: Vec<Reason>) -> Decision {
+    Decision {
+        step: Some(step),
+        reasons,
+    }
+}
+
+fn wait(reason: Reason) -> Decision {
+    Decision {
+        step: None,
+        reasons: vec![reason],
+    }
+}
+
+const fn settled() -> Decision {
+    Decision {
+        step: None,
+        reasons: Vec::new(),
+    }
+}
+
+/// Whether PGDATA holds this db, whole.
+fn holds(facts: &Facts, db: &DbUid) -> bool {
+    facts.disk.content == Content::Cluster
+        && facts
+            .disk
+            .state
+            .as_ref()
+            .is_some_and(|state| state.uid == *db && !state.initializing)
+}
+
+/// What `dbstate` is to say when PGDATA itself says that it holds another db: a crash between the
+/// swap of the directories and the note of it.
+fn identified(facts: &Facts) -> Option<DbState> {
+    let identity = facts.disk.identity.as_ref()?;
+    let noted = facts
+        .disk
+        .state
+        .as_ref()
+        .is_some_and(|state| state.uid == *identity);
+    if noted || facts.disk.content != Content::Cluster {
+        return None;
+    }
+    Some(DbState {
+        uid: identity.clone(),
+        ..DbState::default()
+    })
+}
+
+fn without_db(situation: &Situation<'_>) -> Decision {
+    if situation.facts.process.is_running() {
+        let why = "no db is assigned to this keeper".to_owned();
+        return act(Step::Stop { why }, Vec::new());
+    }
+    wait(Reason::info("no-db", "no db is assigned to this keeper"))
+}
+
+/// Runs a db whose data are here.
+fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
+    let is_clusters = situation
+        .document
+        .data
+        .primary()
+        .is_some_and(|p| p.uid == db.uid);
+    match &db.spec.role {
+        Some(Role::Primary) if is_clusters => primary::serve(situation, db),
+        Some(Role::Primary) => deposed(situation, db),
+        Some(Role::Standby) => standby::serve(situation, db),
+        Some(Role::Unknown(_)) | None => {
+            let text = "the db's role is not known to this version: leaving the instance as it is";
+            wait(Reason::error("unknown-role", text).with("db", &db.uid))
+        }
+    }
+}
+
+/// Another db is the primary now. This one must accept nothing any more, not even from clients that
+/// go round the proxies.
+fn deposed(situation: &Situation<'_>, db: &Db) -> Decision {
+    if situation.facts.process.is_running() {
+        let why = "another db is the primary now".to_owned();
+        let reason = Reason::warn("deposed", "this db is not the primary any more");
+        return act(Step::Stop { why }, vec![reason.with("db", &db.uid)]);
+    }
+    let text = "this db is not the primary any more: waiting to be given a new one";
+    wait(Reason::info("deposed", text).with("db", &db.uid))
+}
+
+/// Makes the data of a db that are not here.
+fn make(situation: &Situation<'_>, db: &Db) -> Decision {
+    if !situation.admitted {
+        return wait(not_admitted());
+    }
+    let mode = db.spec.init_mode.as_ref();
+    match mode {
+        Some(InitMode::New) => init::make(situation, db),
+        Some(InitMode::Resync) => resync::make(situation, db),
+        Some(InitMode::None) | None => {
+            let held = situation
+                .facts
+                .disk
+                .state
+                .as_ref()
+                .map(|state| state.uid.clone());
+            let text = "the data here are not those of the db assigned, and it is not to be \
+                        initialised: not starting (stolonctl removekeeper lets it begin anew)";
+            let reason = Reason::error("foreign-data", text).with("db", &db.uid);
+            let reason = reason.with("found", held.unwrap_or_default());
+            if situation.facts.process.is_running() {
+                let why = "the data are not those of the db assigned".to_owned();
+                return act(Step::Stop { why }, vec![reason]);
+            }
+            wait(reason)
+        }
+        Some(mode @ (InitMode::Existing | InitMode::Pitr | InitMode::Unknown(_))) => {
+            let text = "this init mode is not supported by this version: nothing is touched";
+            wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))
+        }
+    }
+}
+
+fn not_admitted() -> Reason {
+    let text = "waiting for the sentinel to know this start of the keeper";
+    Reason::info("not-admitted", text)
+}
+
+/// The state to write down when the db has come to its present generation, if it is not yet.
+fn converged(facts: &Facts, db: &Db) -> Option<Step> {
+    let state = facts.disk.state.clone().unwrap_or_default();
+    let is_there = state.generation == db.generation;
+    // The parameters of a new instance are told until they are in the spec.
+    let told = db.spec.init_mode != Some(InitMode::New) || state.init_parameters.is_empty();
+    let init_parameters = if told {
+        BTreeMap::new()
+    } else {
+        state.init_parameters.clone()
+    };
+    if is_there && init_parameters == state.init_parameters {
+        return None;
+    }
+    let generation = db.generation;
+    Some(Step::SaveState(DbState {
+        generation,
+        init_parameters,
+        ..state
+    }))
+}
+
+/// The generation of a db that was just made.
+const fn fresh(uid: DbUid) -> DbState {
+    DbState {
+        uid,
+        generation: Generation::NONE,
+        initializing: false,
+        init_parameters: BTreeMap::new(),
+    }
+}

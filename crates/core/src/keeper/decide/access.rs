@@ -1,0 +1,88 @@
+//! The lines of `pg_hba.conf`, in the order of the contract's section 5.
+
+use super::Situation;
+use crate::model::Db;
+use crate::model::spec::AccessMode;
+
+/// The last part when the user gave none.
+const EVERYBODY: [&str; 2] = ["host all all 0.0.0.0/0 md5", "host all all ::0/0 md5"];
+
+/// The rules of a db; without the users' part while they are to stay out (I9).
+pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<String> {
+    let (superuser, superuser_method) = &situation.settings.superuser;
+    let (replication, replication_method) = &situation.settings.replication_user;
+    let mut rules = vec![
+        format!("local postgres {superuser} {superuser_method}"),
+        format!("local replication {replication} {replication_method}"),
+    ];
+    let mut from = |address: &str| {
+        rules.push(format!("host all {superuser} {address} {superuser_method}"));
+        rules.push(format!(
+            "host replication {replication} {address} {replication_method}"
+        ));
+    };
+    match situation.spec.default_su_repl_access_mode {
+        AccessMode::Strict => {
+            let is_source = situation
+                .document
+                .data
+                .primary()
+                .is_some_and(|primary| primary.uid == db.uid);
+            if is_source {
+                for address in others(situation, db) {
+                    from(&address);
+                }
+            }
+        }
+        AccessMode::All | AccessMode::Unknown(_) => {
+            for address in ["0.0.0.0/0", "::0/0"] {
+                from(address);
+            }
+            // All of one kind together, as the Go program writes them.
+            rules.sort_by_key(|rule| (!rule.starts_with("local"), !rule.starts_with("host all")));
+        }
+    }
+    if users && db.spec.pg_hba.is_null() {
+        rules.extend(EVERYBODY.map(str::to_owned));
+    } else if users {
+        rules.extend(db.spec.pg_hba.iter().cloned());
+    }
+    rules
+}
+
+/// The addresses of the other members, sorted.
+fn others(situation: &Situation<'_>, db: &Db) -> Vec<String> {
+    let mut addresses: Vec<String> = situation
+        .document
+        .data
+        .dbs
+        .values()
+        .filter(|other| other.uid != db.uid && !other.status.listen_address.is_empty())
+        .map(
+            |other| match other.status.listen_address.parse::<std::net::IpAddr>() {
+                Ok(std::net::IpAddr::V4(address)) => format!("{address}/32"),
+                Ok(std::net::IpAddr::V6(address)) => format!("{address}/128"),
+                // pg_hba.conf takes a host name without a mask.
+                Err(_) => other.status.listen_address.clone(),
+            },
+        )
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// Whether lines found in a `pg_hba.conf` let users in: whether they go beyond the keeper's own.
+pub fn lets_users_in(rules: &[String], superuser: &str, replication: &str) -> bool {
+    rules
+        .iter()
+        .map(|rule| rule.trim())
+        .filter(|rule| !rule.is_empty())
+        .any(|rule| {
+            let mut words = rule.split_whitespace().skip(1);
+            let (database, user) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            let own = (user == superuser && matches!(database, "all" | "postgres"))
+                || (user == replication && database == "replication");
+            !own && !rule.starts_with('#')
+        })
+}

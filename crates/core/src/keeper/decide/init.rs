@@ -1,0 +1,72 @@
+//! A new db: `initdb` beside PGDATA, swapped in, started, given its roles.
+
+use super::super::facts::{Content, DbState, Health};
+use super::{Decision, Situation, Step, act, parameters, wait};
+use crate::model::{Db, Generation};
+use crate::reason::Reason;
+
+/// The next step towards a new db. What is on disk says how far it is: `dbstate` first, then the
+/// finished cluster beside, then the same in place, then the roles.
+pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
+    let facts = situation.facts;
+    let begun = facts
+        .disk
+        .state
+        .as_ref()
+        .is_some_and(|s| s.uid == db.uid && s.initializing);
+    let in_place =
+        facts.disk.content == Content::Cluster && facts.disk.identity.as_ref() == Some(&db.uid);
+    if facts.process.is_running() && !(begun && in_place) {
+        let why = "a new db is to take its place".to_owned();
+        return act(Step::Stop { why }, Vec::new());
+    }
+    if !begun {
+        let state = DbState {
+            initializing: true,
+            ..super::fresh(db.uid.clone())
+        };
+        let reason = Reason::info("initialising", "initializing a new database cluster");
+        return act(Step::SaveState(state), vec![reason.with("db", &db.uid)]);
+    }
+    if in_place {
+        return set_up(situation, db);
+    }
+    if facts.disk.beside.as_ref() == Some(&db.uid) {
+        return act(Step::Swap { db: db.uid.clone() }, Vec::new());
+    }
+    let config = db.spec.new_config.clone().unwrap_or_default();
+    act(
+        Step::Initialize {
+            db: db.uid.clone(),
+            config,
+        },
+        Vec::new(),
+    )
+}
+
+/// Starts the new instance, makes its roles, and notes its parameters.
+fn set_up(situation: &Situation<'_>, db: &Db) -> Decision {
+    let facts = situation.facts;
+    let wanted = parameters::wanted_primary(situation, db);
+    if facts.applied.as_ref() != Some(&wanted) {
+        return act(Step::Configure(Box::new(wanted)), Vec::new());
+    }
+    if !facts.process.is_running() {
+        return act(Step::Start { db: db.uid.clone() }, Vec::new());
+    }
+    let Health::Running(observation) = &facts.health else {
+        return wait(Reason::info(
+            "starting",
+            "waiting for the new instance to accept connections",
+        ));
+    };
+    if !facts.parameters_known {
+        return act(Step::SetUpRoles, Vec::new());
+    }
+    let state = DbState {
+        generation: Generation::NONE,
+        init_parameters: observation.parameters.clone(),
+        ..super::fresh(db.uid.clone())
+    };
+    act(Step::SaveState(state), Vec::new())
+}

@@ -1,0 +1,171 @@
+//! What the configuration of an instance is to say (contract, section 5).
+
+use std::collections::BTreeMap;
+
+use super::{Follow, Situation, Wanted, access};
+use crate::model::{Db, DbSpec, DbUid};
+
+/// Parameters that the keeper sets over the user's value, or that are part of how an instance
+/// follows; they are left out of what it reports.
+const MANAGED: &[&str] = &[
+    "unix_socket_directories",
+    "hot_standby",
+    "listen_addresses",
+    "port",
+    "max_replication_slots",
+    "max_wal_senders",
+    "synchronous_standby_names",
+    "wal_log_hints",
+    "wal_keep_segments",
+    "wal_keep_size",
+    "primary_conninfo",
+    "primary_slot_name",
+    "restore_command",
+    "recovery_min_apply_delay",
+    "config_file",
+    "hba_file",
+    "data_directory",
+];
+
+/// Whether a parameter is the keeper's to set.
+pub fn is_managed(name: &str) -> bool {
+    MANAGED.contains(&name) || name.starts_with("recovery_target")
+}
+
+/// `synchronous_standby_names`: every one of the list must flush a commit.
+pub fn synchronous_standby_names(spec: &DbSpec) -> String {
+    if !spec.synchronous_replication {
+        return String::new();
+    }
+    let standbys = spec
+        .synchronous_standbys
+        .iter()
+        .map(DbUid::replication_name);
+    let names: Vec<String> = standbys
+        .chain(spec.external_synchronous_standbys.iter().cloned())
+        .collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [name] => name.clone(),
+        names => format!("{} ({})", names.len(), names.join(",")),
+    }
+}
+
+/// The configuration of the primary.
+pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
+    let mut parameters = common(situation, db);
+    let names = synchronous_standby_names(&db.spec);
+    parameters.insert("synchronous_standby_names".to_owned(), names);
+    let open = situation.sync.is_open(&db.spec.synchronous_standbys);
+    Wanted {
+        parameters,
+        include_base: db.spec.include_previous_config,
+        access_rules: access::rules(situation, db, open),
+        follow: None,
+        // A standby that is promoted by its start would keep its timeline: it starts as what it
+        // is, and is promoted then.
+        standby: situation.facts.disk.standby_signal,
+    }
+}
+
+/// The configuration of a standby.
+pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow) -> Wanted {
+    let mut parameters = common(situation, db);
+    parameters.insert("synchronous_standby_names".to_owned(), String::new());
+    parameters.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
+    if let Some(command) = db.spec.pg_parameters.get("restore_command") {
+        parameters.insert("restore_command".to_owned(), command.clone());
+    }
+    Wanted {
+        parameters,
+        include_base: db.spec.include_previous_config,
+        access_rules: access::rules(situation, db, true),
+        follow: Some(follow),
+        standby: true,
+    }
+}
+
+fn common(situation: &Situation<'_>, db: &Db) -> BTreeMap<String, String> {
+    let user = &db.spec.pg_parameters;
+    let settings = situation.settings;
+    let mut parameters: BTreeMap<String, String> = user
+        .iter()
+        .filter(|(name, _)| !is_managed(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let standbys = u32::from(db.spec.max_standbys);
+    let senders = standbys
+        .saturating_mul(2)
+        .saturating_add(2)
+        .saturating_add(u32::from(db.spec.additional_wal_senders));
+    let mut set = |name: &str, value: String| {
+        parameters.insert(name.to_owned(), value);
+    };
+    set("unix_socket_directories", settings.socket_folder.clone());
+    set("hot_standby", "on".to_owned());
+    set("listen_addresses", settings.listen_address.clone());
+    set("port", settings.port.to_string());
+    set("max_replication_slots", standbys.max(1).to_string());
+    set("max_wal_senders", senders.to_string());
+    let logical = user
+        .get("wal_level")
+        .is_some_and(|level| level == "logical");
+    set(
+        "wal_level",
+        if logical { "logical" } else { "replica" }.to_owned(),
+    );
+    if db.spec.use_pgrewind {
+        set("wal_log_hints", "on".to_owned());
+    }
+    if settings.postgres_version.major < 13 {
+        let segments = user
+            .get("wal_keep_segments")
+            .and_then(|text| text.parse().ok());
+        set(
+            "wal_keep_segments",
+            segments.unwrap_or(8_u32).max(8).to_string(),
+        );
+    } else {
+        let size = user.get("wal_keep_size").cloned();
+        set("wal_keep_size", size.unwrap_or_else(|| "128".to_owned()));
+    }
+    // A standby that lost its source looks for it again soon.
+    if !user.contains_key("wal_retrieve_retry_interval") {
+        set("wal_retrieve_retry_interval", "500ms".to_owned());
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_managed, synchronous_standby_names};
+    use crate::model::{DbSpec, DbUid};
+
+    #[test]
+    fn every_member_of_the_list_must_flush() {
+        let check = |standbys: &[&str], external: &[&str], expected: &str| {
+            let spec = DbSpec {
+                synchronous_replication: true,
+                synchronous_standbys: standbys.iter().map(|uid| DbUid::from(*uid)).collect(),
+                external_synchronous_standbys: external.iter().map(|&s| s.to_owned()).collect(),
+                ..DbSpec::default()
+            };
+            assert_eq!(synchronous_standby_names(&spec), expected);
+        };
+        check(&[], &[], "");
+        check(&["a"], &[], "stolon_a");
+        check(&["a", "b"], &[], "2 (stolon_a,stolon_b)");
+        check(&[], &["stolonfakestandby"], "stolonfakestandby");
+        check(
+            &["a"],
+            &["stolonfakestandby"],
+            "2 (stolon_a,stolonfakestandby)",
+        );
+    }
+
+    #[test]
+    fn recovery_parameters_are_the_keepers() {
+        assert!(is_managed("recovery_target_time") && is_managed("port"));
+        assert!(!is_managed("wal_level") && !is_managed("work_mem"));
+    }
+}

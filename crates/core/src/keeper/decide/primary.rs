@@ -1,0 +1,154 @@
+//! Running the primary: started only on a fresh word, configured before it is promoted.
+
+use super::super::facts::{Health, Observation};
+use super::{Decision, Situation, Step, act, converged, not_admitted, parameters, settled, wait};
+use crate::model::Db;
+use crate::reason::Reason;
+
+/// The next step of the primary.
+pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
+    if !situation.admitted {
+        return wait(not_admitted());
+    }
+    if !situation.facts.process.is_running() {
+        return start(situation, db);
+    }
+    let wanted = parameters::wanted_primary(situation, db);
+    // Needs no SQL, and may be what frees a saturated instance (scenario B1).
+    if situation.facts.applied.as_ref() != Some(&wanted) {
+        return act(Step::Configure(Box::new(wanted)), Vec::new());
+    }
+    match &situation.facts.health {
+        Health::Running(observation) if observation.in_recovery => {
+            let reason = Reason::info("promoting", "promoting to primary").with("db", &db.uid);
+            if observation.synchronous_standby_names == names(db) {
+                act(Step::Promote, vec![reason])
+            } else {
+                wait(Reason::info(
+                    "configuring",
+                    "waiting for the configuration to be in force",
+                ))
+            }
+        }
+        Health::Running(observation) => settle(situation, db, observation),
+        Health::Saturated(_) => wait(Reason::warn(
+            "saturated",
+            "the instance has no connection left for the keeper",
+        )),
+        Health::Unknown | Health::Starting(_) => wait(Reason::info(
+            "starting",
+            "waiting for the instance to accept connections",
+        )),
+        Health::Silent(why) => {
+            wait(Reason::warn("silent", "the instance does not answer").with("error", why))
+        }
+    }
+}
+
+fn names(db: &Db) -> String {
+    parameters::synchronous_standby_names(&db.spec)
+}
+
+/// I8: the word that makes an instance writable is younger than the end of its last writable life.
+fn start(situation: &Situation<'_>, db: &Db) -> Decision {
+    let facts = situation.facts;
+    if situation.document.sent_at <= facts.writable_until {
+        return wait(Reason::debug(
+            "reading",
+            "reading the cluster data before starting",
+        ));
+    }
+    match facts.released_at {
+        Some(revision) if situation.document.revision <= revision => {
+            let text = "the primary is released: waiting for a newer document";
+            return wait(Reason::warn("released", text).with("revision", revision));
+        }
+        None if facts.starts_failed > 0 && db.spec.synchronous_replication => {
+            let text = "the primary does not come back: releasing it, so that a synchronous \
+                        standby may take over at once";
+            let revision = situation.document.revision;
+            return act(
+                Step::Release { revision },
+                vec![Reason::warn("releasing", text)],
+            );
+        }
+        Some(_) | None => {}
+    }
+    let wanted = parameters::wanted_primary(situation, db);
+    if facts.applied.as_ref() != Some(&wanted) {
+        return act(Step::Configure(Box::new(wanted)), Vec::new());
+    }
+    act(Step::Start { db: db.uid.clone() }, Vec::new())
+}
+
+fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Decision {
+    let restart = !observation.pending_restart.is_empty();
+    let mut reasons = Vec::new();
+    if restart {
+        let text = "parameters wait for a restart of the instance";
+        let names = observation.pending_restart.join(" ");
+        reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
+        if situation.spec.automatic_pg_restart {
+            let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
+            return act(Step::Stop { why }, reasons);
+        }
+    }
+    if let Some(step) = slots(observation, &wanted_slots(db)) {
+        return act(step, reasons);
+    }
+    // The generation tells others that the list is in force.
+    if observation.synchronous_standby_names != names(db) {
+        reasons.push(Reason::info(
+            "configuring",
+            "waiting for the configuration to be in force",
+        ));
+        return Decision {
+            step: None,
+            reasons,
+        };
+    }
+    match converged(situation.facts, db) {
+        Some(step) => act(step, reasons),
+        None => Decision {
+            reasons,
+            ..settled()
+        },
+    }
+}
+
+/// The slots of the followers, and the additional ones.
+fn wanted_slots(db: &Db) -> Vec<String> {
+    let followers = db
+        .spec
+        .followers
+        .iter()
+        .map(crate::model::DbUid::replication_name);
+    let additional = db
+        .spec
+        .additional_replication_slots
+        .iter()
+        .map(|name| format!("stolon_{name}"));
+    followers.chain(additional).collect()
+}
+
+/// The step that brings our slots to the wanted ones. Others' are left alone, and one that is in
+/// use is not dropped.
+pub(super) fn slots(observation: &Observation, wanted: &[String]) -> Option<Step> {
+    let present = |name: &String| observation.slots.iter().any(|(found, _)| found == name);
+    let create: Vec<String> = wanted
+        .iter()
+        .filter(|name| !present(name))
+        .cloned()
+        .collect();
+    let drop: Vec<String> = observation
+        .slots
+        .iter()
+        .filter(|(name, active)| name.starts_with("stolon_") && !active && !wanted.contains(name))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if create.is_empty() && drop.is_empty() {
+        None
+    } else {
+        Some(Step::Slots { create, drop })
+    }
+}

@@ -1,0 +1,130 @@
+//! A standby whose data are not here yet: taken over as they are where they are a prefix of the
+//! source's history, copied beside the old ones otherwise (I7, scenario A3).
+
+use super::super::facts::{Content, Control};
+use super::{Decision, Follow, Situation, Step, act, wait};
+use crate::model::{Db, DbUid};
+use crate::reason::Reason;
+
+/// The next step towards a standby's data.
+pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
+    let facts = situation.facts;
+    if facts.process.is_running() {
+        let why = "the data are to be those of a standby of the present primary".to_owned();
+        return act(Step::Stop { why }, Vec::new());
+    }
+    if facts.disk.beside.as_ref() == Some(&db.uid) {
+        return act(Step::Swap { db: db.uid.clone() }, Vec::new());
+    }
+    let source = match source(situation, db) {
+        Ok(source) => source,
+        Err(reason) => return wait(reason),
+    };
+    if is_clean_prefix(situation, source) {
+        let text = "the local data are a prefix of the primary's history: no copy is needed";
+        let reason = Reason::info("clean-prefix", text).with("db", &db.uid);
+        return act(Step::Claim { db: db.uid.clone() }, vec![reason]);
+    }
+    let text = "copying the primary's data beside the old ones";
+    let reason = Reason::info("copying", text).with("source", &source.uid);
+    let reason = reason.with("host", &source.status.listen_address);
+    let reason = reason.with("port", &source.status.port);
+    // The source is the primary, healthy, and has worked in what it was told: it has every commit
+    // that was acknowledged.
+    let primary = situation.document.data.primary();
+    let may_discard = primary.is_some_and(|primary| {
+        primary.uid == source.uid
+            && primary.status.healthy
+            && primary.status.current_generation == primary.generation
+    });
+    let copy = Step::Copy {
+        db: db.uid.clone(),
+        source: follow(db, source),
+        may_discard,
+    };
+    act(copy, vec![reason])
+}
+
+/// The db to follow, when it can be copied from now.
+fn source<'a>(situation: &Situation<'a>, db: &Db) -> Result<&'a Db, Reason> {
+    let follows = db
+        .spec
+        .follow_config
+        .as_ref()
+        .map(|follow| follow.db_uid.clone());
+    let waiting = |text: &str| {
+        let source = follows.clone().unwrap_or_default();
+        Err(Reason::info("no-source", text).with("source", source))
+    };
+    let found = follows
+        .as_ref()
+        .and_then(|uid| situation.document.data.dbs.get(uid));
+    let Some(source) = found else {
+        return waiting("the db to copy from does not exist");
+    };
+    if source.status.listen_address.is_empty() || !source.status.healthy {
+        return waiting("waiting for the db to copy from to be healthy");
+    }
+    if !source.spec.followers.contains(&db.uid) {
+        return waiting("waiting for the db to copy from to know of this standby");
+    }
+    Ok(source)
+}
+
+pub(super) fn follow(db: &Db, source: &Db) -> Follow {
+    Follow {
+        name: DbUid::replication_name(&db.uid),
+        host: source.status.listen_address.clone(),
+        port: source.status.port.clone(),
+    }
+}
+
+/// Whether everything in the local WAL is in the source's history, so that the instance can follow
+/// it as it is. Only data at rest whose end is known are trusted: those of a clean stop.
+fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
+    let disk = &situation.facts.disk;
+    let Some(control) = disk
+        .control
+        .as_ref()
+        .filter(|_| disk.content == Content::Cluster)
+    else {
+        return false;
+    };
+    let initializing = disk.state.as_ref().is_none_or(|state| state.initializing);
+    if initializing || control.system_id != source.status.system_id {
+        return false;
+    }
+    match branch_point(control, source) {
+        // The shutdown checkpoint is the last record: whoever has more than its beginning has it.
+        Some(point) if control.shut_down => point > control.checkpoint,
+        Some(point) if control.shut_down_in_recovery => point >= control.min_recovery,
+        Some(_) | None => false,
+    }
+}
+
+/// Up to where the source's history is the local timeline; none: it is not part of it.
+fn branch_point(control: &Control, source: &Db) -> Option<crate::model::Lsn> {
+    let status = &source.status;
+    let before = crate::model::TimelineId(control.timeline.0.saturating_sub(1));
+    let switch = |history: &[crate::model::TimelineSwitch], timeline| {
+        history
+            .iter()
+            .find(|s| s.timeline_id == timeline)
+            .map(|switch| switch.switch_point)
+    };
+    if control.timeline > status.timeline_id {
+        return None;
+    }
+    // Two timelines of one number may have begun at different points.
+    let (ours, theirs) = (
+        switch(&control.history, before),
+        switch(&status.timelines_history, before),
+    );
+    if control.timeline.0 > 1 && ours != theirs {
+        return None;
+    }
+    if control.timeline == status.timeline_id {
+        return Some(status.xlog_pos);
+    }
+    switch(&status.timelines_history, control.timeline)
+}

@@ -1,0 +1,107 @@
+//! Running a standby.
+
+use super::super::facts::Health;
+use super::{
+    Decision, Situation, Step, act, converged, not_admitted, parameters, primary, resync, settled,
+    wait,
+};
+use crate::model::{Db, FollowType};
+use crate::reason::Reason;
+
+/// The last major version whose standbys must restart to follow another server (PostgreSQL 13
+/// release notes: `primary_conninfo` changes by reload).
+const RESTART_TO_FOLLOW: i64 = 12;
+
+/// The next step of a standby.
+pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
+    if !situation.admitted {
+        return wait(not_admitted());
+    }
+    let facts = situation.facts;
+    let follow = db.spec.follow_config.as_ref();
+    if follow.and_then(|follow| follow.follow_type.as_ref()) != Some(&FollowType::Internal) {
+        let text = "following a server outside the cluster is not supported by this version";
+        return wait(Reason::error("unsupported-follow", text).with("db", &db.uid));
+    }
+    let source = follow.and_then(|follow| situation.document.data.dbs.get(&follow.db_uid));
+    let Some(source) = source.filter(|source| !source.status.listen_address.is_empty()) else {
+        return wait(Reason::info(
+            "no-source",
+            "the address of the db to follow is not known",
+        ));
+    };
+    let wanted = parameters::wanted_standby(situation, db, resync::follow(db, source));
+    let applied = facts.applied.as_ref();
+    let running = facts.process.is_running();
+    if running
+        && situation.settings.postgres_version.major <= RESTART_TO_FOLLOW
+        && applied.is_some_and(|applied| applied.follow != wanted.follow)
+    {
+        let why = "this version of PostgreSQL follows another server only after a restart";
+        return act(
+            Step::Stop {
+                why: why.to_owned(),
+            },
+            Vec::new(),
+        );
+    }
+    if applied != Some(&wanted) {
+        return act(Step::Configure(Box::new(wanted)), Vec::new());
+    }
+    if !running {
+        return act(Step::Start { db: db.uid.clone() }, Vec::new());
+    }
+    settle(situation, db)
+}
+
+fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
+    let facts = situation.facts;
+    let observation = match &facts.health {
+        Health::Running(observation) => observation,
+        Health::Saturated(_) => {
+            return wait(Reason::warn(
+                "saturated",
+                "the instance has no connection left",
+            ));
+        }
+        Health::Unknown | Health::Starting(_) => {
+            return wait(Reason::info(
+                "starting",
+                "waiting for the instance to accept connections",
+            ));
+        }
+        Health::Silent(why) => {
+            return wait(Reason::warn("silent", "the instance does not answer").with("error", why));
+        }
+    };
+    if !observation.in_recovery {
+        // Somebody promoted it by hand. Its new timeline tells the sentinel, which has it copied.
+        let text =
+            "the instance is writable and is to be a standby: its history left the cluster's";
+        return wait(Reason::error("promoted-by-hand", text).with("db", &db.uid));
+    }
+    let mut reasons = Vec::new();
+    if !observation.pending_restart.is_empty() {
+        let names = observation.pending_restart.join(" ");
+        let text = "parameters wait for a restart of the instance";
+        reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
+        if situation.spec.automatic_pg_restart {
+            let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
+            return act(Step::Stop { why }, reasons);
+        }
+    }
+    if let Some(step) = primary::slots(observation, &[]) {
+        return act(step, reasons);
+    }
+    if let Some(step) = converged(facts, db) {
+        return act(step, reasons);
+    }
+    // The copy is proven by running: what it replaced may go.
+    if facts.disk.beside.is_some() && observation.streams_from.is_some() {
+        return act(Step::Discard, reasons);
+    }
+    Decision {
+        reasons,
+        ..settled()
+    }
+}

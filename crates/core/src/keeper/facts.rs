@@ -1,0 +1,173 @@
+//! What a keeper knows of its data and its instance.
+
+use std::collections::BTreeMap;
+
+use super::decide::Wanted;
+use crate::model::{DbUid, Generation, Lsn, TimelineId, TimelineSwitch};
+use crate::time::Instant;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The data at rest.
+    pub disk: Disk,
+    /// The processes.
+    pub process: Process,
+    /// What the instance says.
+    pub health: Health,
+    /// The last moment at which the instance may have been writable (I8).
+    pub writable_until: Instant,
+    /// Starts in a row that led nowhere.
+    pub starts_failed: u32,
+    /// The store revision after which alone this keeper starts its primary again.
+    pub released_at: Option<u64>,
+    /// The configuration last written for the running instance.
+    pub applied: Option<Wanted>,
+    /// Whether the roles were set up in this life of the keeper.
+    pub parameters_known: bool,
+    /// Why the last step failed.
+    pub error: Option<String>,
+}
+
+/// The data at rest.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Disk {
+    /// `dbstate`.
+    pub state: Option<DbState>,
+    /// What is in PGDATA.
+    pub content: Content,
+    /// The db PGDATA says it holds.
+    pub identity: Option<DbUid>,
+    /// The db the finished copy beside PGDATA says it holds; empty: something is there that is not
+    /// a finished copy.
+    pub beside: Option<DbUid>,
+    /// What `pg_controldata` says of PGDATA, read while nothing runs there.
+    pub control: Option<Control>,
+    /// Whether PGDATA is set to start as a standby.
+    pub standby_signal: bool,
+    /// Whether the access rules in force at the keeper's start let users in.
+    pub gate_was_open: bool,
+}
+
+/// What is in a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A whole database cluster.
+    Cluster,
+    /// Something else.
+    Broken,
+}
+
+/// `dbstate`: what PGDATA holds, as last written down.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DbState {
+    /// The db.
+    pub uid: DbUid,
+    /// The generation it has converged to.
+    pub generation: Generation,
+    /// Whether its making has begun and not ended.
+    pub initializing: bool,
+    /// The parameters of a new instance, to be taken into the spec.
+    pub init_parameters: BTreeMap<String, String>,
+}
+
+/// `pg_controldata`'s answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The system identifier.
+    pub system_id: String,
+    /// Whether the instance ended cleanly as a primary.
+    pub shut_down: bool,
+    /// Whether it ended cleanly in recovery.
+    pub shut_down_in_recovery: bool,
+    /// Where the last checkpoint record begins.
+    pub checkpoint: Lsn,
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// How far recovery has come.
+    pub min_recovery: Lsn,
+    /// The switches that led to the timeline.
+    pub history: Vec<TimelineSwitch>,
+}
+
+/// The instance's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// None is left.
+    None,
+    /// The postmaster is gone; children of it may not be.
+    Leftovers,
+    /// This keeper started it.
+    Started,
+    /// It ran when this keeper started.
+    Adopted,
+}
+
+impl Process {
+    /// Whether there is a postmaster.
+    pub const fn is_running(self) -> bool {
+        matches!(self, Self::Started | Self::Adopted)
+    }
+}
+
+/// What the instance says when it is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Health {
+    /// It was not asked yet.
+    Unknown,
+    /// It answers.
+    Running(Box<Observation>),
+    /// It has no connection left for us; what it said last still counts.
+    Saturated(Box<Observation>),
+    /// It does not accept connections yet, or any more.
+    Starting(String),
+    /// It does not answer.
+    Silent(String),
+}
+
+/// What a running instance says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Observation {
+    /// `pg_is_in_recovery()`.
+    pub in_recovery: bool,
+    /// The timeline it is on.
+    pub timeline: TimelineId,
+    /// What it has flushed.
+    pub flush_lsn: Lsn,
+    /// What it has replayed.
+    pub replay_lsn: Lsn,
+    /// The system identifier.
+    pub system_id: String,
+    /// The last switches that led to its timeline.
+    pub history: Vec<TimelineSwitch>,
+    /// `synchronous_standby_names` in force.
+    pub synchronous_standby_names: String,
+    /// Of a standby: host and port its WAL receiver streams from.
+    pub streams_from: Option<(String, String)>,
+    /// Of a primary: who streams from it.
+    pub peers: Vec<Peer>,
+    /// The physical slots of ours, without temporary ones: name and whether in use.
+    pub slots: Vec<(String, bool)>,
+    /// Parameters that wait for a restart.
+    pub pending_restart: Vec<String>,
+    /// The parameters in its configuration files, without those the keeper manages.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Somebody who streams from a primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `application_name`.
+    pub name: String,
+    /// `state`.
+    pub state: String,
+    /// `flush_lsn`.
+    pub flush_lsn: Lsn,
+    /// `replay_lsn`.
+    pub replay_lsn: Lsn,
+    /// `sync_state`.
+    pub sync_state: String,
+}

@@ -1,0 +1,193 @@
+//! What a keeper publishes of itself.
+
+use super::decide::Step;
+use super::facts::{Facts, Health, Observation, Process};
+use super::sync::SyncTracker;
+use super::{Document, Settings};
+use crate::model::report::{FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
+use crate::model::{
+    Condition, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
+    Unknown,
+};
+
+/// The keeper and its instance as they are now; the publication has no name yet.
+pub(super) fn report(
+    settings: &Settings,
+    facts: &Facts,
+    sync: &SyncTracker,
+    document: &Document,
+    running: Option<&Step>,
+) -> KeeperInfo {
+    let cluster = document.data.cluster.as_ref();
+    KeeperInfo {
+        uid: settings.uid.clone(),
+        cluster_uid: cluster
+            .map(|cluster| cluster.uid.clone())
+            .unwrap_or_default(),
+        boot_uuid: settings.boot_uuid.clone(),
+        postgres_binary_version: settings.postgres_version,
+        postgres_state: state(settings, facts, sync, document, running),
+        can_be_master: Some(settings.can_be_master),
+        can_be_synchronous_replica: Some(settings.can_be_synchronous_replica),
+        implementation: IMPLEMENTATION.to_owned(),
+        version: settings.version.clone(),
+        features: vec![FEATURE_FLUSH_RULE.to_owned(), FEATURE_RELEASE.to_owned()],
+        ..KeeperInfo::default()
+    }
+}
+
+/// Whether two reports differ in what others act on, positions left aside.
+pub(super) fn differs(before: &KeeperInfo, after: &KeeperInfo) -> bool {
+    without_movement(before) != without_movement(after)
+}
+
+fn without_movement(info: &KeeperInfo) -> KeeperInfo {
+    let mut info = info.clone();
+    if let Some(state) = info.postgres_state.as_mut() {
+        state.xlog_pos = crate::model::Lsn::UNKNOWN;
+        if let Some(instance) = state.instance.as_mut() {
+            instance.replay_lsn = crate::model::Lsn::UNKNOWN;
+            for peer in &mut instance.peers {
+                peer.flush_lsn = crate::model::Lsn::UNKNOWN;
+                peer.replay_lsn = crate::model::Lsn::UNKNOWN;
+            }
+        }
+    }
+    info
+}
+
+fn state(
+    settings: &Settings,
+    facts: &Facts,
+    sync: &SyncTracker,
+    document: &Document,
+    running: Option<&Step>,
+) -> Option<PostgresState> {
+    let assigned = document.data.db_of(&settings.uid);
+    let held = facts
+        .disk
+        .state
+        .as_ref()
+        .filter(|state| !state.initializing);
+    // While another db's data are being made it is that db which is on its way, at no generation.
+    let (uid, generation) = match (assigned, held) {
+        (Some(db), Some(held)) if held.uid == db.uid => (held.uid.clone(), held.generation),
+        (Some(db), _) => (db.uid.clone(), Generation::NONE),
+        (None, Some(held)) => (held.uid.clone(), held.generation),
+        (None, None) => return None,
+    };
+    let is_held = held.is_some_and(|held| held.uid == uid);
+    let observation = match &facts.health {
+        Health::Running(observation) | Health::Saturated(observation) => Some(observation),
+        Health::Unknown | Health::Starting(_) | Health::Silent(_) => None,
+    };
+    let observation = observation.filter(|_| facts.process.is_running() && is_held);
+    let mut state = PostgresState {
+        uid,
+        generation,
+        listen_address: settings.advertise_address.clone(),
+        port: settings.advertise_port.to_string(),
+        healthy: observation.is_some(),
+        ..PostgresState::default()
+    };
+    if let Some(observation) = observation {
+        tell(&mut state, observation);
+    }
+    if let Some(held) = held.filter(|held| held.uid == state.uid)
+        && !held.init_parameters.is_empty()
+    {
+        state.pg_parameters.clone_from(&held.init_parameters);
+    }
+    if observation.is_some_and(|observation| !observation.in_recovery) {
+        state.synchronous_standbys = sync.in_sync().iter().cloned().collect::<List<DbUid>>();
+    }
+    state.instance = Some(instance(
+        facts,
+        document,
+        observation.map(|o| &**o),
+        running,
+    ));
+    Some(state)
+}
+
+fn tell(state: &mut PostgresState, observation: &Observation) {
+    state.system_id.clone_from(&observation.system_id);
+    state.timeline_id = observation.timeline;
+    state.xlog_pos = observation.flush_lsn;
+    state.pg_parameters.clone_from(&observation.parameters);
+    let history = &observation.history;
+    // The format keeps the last two.
+    state.timelines_history = history
+        .iter()
+        .skip(history.len().saturating_sub(2))
+        .cloned()
+        .collect();
+}
+
+fn instance(
+    facts: &Facts,
+    document: &Document,
+    observation: Option<&Observation>,
+    running: Option<&Step>,
+) -> InstanceReport {
+    let (condition, reason) = condition(facts, running);
+    let mut report = InstanceReport {
+        condition: Some(condition),
+        reason,
+        released_at_revision: facts.released_at,
+        ..InstanceReport::default()
+    };
+    let Some(observation) = observation else {
+        return report;
+    };
+    report.in_recovery = Some(observation.in_recovery);
+    report.replay_lsn = observation.replay_lsn;
+    report
+        .pending_restart
+        .clone_from(&observation.pending_restart);
+    if observation.in_recovery {
+        report.streaming = Some(observation.streams_from.is_some());
+    } else {
+        let known = |name: &str| {
+            DbUid::from_replication_name(name).filter(|uid| document.data.dbs.contains_key(uid))
+        };
+        report.peers = observation
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                Some(PeerReport {
+                    db_uid: known(&peer.name)?,
+                    state: peer.state.clone(),
+                    flush_lsn: peer.flush_lsn,
+                    replay_lsn: peer.replay_lsn,
+                    sync_state: peer.sync_state.clone(),
+                    unknown: Unknown::new(),
+                })
+            })
+            .collect();
+    }
+    report
+}
+
+fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
+    let error = facts.error.clone().unwrap_or_default();
+    let doing = match running {
+        Some(Step::Initialize { .. } | Step::Copy { .. } | Step::Swap { .. }) => {
+            return (Condition::Initializing, error);
+        }
+        Some(Step::Stop { .. } | Step::KillAll) => Some(Condition::Stopping),
+        _ => None,
+    };
+    let (condition, reason) = match (&facts.process, &facts.health) {
+        (Process::None | Process::Leftovers, _) => (Condition::Stopped, error),
+        (_, Health::Running(_)) => (Condition::Running, error),
+        (_, Health::Saturated(_)) => (
+            Condition::Saturated,
+            "no connection left for the keeper".to_owned(),
+        ),
+        (_, Health::Unknown) => (Condition::Starting, error),
+        (_, Health::Starting(why)) => (Condition::Starting, why.clone()),
+        (_, Health::Silent(why)) => (Condition::Silent, why.clone()),
+    };
+    (doing.unwrap_or(condition), reason)
+}

@@ -1,0 +1,129 @@
+//! `/metrics`, `/livez` and `/readyz` of a daemon.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use stolon_core::time::Instant;
+
+use super::clock;
+
+/// A daemon whose loop has not turned for this long is not alive.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// What a daemon says of its health. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Health {
+    state: Arc<Mutex<Report>>,
+}
+
+#[derive(Debug)]
+struct Report {
+    turned: Instant,
+    not_ready: Option<String>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let not_ready = Some("starting".to_owned());
+        Self { state: Arc::new(Mutex::new(Report { turned: clock::now(), not_ready })) }
+    }
+}
+
+impl Health {
+    /// Notes that the daemon's loop turns.
+    pub fn turn(&self) {
+        self.lock().turned = clock::now();
+    }
+
+    /// Notes that it is ready, or why not.
+    pub fn set_ready(&self, not_ready: Option<String>) {
+        self.lock().not_ready = not_ready;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Report> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        let stuck = clock::now().since(self.lock().turned);
+        if stuck < STUCK_AFTER { Ok(()) } else { Err(format!("stuck for {stuck:?}")) }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.alive()?;
+        self.lock().not_ready.clone().map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Arc<Registry>,
+    health: Health,
+}
+
+/// Serves until the task is dropped. Fails at once when the address cannot be had.
+pub async fn serve(
+    address: SocketAddr,
+    registry: Registry,
+    health: Health,
+) -> std::io::Result<tokio::task::JoinHandle<()>> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|State(shared): State<Shared>| async move { answer(shared.health.alive()) }))
+        .route("/readyz", get(|State(shared): State<Shared>| async move { answer(shared.health.ready()) }))
+        .with_state(Shared { registry: Arc::new(registry), health });
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the metrics server ended");
+        }
+    }))
+}
+
+fn answer(state: Result<(), String>) -> (StatusCode, String) {
+    match state {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = prometheus_client::encoding::text::encode_registry(&mut text, &shared.registry);
+    text.push_str(&process_metrics());
+    text.push_str("# EOF\n");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text)
+}
+
+/// The usual metrics of a process, from proc(5).
+fn process_metrics() -> String {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let number = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    // The clock ticks of proc(5) are hundredths of a second on every Linux of today.
+    let cpu = (number(11) + number(12)) / 100.0;
+    let memory = number(21) * 4096.0;
+    let files = std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0);
+    let started = boot_seconds() + number(19) / 100.0;
+    format!(
+        "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {cpu}\n\
+         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {memory}\n\
+         # TYPE process_open_fds gauge\nprocess_open_fds {files}\n\
+         # TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {started}\n"
+    )
+}
+
+fn boot_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    line.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0)
+}
