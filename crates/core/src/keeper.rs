@@ -182,6 +182,11 @@ impl Keeper {
         }
     }
 
+    /// Its name.
+    pub const fn uid(&self) -> &KeeperUid {
+        &self.settings.uid
+    }
+
     /// What is known of the instance.
     pub const fn facts(&self) -> &Facts {
         &self.facts

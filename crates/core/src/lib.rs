@@ -18,6 +18,7 @@
 
 pub mod keeper;
 pub mod model;
+pub mod proxy;
 pub mod reason;
 pub mod sentinel;
 pub mod time;

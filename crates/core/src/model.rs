@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod db;
 pub mod duration;
+pub mod history;
 pub mod ids;
 pub mod keeper;
 pub mod list;

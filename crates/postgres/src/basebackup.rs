@@ -32,7 +32,7 @@ pub async fn run(
     source: &ConnInfo,
     slot: &str,
     patience: Duration,
-    progress: impl Fn(Progress) + Send,
+    progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
     data_dir::remove_all(target)?;
     let password_file = target.with_extension("pgpass");
@@ -65,7 +65,7 @@ pub async fn run(
 async fn watch(
     mut command: tokio::process::Command,
     patience: Duration,
-    progress: impl Fn(Progress) + Send,
+    mut progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
     let path = Path::new("pg_basebackup");
     let mut child = command.spawn().map_err(Error::file("run", path))?;

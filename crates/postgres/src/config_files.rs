@@ -1,6 +1,7 @@
 //! The configuration files of an instance, written whole and replaced atomically.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::{Error, data_dir};
@@ -93,13 +94,13 @@ fn refuse_alter_system(pgdata: &Path) -> Result<(), Error> {
 fn render_parameters(configuration: &Configuration) -> String {
     let mut text = String::new();
     if configuration.include_base {
-        text.push_str(&format!("include '{BASE_CONFIGURATION}'\n"));
+        let _ = writeln!(text, "include '{BASE_CONFIGURATION}'");
     }
     for (name, value) in &configuration.parameters {
-        text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
     }
     for (name, value) in &configuration.raw {
-        text.push_str(&format!("{name} = '{value}'\n"));
+        let _ = writeln!(text, "{name} = '{value}'");
     }
     text
 }

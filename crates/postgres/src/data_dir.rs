@@ -23,7 +23,7 @@ pub enum Content {
 
 /// Looks at a data directory.
 pub fn content(pgdata: &Path) -> Content {
-    let entries = std::fs::read_dir(pgdata).map(Iterator::count).unwrap_or(0);
+    let entries = std::fs::read_dir(pgdata).map_or(0, Iterator::count);
     if entries == 0 {
         Content::Nothing
     } else if pgdata.join("PG_VERSION").is_file() && pgdata.join("global/pg_control").is_file() {

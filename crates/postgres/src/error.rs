@@ -49,6 +49,8 @@ pub enum Error {
         what: &'static str,
         /// In its words.
         cause: String,
+        /// Whether it was the server that said so: then it is alive.
+        answered: bool,
     },
     /// What was read is not what it should be.
     #[error("cannot understand {what}: {text:?}")]

@@ -32,14 +32,13 @@ impl Installation {
     /// Finds the programs: in `folder` when given, else in `PATH`, else where Debian puts them,
     /// the highest version first.
     pub fn find(folder: Option<&Path>) -> Result<Self, Error> {
-        let folders = match folder {
-            Some(folder) => vec![folder.to_owned()],
-            None => {
-                let path = std::env::var_os("PATH").unwrap_or_default();
-                let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-                folders.extend(debian_folders());
-                folders
-            }
+        let folders = if let Some(folder) = folder {
+            vec![folder.to_owned()]
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path)
+                .chain(debian_folders())
+                .collect()
         };
         let complete = |folder: &&PathBuf| {
             ["postgres", "initdb", "pg_basebackup", "pg_controldata"]
@@ -113,7 +112,7 @@ fn debian_folders() -> Vec<PathBuf> {
             Some((major, entry.path().join("bin")))
         })
         .collect();
-    versions.sort_by(|a, b| b.0.cmp(&a.0));
+    versions.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
     versions.into_iter().map(|(_, folder)| folder).collect()
 }
 

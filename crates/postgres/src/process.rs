@@ -168,6 +168,10 @@ impl Postmaster {
 fn watch_handle(handle: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
     // A pidfd becomes readable when its process ends.
+    #[allow(
+        deprecated,
+        reason = "its replacement is unsafe; an OwnedFd meets what it asks for"
+    )]
     let handle = tokio::io::unix::AsyncFd::new(handle)?;
     tokio::spawn(async move {
         let _ = handle.readable().await;

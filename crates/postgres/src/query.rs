@@ -362,7 +362,11 @@ fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
     match error.code().map(tokio_postgres::error::SqlState::code) {
         Some("53300") => Error::Saturated(cause),
         Some("57P03") => Error::NotAccepting(cause),
-        _ => Error::Query { what, cause },
+        _ => Error::Query {
+            what,
+            cause,
+            answered: error.as_db_error().is_some(),
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{Error, Expected, Folder, Key, Store, Written};
 
 /// How long a check waits for what must come about.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Opens the store once more, as another process would.
 pub type Open = Arc<dyn Fn() -> Result<Arc<dyn Store>, Error> + Send + Sync>;
@@ -259,7 +259,7 @@ async fn expiry(open: Open) -> Result<(), String> {
 
 async fn list(open: Open) -> Result<(), String> {
     let store = open().map_err(text)?;
-    let ttl = Duration::from_secs(60);
+    let ttl = Duration::from_mins(1);
     let keys = [
         Key::KeeperInfo("b".into()),
         Key::KeeperInfo("a".into()),

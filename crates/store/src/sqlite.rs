@@ -119,8 +119,26 @@ impl SqliteStore {
         })
     }
 
-    /// Runs a transaction away from the asynchronous threads.
+    /// Runs a transaction that writes: it takes the lock at its beginning.
     async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.transact(TransactionBehavior::Immediate, work).await
+    }
+
+    /// Runs a transaction that only reads: it sees the last commit, and waits for nobody.
+    async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.transact(TransactionBehavior::Deferred, work).await
+    }
+
+    /// Runs a transaction away from the asynchronous threads.
+    async fn transact<T, F>(&self, behavior: TransactionBehavior, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -132,8 +150,7 @@ impl SqliteStore {
                 .connection
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = connection.transaction_with_behavior(behavior)?;
             let answer = work(&shared, &transaction)?;
             transaction.commit()?;
             Ok(answer)
@@ -413,7 +430,7 @@ impl Store for SqliteStore {
 
     async fn leader(&self) -> Result<Option<String>, Error> {
         let path = self.shared.keys.leader();
-        self.run(move |shared, transaction| {
+        self.read(move |shared, transaction| {
             transaction
                 .query_row(
                     "SELECT uid FROM leaders

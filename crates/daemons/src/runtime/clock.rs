@@ -8,7 +8,10 @@ use stolon_core::time::{Instant, Timestamp};
 pub fn now() -> Instant {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    Instant::from_boot(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0)))
+    Instant::from_boot(Duration::new(
+        seconds,
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    ))
 }
 
 /// Now, on the wall clock, for what is stored.

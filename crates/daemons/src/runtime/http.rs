@@ -32,7 +32,12 @@ struct Report {
 impl Default for Health {
     fn default() -> Self {
         let not_ready = Some("starting".to_owned());
-        Self { state: Arc::new(Mutex::new(Report { turned: clock::now(), not_ready })) }
+        Self {
+            state: Arc::new(Mutex::new(Report {
+                turned: clock::now(),
+                not_ready,
+            })),
+        }
     }
 }
 
@@ -53,7 +58,11 @@ impl Health {
 
     fn alive(&self) -> Result<(), String> {
         let stuck = clock::now().since(self.lock().turned);
-        if stuck < STUCK_AFTER { Ok(()) } else { Err(format!("stuck for {stuck:?}")) }
+        if stuck < STUCK_AFTER {
+            Ok(())
+        } else {
+            Err(format!("stuck for {stuck:?}"))
+        }
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -77,9 +86,18 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::bind(address).await?;
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(|State(shared): State<Shared>| async move { answer(shared.health.alive()) }))
-        .route("/readyz", get(|State(shared): State<Shared>| async move { answer(shared.health.ready()) }))
-        .with_state(Shared { registry: Arc::new(registry), health });
+        .route(
+            "/livez",
+            get(|State(shared): State<Shared>| async move { answer(shared.health.alive()) }),
+        )
+        .route(
+            "/readyz",
+            get(|State(shared): State<Shared>| async move { answer(shared.health.ready()) }),
+        )
+        .with_state(Shared {
+            registry: Arc::new(registry),
+            health,
+        });
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the metrics server ended");
@@ -107,12 +125,23 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
 /// The usual metrics of a process, from proc(5).
 fn process_metrics() -> String {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let number = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let number = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|text| text.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     // The clock ticks of proc(5) are hundredths of a second on every Linux of today.
     let cpu = (number(11) + number(12)) / 100.0;
     let memory = number(21) * 4096.0;
-    let files = std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0);
+    let files = std::fs::read_dir("/proc/self/fd")
+        .map(Iterator::count)
+        .unwrap_or(0);
     let started = boot_seconds() + number(19) / 100.0;
     format!(
         "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {cpu}\n\
@@ -125,5 +154,25 @@ fn process_metrics() -> String {
 fn boot_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
-    line.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0)
+    line.and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0.0)
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, prometheus_client::encoding::EncodeLabelSet)]
+struct Identity {
+    cluster_name: String,
+    component: &'static str,
+}
+
+/// Registers `stolon_cluster_identifier`, by which dashboards find the processes of a cluster.
+pub fn register_identity(registry: &mut Registry, cluster_name: &str, component: &'static str) {
+    use prometheus_client::metrics::{family::Family, gauge::Gauge};
+    let identity = Family::<Identity, Gauge>::default();
+    let label = Identity {
+        cluster_name: cluster_name.to_owned(),
+        component,
+    };
+    identity.get_or_create(&label).set(1);
+    let help = "The cluster this process belongs to, always 1";
+    registry.register("stolon_cluster_identifier", help, identity);
 }

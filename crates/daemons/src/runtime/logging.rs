@@ -52,12 +52,17 @@ pub fn init(config: LogConfig) {
         for line in receiver {
             let dropped = DROPPED.swap(0, Ordering::Relaxed);
             if dropped > 0 {
-                let _ = writeln!(stderr, "({dropped} log lines were dropped: nobody read them)");
+                let _ = writeln!(
+                    stderr,
+                    "({dropped} log lines were dropped: nobody read them)"
+                );
             }
             let _ = stderr.write_all(line.as_bytes());
         }
     });
-    let _ = tracing_subscriber::registry().with(Lines { config }).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(Lines { config })
+        .try_init();
 }
 
 /// Writes a line as it is, in order with the log: for what PostgreSQL says.
@@ -80,7 +85,10 @@ pub fn flush() {
 /// Logs a reason.
 pub fn log_reason(reason: &Reason) {
     let details = serde_json::Map::from_iter(
-        reason.details.iter().map(|(name, value)| (name.clone(), value.clone().into())),
+        reason
+            .details
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into())),
     );
     let details = serde_json::Value::Object(details).to_string();
     let (text, code) = (reason.text.as_str(), reason.code.as_str());
@@ -100,7 +108,11 @@ impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
         // Libraries below speak only of trouble.
         let ours = metadata.target().starts_with("stolon");
-        let least = if ours { self.config.level } else { self.config.level.min(Level::WARN) };
+        let least = if ours {
+            self.config.level
+        } else {
+            self.config.level.min(Level::WARN)
+        };
         *metadata.level() <= least
     }
 
@@ -110,9 +122,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let metadata = event.metadata();
         let place = place(metadata.file(), metadata.line());
         let line = match self.config.format {
-            LogFormat::Text => {
-                text_line(*metadata.level(), &place, &values, self.config.color)
-            }
+            LogFormat::Text => text_line(*metadata.level(), &place, &values, self.config.color),
             LogFormat::Json => json_line(*metadata.level(), &place, &values),
         };
         write_line(line);
@@ -176,7 +186,11 @@ fn level_name(level: Level, fatal: bool) -> (&'static str, &'static str) {
 
 fn text_line(level: Level, place: &str, values: &Values, color: bool) -> String {
     let (name, paint) = level_name(level, values.fatal);
-    let level = if color { format!("{paint}{name}\u{1b}[0m") } else { name.to_owned() };
+    let level = if color {
+        format!("{paint}{name}\u{1b}[0m")
+    } else {
+        name.to_owned()
+    };
     let mut line = format!("{}\t{level}\t{place}\t{}", stamp(), values.message);
     if !values.fields.is_empty() {
         line.push_str("\t{");
@@ -193,7 +207,10 @@ fn text_line(level: Level, place: &str, values: &Values, color: bool) -> String 
 fn json_line(level: Level, place: &str, values: &Values) -> String {
     let mut object = serde_json::Map::new();
     object.insert("time".to_owned(), stamp().into());
-    object.insert("level".to_owned(), level_name(level, values.fatal).0.to_lowercase().into());
+    object.insert(
+        "level".to_owned(),
+        level_name(level, values.fatal).0.to_lowercase().into(),
+    );
     object.insert("place".to_owned(), place.into());
     object.insert("message".to_owned(), values.message.as_str().into());
     object.extend(values.fields.clone());
@@ -225,7 +242,20 @@ mod tests {
         values.set("details", r#"{"role": "repl"}"#.into());
         let line = text_line(Level::INFO, "keeper.rs:1", &values, false);
         let parts: Vec<&str> = line.split('\t').collect();
-        assert_eq!(parts.get(1..), Some(&["INFO", "keeper.rs:1", "replication role created", r#"{"role": "repl"}"#][..]));
-        assert_eq!(place(Some("crates/daemons/src/keeper/apply.rs"), Some(3)), "keeper/apply.rs:3");
+        assert_eq!(
+            parts.get(1..),
+            Some(
+                &[
+                    "INFO",
+                    "keeper.rs:1",
+                    "replication role created",
+                    r#"{"role": "repl"}"#
+                ][..]
+            )
+        );
+        assert_eq!(
+            place(Some("crates/daemons/src/keeper/apply.rs"), Some(3)),
+            "keeper/apply.rs:3"
+        );
     }
 }

@@ -1,0 +1,267 @@
+//! The keeper's shell: one task owns the decisions, others bring it events.
+
+mod apply;
+pub mod config;
+mod instance;
+mod local;
+mod metrics;
+mod observe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stolon_core::keeper::facts::Process;
+use stolon_core::keeper::{Effect, Event, Keeper, Settings};
+use stolon_core::model::{KeeperUid, wire};
+use stolon_core::time::Instant;
+use stolon_postgres::Installation;
+use stolon_store::{Key, Store};
+use tokio::sync::mpsc;
+
+use crate::config::VERSION;
+use crate::runtime::http::Health;
+use crate::runtime::shutdown::Shutdown;
+use crate::runtime::{clock, http, logging, names};
+use config::Config;
+use instance::Instance;
+use local::LocalState;
+
+/// How often the first process of a container looks for orphans to reap.
+const REAP_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a keeper cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL's programs, files or processes.
+    #[error(transparent)]
+    Postgres(#[from] stolon_postgres::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] stolon_store::Error),
+    /// The data directory.
+    #[error("{0}")]
+    DataDir(String),
+    /// The metrics address.
+    #[error("cannot serve metrics at {address}: {source}")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs a keeper until `shutdown`.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    if rustix::process::geteuid().is_root() {
+        return Err(Error::DataDir(
+            "cannot run as root, since PostgreSQL refuses to: start the keeper as an unprivileged \
+             user that owns --data-dir, for example with runuser -u postgres"
+                .to_owned(),
+        ));
+    }
+    let installation = Installation::find(config.pg_bin_path.as_deref())?;
+    let local = LocalState::open(&config)?;
+    let store = stolon_store::open(&config.common.store)?;
+    stolon_postgres::process::become_subreaper()?;
+    let uid = local.keeper_uid().to_owned();
+    let settings = settings(&config, &uid, &installation);
+    tracing::info!(
+        uid,
+        version = VERSION,
+        store = store.describe(),
+        "keeper starting"
+    );
+    let instance = Arc::new(Instance::new(config.clone(), installation, local));
+    let (events, inbox) = mpsc::channel(256);
+    let process = instance.find_process(&events)?;
+    let disk = instance.inspect(process.is_running()).await;
+    let keeper = Keeper::new(settings, clock::now(), disk, process);
+    let (registry, metrics) = metrics::registry(&config.common.cluster_name);
+    let health = Health::default();
+    let _server = match config.common.metrics_listen_address {
+        Some(address) => Some(
+            http::serve(address, registry, health.clone())
+                .await
+                .map_err(|source| Error::Metrics { address, source })?,
+        ),
+        None => None,
+    };
+    let shell = Shell {
+        keeper,
+        instance,
+        store,
+        events,
+        metrics,
+        health,
+        uid,
+        process,
+    };
+    shell.run(inbox, shutdown).await
+}
+
+fn settings(config: &Config, uid: &str, installation: &Installation) -> Settings {
+    Settings {
+        uid: KeeperUid::from(uid),
+        boot_uuid: names::boot_uuid(),
+        version: VERSION.to_owned(),
+        postgres_version: installation.version(),
+        listen_address: config.listen_address.clone(),
+        port: config.port,
+        advertise_address: config.advertise_address.clone(),
+        advertise_port: config.advertise_port,
+        socket_folder: config.socket_folder.display().to_string(),
+        superuser: (
+            config.superuser.name.clone(),
+            config.superuser.method.clone(),
+        ),
+        replication_user: (
+            config.replication_user.name.clone(),
+            config.replication_user.method.clone(),
+        ),
+        can_be_master: config.can_be_master,
+        can_be_synchronous_replica: config.can_be_synchronous_replica,
+    }
+}
+
+struct Shell {
+    keeper: Keeper,
+    instance: Arc<Instance>,
+    store: Arc<dyn Store>,
+    events: mpsc::Sender<Event>,
+    metrics: metrics::Metrics,
+    health: Health,
+    uid: String,
+    process: Process,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        shutdown: Shutdown,
+    ) -> Result<(), Error> {
+        if self.process == Process::Adopted {
+            tracing::info!("taking over the running postgres instance");
+        }
+        let mut watch = self.store.watch();
+        let mut wake_at: Option<Instant> = None;
+        let mut reap = tokio::time::interval(REAP_EVERY);
+        let mut orphans = Vec::new();
+        let mut event = Event::StoreChanged;
+        loop {
+            self.health.turn();
+            for effect in self.keeper.handle(clock::now(), event) {
+                if let Effect::WakeAt(at) = effect {
+                    wake_at = Some(at);
+                } else {
+                    self.carry_out(effect);
+                }
+            }
+            self.metrics.update(&self.keeper, &self.health);
+            event = tokio::select! {
+                () = shutdown.requested() => break,
+                Some(event) = inbox.recv() => event,
+                () = watch.changed() => Event::StoreChanged,
+                () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
+                _ = reap.tick() => {
+                    stolon_postgres::process::reap_orphans(&mut orphans);
+                    Event::Wake
+                }
+            };
+        }
+        tracing::info!("stopping: stopping postgres first");
+        let started = clock::now();
+        self.instance.shut_down().await;
+        self.metrics.set_shutdown(clock::now().since(started));
+        logging::flush();
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let events = self.events.clone();
+        match effect {
+            Effect::Log(reason) => logging::log_reason(&reason),
+            Effect::Read => {
+                let store = self.store.clone();
+                tokio::spawn(async move { send(&events, read(store.as_ref()).await).await });
+            }
+            Effect::Observe => {
+                let (instance, interval) = (self.instance.clone(), self.interval());
+                tokio::spawn(async move {
+                    let health = instance.observe(interval).await;
+                    send(&events, Event::Observed(health)).await;
+                });
+            }
+            Effect::Run(step) => {
+                let instance = self.instance.clone();
+                tokio::spawn(async move {
+                    let outcome = instance.run(*step, &events).await;
+                    send(&events, Event::StepEnded(outcome)).await;
+                });
+            }
+            Effect::Publish(mut info, ttl) => {
+                info.info_uid = names::info_uid();
+                let (store, key) = (self.store.clone(), Key::KeeperInfo(self.uid.clone()));
+                tokio::spawn(async move {
+                    match wire::write(&*info) {
+                        Ok(bytes) => {
+                            if let Err(error) = store.publish(&key, &bytes, ttl).await {
+                                tracing::warn!(%error, "cannot publish the keeper's state");
+                            }
+                        }
+                        Err(error) => tracing::error!(%error, "cannot write the keeper's state"),
+                    }
+                    send(&events, Event::Published).await;
+                });
+            }
+            // The loop keeps it.
+            Effect::WakeAt(_) => {}
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        let cluster = self
+            .keeper
+            .document()
+            .and_then(|document| document.data.cluster.as_ref());
+        let spec = cluster
+            .and_then(|cluster| cluster.spec.clone())
+            .unwrap_or_default();
+        spec.effective().sleep_interval
+    }
+}
+
+async fn send(events: &mpsc::Sender<Event>, event: Event) {
+    // A closed inbox is a keeper that has stopped.
+    let _ = events.send(event).await;
+}
+
+async fn read(store: &dyn Store) -> Event {
+    let sent_at = clock::now();
+    let entry = match store.get(&Key::ClusterData).await {
+        Ok(entry) => entry,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the cluster data");
+            return Event::ReadFailed;
+        }
+    };
+    let Some(entry) = entry else {
+        return Event::Document {
+            sent_at,
+            revision: 0,
+            data: None,
+        };
+    };
+    match wire::read_cluster_data(&entry.value) {
+        Ok(data) => Event::Document {
+            sent_at,
+            revision: entry.revision.0,
+            data: data.map(Box::new),
+        },
+        Err(error) => {
+            tracing::error!(%error, key = %entry.key, "the cluster data cannot be understood");
+            Event::ReadFailed
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Running the steps that core decides. Each may be repeated after a crash at any point of it.
+
+use std::time::Duration;
+
+use stolon_core::keeper::decide::{Follow, Step, Wanted};
+use stolon_core::keeper::{Event, Outcome};
+use stolon_core::model::DbUid;
+use stolon_core::model::spec::NewConfig;
+use stolon_core::time::Instant;
+use stolon_postgres::config_files::{self, Configuration};
+use stolon_postgres::conninfo::ConnInfo;
+use stolon_postgres::process::{self, Postmaster};
+use stolon_postgres::query::{Session, Target};
+use stolon_postgres::{basebackup, data_dir, initdb};
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::instance::Instance;
+use crate::runtime::{clock, logging};
+
+/// A copy that does not get on for this long is given up.
+const COPY_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the progress of a copy is told.
+const COPY_PROGRESS: Duration = Duration::from_secs(5);
+/// Bound on a query of a step.
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
+/// Room that a copy needs beyond the size of its source, for the WAL that comes meanwhile.
+const COPY_RESERVE: u64 = 256 << 20;
+
+impl Instance {
+    /// Runs a step.
+    pub(super) async fn run(&self, step: Step, events: &mpsc::Sender<Event>) -> Outcome {
+        let starts = matches!(step, Step::Start { .. });
+        let result = self.try_run(step, events).await;
+        let running = self.postmaster().is_some();
+        let disk = self.inspect(running).await;
+        match result {
+            Ok(()) if starts => Outcome::Started(disk),
+            Ok(()) => Outcome::Done(disk),
+            Err(error) => Outcome::Failed(error.to_string(), disk),
+        }
+    }
+
+    async fn try_run(&self, step: Step, events: &mpsc::Sender<Event>) -> Result<(), Error> {
+        let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
+        match step {
+            Step::SaveState(state) => self.local.save_db_state(&state),
+            Step::Initialize { db, config } => self.initialize(&db, &config).await,
+            Step::Copy {
+                db,
+                source,
+                may_discard,
+            } => self.copy(&db, &source, may_discard).await,
+            Step::Swap { db } => {
+                tracing::info!(%db, "putting the new data in place");
+                Ok(data_dir::swap(&beside, &pgdata)?)
+            }
+            Step::Discard => {
+                tracing::info!("removing the old copy of the data");
+                // Removing a large copy takes time that nothing else should wait for.
+                let removed =
+                    tokio::task::spawn_blocking(move || data_dir::remove_all(&beside)).await;
+                Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
+            }
+            Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
+            Step::Configure(wanted) => self.configure(&wanted),
+            Step::Start { db } => self.start(&db, events),
+            Step::Stop { why } => {
+                tracing::info!(why, "stopping postgres");
+                Ok(self.stop().await?)
+            }
+            Step::KillAll => {
+                *self.session.lock().await = None;
+                self.forget_looks();
+                process::kill_all(&pgdata).await?;
+                Ok(data_dir::remove_stale_pid_file(&pgdata)?)
+            }
+            Step::SetUpRoles => self.set_up_roles().await,
+            Step::Slots { create, drop } => self.set_slots(&create, &drop).await,
+            Step::Promote => {
+                tracing::info!("promoting to master");
+                Ok(self
+                    .with_session(async |session| session.promote().await)
+                    .await?)
+            }
+            // Core does it itself.
+            Step::Release { .. } => Ok(()),
+        }
+    }
+
+    /// Runs something over the persistent session.
+    async fn with_session<T>(
+        &self,
+        work: impl AsyncFnOnce(&Session) -> Result<T, stolon_postgres::Error>,
+    ) -> Result<T, stolon_postgres::Error> {
+        let mut session = self.session.lock().await;
+        if session.as_ref().is_none_or(Session::is_closed) {
+            *session = Some(Session::connect(&self.target(), QUERY_LIMIT).await?);
+        }
+        match session.as_ref() {
+            Some(open) => work(open).await,
+            None => Err(stolon_postgres::Error::NoAnswer {
+                what: "connect",
+                limit: QUERY_LIMIT,
+            }),
+        }
+    }
+
+    async fn initialize(&self, db: &DbUid, config: &NewConfig) -> Result<(), Error> {
+        let beside = self.local.beside();
+        let superuser = &self.config.superuser;
+        let options = initdb::Options {
+            superuser: superuser.name.clone(),
+            password: superuser.password.clone(),
+            locale: config.locale.clone(),
+            encoding: config.encoding.clone(),
+            data_checksums: config.data_checksums,
+        };
+        tracing::info!(%db, "initializing the database cluster");
+        initdb::run(&self.installation, &beside, &options).await?;
+        if superuser.password.is_some() {
+            tracing::info!("superuser password set");
+        }
+        config_files::keep_base(&beside)?;
+        Ok(data_dir::set_identity(&beside, db.as_str())?)
+    }
+
+    async fn copy(&self, db: &DbUid, source: &Follow, may_discard: bool) -> Result<(), Error> {
+        let beside = self.local.beside();
+        data_dir::remove_all(&beside)?;
+        self.make_room(source, may_discard).await?;
+        let began = clock::now();
+        let mut told: Option<Instant> = None;
+        let tell = move |progress: basebackup::Progress| {
+            let now = clock::now();
+            if told.is_some_and(|last| now.since(last) < COPY_PROGRESS) {
+                return;
+            }
+            told = Some(now);
+            let percent = progress.done_kib * 100 / progress.total_kib.max(1);
+            let rate = progress.done_kib / now.since(began).as_secs().max(1);
+            tracing::info!(
+                percent = percent.min(100),
+                done_kib = progress.done_kib,
+                total_kib = progress.total_kib,
+                kib_per_second = rate,
+                "copying the followed instance"
+            );
+        };
+        let info = self.conninfo(source);
+        basebackup::run(
+            &self.installation,
+            &beside,
+            &info,
+            &source.name,
+            COPY_PATIENCE,
+            tell,
+        )
+        .await?;
+        config_files::set_standby(&beside, true)?;
+        data_dir::set_identity(&beside, db.as_str())?;
+        tracing::info!(
+            seconds = clock::now().since(began).as_secs(),
+            "copy finished"
+        );
+        Ok(())
+    }
+
+    /// Checks the space for a copy before it begins (I7).
+    async fn make_room(&self, source: &Follow, may_discard: bool) -> Result<(), Error> {
+        let pgdata = self.local.pgdata();
+        let target = Target {
+            host: source.host.clone(),
+            port: source.port.parse().unwrap_or(0),
+            ..self.target()
+        };
+        let session = Session::connect(&target, QUERY_LIMIT).await?;
+        let sql = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database";
+        let rows = session.rows("size", sql).await?;
+        let size = rows.first().and_then(|row| row.first().cloned().flatten());
+        let needed = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + COPY_RESERVE;
+        let free = data_dir::free_space(pgdata.parent().unwrap_or(&pgdata))?;
+        if free >= needed {
+            return Ok(());
+        }
+        let old = if pgdata.exists() && may_discard {
+            size_of(&pgdata)
+        } else {
+            0
+        };
+        if free.saturating_add(old) < needed {
+            return Err(Error::DataDir(format!(
+                "no room for the copy: {needed} bytes are needed and {free} are free: {} bytes \
+                 are missing in {}",
+                needed - free,
+                pgdata.display()
+            )));
+        }
+        tracing::warn!(
+            needed,
+            free,
+            "no room for two copies: removing the old one first, since the primary is healthy and \
+             has all of it"
+        );
+        Ok(data_dir::remove_all(&pgdata)?)
+    }
+
+    fn conninfo(&self, follow: &Follow) -> ConnInfo {
+        let user = &self.config.replication_user;
+        ConnInfo {
+            application_name: follow.name.clone(),
+            host: follow.host.clone(),
+            port: follow.port.clone(),
+            user: user.name.clone(),
+            password: user.password.clone().unwrap_or_default(),
+        }
+    }
+
+    fn configure(&self, wanted: &Wanted) -> Result<(), Error> {
+        let pgdata = self.local.pgdata();
+        let mut parameters = wanted.parameters.clone();
+        if let Some(follow) = &wanted.follow {
+            parameters.insert(
+                "primary_conninfo".to_owned(),
+                self.conninfo(follow).to_text(),
+            );
+            parameters.insert("primary_slot_name".to_owned(), follow.name.clone());
+        }
+        let configuration = Configuration {
+            parameters,
+            include_base: wanted.include_base,
+            access_rules: wanted.access_rules.clone(),
+            standby: wanted.standby,
+            ..Configuration::default()
+        };
+        let changed = config_files::write(&pgdata, &configuration)?;
+        let Some(postmaster) = self.postmaster() else {
+            return Ok(config_files::set_standby(&pgdata, wanted.standby)?);
+        };
+        if changed.parameters {
+            tracing::info!("postgres parameters changed, reloading postgres instance");
+        }
+        if changed.access_rules {
+            tracing::info!("postgres hba entries changed, reloading postgres instance");
+        }
+        // Also when nothing changed: a keeper killed between writing and reloading comes here.
+        Ok(postmaster.reload()?)
+    }
+
+    fn start(&self, db: &DbUid, events: &mpsc::Sender<Event>) -> Result<(), Error> {
+        let pgdata = self.local.pgdata();
+        data_dir::remove_stale_pid_file(&pgdata)?;
+        self.forget_looks();
+        tracing::info!(%db, "starting postgres");
+        let socket = self.config.socket_folder.display().to_string();
+        let settings = [("unix_socket_directories".to_owned(), socket)];
+        let postmaster =
+            Postmaster::start(&self.installation, &pgdata, &settings, logging::write_line)?;
+        self.take(postmaster, events);
+        Ok(())
+    }
+
+    async fn set_up_roles(&self) -> Result<(), Error> {
+        let (superuser, user) = (&self.config.superuser, &self.config.replication_user);
+        self.with_session(async |session| {
+            if user.name == superuser.name {
+                session
+                    .set_replication_role(&user.name, None, false)
+                    .await?;
+                tracing::info!("replication role added to superuser");
+                return Ok(());
+            }
+            let exists = session.role(&user.name).await?.is_some();
+            session
+                .set_replication_role(&user.name, user.password.as_deref(), !exists)
+                .await?;
+            tracing::info!(role = user.name, "replication role created");
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn set_slots(&self, create: &[String], drop: &[String]) -> Result<(), Error> {
+        self.with_session(async |session| {
+            for name in create {
+                session.create_slot(name).await?;
+                tracing::info!(slot = name, "created a replication slot");
+            }
+            for name in drop {
+                session.drop_slot(name).await?;
+                tracing::info!(slot = name, "dropped a replication slot");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// The bytes of all files below a folder.
+fn size_of(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .fold(0, u64::saturating_add)
+}

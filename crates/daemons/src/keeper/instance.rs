@@ -1,0 +1,184 @@
+//! The keeper's hands: its PostgreSQL instance with everything needed to look at it and change it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use stolon_core::keeper::Event;
+use stolon_core::keeper::decide::lets_users_in;
+use stolon_core::keeper::facts::{Content, Control, Disk, Process};
+use stolon_core::model::DbUid;
+use stolon_postgres::controldata::{self, ClusterState};
+use stolon_postgres::process::{Postmaster, StopMode};
+use stolon_postgres::query::{Session, Target};
+use stolon_postgres::{Installation, config_files, data_dir, history};
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::config::Config;
+use super::local::LocalState;
+use super::observe::Looks;
+
+/// How long a fast stop may take before what is left is stopped at once.
+const FAST_STOP_LIMIT: Duration = Duration::from_secs(300);
+/// How often a slow stop is told of.
+const STOP_PROGRESS: Duration = Duration::from_secs(10);
+
+/// The instance.
+pub(super) struct Instance {
+    pub(super) config: Config,
+    pub(super) installation: Installation,
+    pub(super) local: LocalState,
+    postmaster: Mutex<Option<Arc<Postmaster>>>,
+    /// The persistent superuser connection.
+    pub(super) session: tokio::sync::Mutex<Option<Session>>,
+    pub(super) looks: Mutex<Looks>,
+}
+
+impl Instance {
+    pub(super) fn new(config: Config, installation: Installation, local: LocalState) -> Self {
+        Self {
+            config,
+            installation,
+            local,
+            postmaster: Mutex::new(None),
+            session: tokio::sync::Mutex::new(None),
+            looks: Mutex::new(Looks::default()),
+        }
+    }
+
+    /// What runs on PGDATA at the keeper's start; a postmaster is taken over.
+    pub(super) fn find_process(&self, events: &mpsc::Sender<Event>) -> Result<Process, Error> {
+        let pgdata = self.local.pgdata();
+        if let Some(postmaster) = Postmaster::adopt(&pgdata)? {
+            self.take(postmaster, events);
+            return Ok(Process::Adopted);
+        }
+        let left = data_dir::processes(&pgdata).is_empty();
+        Ok(if left {
+            Process::None
+        } else {
+            Process::Leftovers
+        })
+    }
+
+    /// Makes a postmaster the present one, and its end an event.
+    pub(super) fn take(&self, postmaster: Postmaster, events: &mpsc::Sender<Event>) {
+        let mut end = postmaster.end();
+        *self.lock_postmaster() = Some(Arc::new(postmaster));
+        let events = events.clone();
+        tokio::spawn(async move {
+            if end.wait_for(|gone| *gone).await.is_ok() {
+                let _ = events.send(Event::PostmasterGone).await;
+            }
+        });
+    }
+
+    fn lock_postmaster(&self) -> std::sync::MutexGuard<'_, Option<Arc<Postmaster>>> {
+        self.postmaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The running postmaster.
+    pub(super) fn postmaster(&self) -> Option<Arc<Postmaster>> {
+        self.lock_postmaster()
+            .clone()
+            .filter(|postmaster| !postmaster.is_gone())
+    }
+
+    /// How the instance is reached over its socket.
+    pub(super) fn target(&self) -> Target {
+        Target {
+            host: self.config.socket_folder.display().to_string(),
+            port: self.config.port,
+            user: self.config.superuser.name.clone(),
+            password: self.config.superuser.password.clone(),
+        }
+    }
+
+    /// Looks at the data at rest.
+    pub(super) async fn inspect(&self, running: bool) -> Disk {
+        let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
+        let content = match data_dir::content(&pgdata) {
+            data_dir::Content::Nothing => Content::Nothing,
+            data_dir::Content::Cluster => Content::Cluster,
+            data_dir::Content::Broken => Content::Broken,
+        };
+        let state = self.local.db_state().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the db state");
+            None
+        });
+        let rules = std::fs::read_to_string(pgdata.join("pg_hba.conf")).unwrap_or_default();
+        let rules: Vec<String> = rules.lines().map(str::to_owned).collect();
+        let users = (
+            &self.config.superuser.name,
+            &self.config.replication_user.name,
+        );
+        Disk {
+            state,
+            content,
+            identity: data_dir::identity(&pgdata).map(DbUid::new),
+            beside: beside.exists().then(|| {
+                data_dir::identity(&beside)
+                    .map(DbUid::new)
+                    .unwrap_or_default()
+            }),
+            control: if running || content != Content::Cluster {
+                None
+            } else {
+                self.control().await
+            },
+            standby_signal: config_files::is_standby(&pgdata),
+            gate_was_open: lets_users_in(&rules, users.0, users.1),
+        }
+    }
+
+    async fn control(&self) -> Option<Control> {
+        let pgdata = self.local.pgdata();
+        match controldata::read(&self.installation, &pgdata).await {
+            Ok(data) => Some(Control {
+                system_id: data.system_id,
+                shut_down: data.state == ClusterState::ShutDown,
+                shut_down_in_recovery: data.state == ClusterState::ShutDownInRecovery,
+                checkpoint: data.checkpoint,
+                timeline: data.timeline.max(data.min_recovery_timeline),
+                min_recovery: data.min_recovery,
+                history: history::read(&pgdata, data.timeline.max(data.min_recovery_timeline)),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the control data");
+                None
+            }
+        }
+    }
+
+    /// Stops the instance: fast, and at once when that takes too long.
+    pub(super) async fn stop(&self) -> Result<(), stolon_postgres::Error> {
+        // The session would be told to end anyway; so it is not seen as an error.
+        *self.session.lock().await = None;
+        let Some(postmaster) = self.postmaster() else {
+            return Ok(());
+        };
+        let mut waited = Duration::ZERO;
+        while !postmaster.stop(StopMode::Fast, STOP_PROGRESS).await? {
+            waited += STOP_PROGRESS;
+            tracing::warn!(?waited, "postgres is still stopping");
+            if waited >= FAST_STOP_LIMIT {
+                tracing::warn!("stopping postgres at once: its next start will recover");
+                postmaster.stop(StopMode::Immediate, STOP_PROGRESS).await?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the instance because the keeper stops.
+    pub(super) async fn shut_down(&self) {
+        if let Err(error) = self.stop().await {
+            tracing::error!(%error, "failed to stop postgres");
+        }
+        if let Err(error) = stolon_postgres::process::kill_all(&self.local.pgdata()).await {
+            tracing::error!(%error, "processes of postgres are left");
+        }
+    }
+}

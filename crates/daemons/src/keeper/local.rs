@@ -1,0 +1,170 @@
+//! What a keeper keeps on its own disk (contract, section 4).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use serde::{Deserialize, Serialize};
+use stolon_core::keeper::facts::DbState;
+use stolon_core::model::{DbUid, Generation};
+use stolon_postgres::data_dir;
+
+use super::Error;
+use super::config::Config;
+use crate::runtime::names;
+
+/// The keeper's folder.
+#[derive(Debug)]
+pub(super) struct LocalState {
+    folder: PathBuf,
+    keeper: Mutex<KeeperState>,
+    /// Holds the lock; closing it would give it up.
+    _lock: Option<File>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeeperState {
+    #[serde(rename = "UID")]
+    uid: String,
+    #[serde(rename = "ClusterUID", default)]
+    cluster_uid: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredDbState {
+    #[serde(rename = "UID")]
+    uid: String,
+    #[serde(rename = "Generation")]
+    generation: i64,
+    #[serde(rename = "Initializing")]
+    initializing: bool,
+    #[serde(rename = "InitPGParameters")]
+    init_parameters: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl LocalState {
+    /// Makes the folder private, locks it, and takes or makes the keeper's name.
+    pub(super) fn open(config: &Config) -> Result<Self, Error> {
+        let folder = config.data_dir.clone();
+        data_dir::make_private(&folder)?;
+        let lock = if config.disable_data_dir_locking {
+            None
+        } else {
+            Some(lock(&folder)?)
+        };
+        let path = folder.join("keeperstate");
+        let saved: Option<KeeperState> = read_json(&path)?;
+        let saved_uid = saved
+            .as_ref()
+            .map(|state| state.uid.clone())
+            .filter(|uid| !uid.is_empty());
+        let uid = match (&config.uid, saved_uid) {
+            (Some(given), Some(saved)) if *given != saved => {
+                return Err(Error::DataDir(format!(
+                    "saved uid {saved:?} differs from the configuration's {given:?}: the data \
+                     directory {} belongs to another keeper",
+                    folder.display()
+                )));
+            }
+            (_, Some(saved)) => saved,
+            (Some(given), None) => given.clone(),
+            (None, None) => names::short(),
+        };
+        let cluster_uid = saved.map(|state| state.cluster_uid).unwrap_or_default();
+        let keeper = KeeperState { uid, cluster_uid };
+        write_json(&path, &keeper)?;
+        Ok(Self {
+            folder,
+            keeper: Mutex::new(keeper),
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn keeper_uid(&self) -> String {
+        self.keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .uid
+            .clone()
+    }
+
+    /// PGDATA.
+    pub(super) fn pgdata(&self) -> PathBuf {
+        self.folder.join("postgres")
+    }
+
+    /// Where new data are made.
+    pub(super) fn beside(&self) -> PathBuf {
+        self.folder.join("postgres.new")
+    }
+
+    fn db_state_path(&self) -> PathBuf {
+        self.folder.join("dbstate")
+    }
+
+    pub(super) fn db_state(&self) -> Result<Option<DbState>, Error> {
+        let stored: Option<StoredDbState> = read_json(&self.db_state_path())?;
+        let stored = stored.filter(|stored| !stored.uid.is_empty());
+        Ok(stored.map(|stored| DbState {
+            uid: DbUid::new(stored.uid),
+            generation: Generation(stored.generation),
+            initializing: stored.initializing,
+            init_parameters: stored.init_parameters.unwrap_or_default(),
+        }))
+    }
+
+    pub(super) fn save_db_state(&self, state: &DbState) -> Result<(), Error> {
+        let parameters = Some(state.init_parameters.clone()).filter(|map| !map.is_empty());
+        let stored = StoredDbState {
+            uid: state.uid.to_string(),
+            generation: state.generation.0,
+            initializing: state.initializing,
+            init_parameters: parameters,
+        };
+        write_json(&self.db_state_path(), &stored)
+    }
+}
+
+/// An fcntl(2) write lock, as the Go program takes, so that the two exclude each other.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("lock");
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::DataDir(format!(
+            "cannot take exclusive lock on data dir {}: {error}",
+            folder.display()
+        ))
+    };
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| failed(&error))?;
+    fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(&error))?;
+    tracing::info!("exclusive lock on data dir taken");
+    Ok(file)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Error::DataDir(format!(
+                "cannot read {}: {error}",
+                path.display()
+            )));
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::DataDir(format!("cannot understand {}: {error}", path.display())))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::DataDir(format!("cannot write {}: {error}", path.display())))?;
+    Ok(data_dir::replace_file(path, &bytes)?)
+}

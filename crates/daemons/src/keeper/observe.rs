@@ -1,0 +1,161 @@
+//! Looking at the running instance: the persistent session, and each sleepInterval a fresh
+//! connection as a client would make it.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use stolon_core::keeper::decide::is_managed;
+use stolon_core::keeper::facts::{Health, Observation, Peer};
+use stolon_core::time::Instant;
+use stolon_postgres::query::{self, Session, Target};
+use stolon_postgres::{Error, history};
+
+use super::instance::Instance;
+use crate::runtime::clock;
+
+/// An answer that takes longer is none; never less than this.
+const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
+
+/// What is remembered between looks.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    probed_at: Option<Instant>,
+    parameters: BTreeMap<String, String>,
+    last: Option<Observation>,
+}
+
+impl Instance {
+    /// Looks once; always answers within a few limits of one query.
+    pub(super) async fn observe(&self, interval: Duration) -> Health {
+        let limit = interval.max(SHORTEST_LIMIT);
+        let due = {
+            let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks
+                .probed_at
+                .is_none_or(|last| clock::now().since(last) >= interval.mul_f64(0.9))
+        };
+        match self.ask(limit, due).await {
+            Ok(observation) => {
+                let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+                looks.last = Some(observation.clone());
+                if due {
+                    looks.probed_at = Some(clock::now());
+                }
+                Health::Running(Box::new(observation))
+            }
+            Err(error) => self.diagnose(error),
+        }
+    }
+
+    async fn ask(&self, limit: Duration, thorough: bool) -> Result<Observation, Error> {
+        if thorough {
+            self.probe(limit).await?;
+        }
+        let mut session = self.session.lock().await;
+        if session.as_ref().is_none_or(Session::is_closed) {
+            *session = Some(Session::connect(&self.target(), limit).await?);
+        }
+        let Some(open) = session.as_ref() else {
+            return Err(Error::NoAnswer {
+                what: "connect",
+                limit,
+            });
+        };
+        let answer = look(open, thorough).await;
+        match answer {
+            Ok((seen, parameters)) => Ok(self.understand(seen, parameters)),
+            Err(error) => {
+                // After a missing answer the connection cannot be trusted.
+                *session = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// A fresh connection over the advertised address: what a client would meet. Any answer of the
+    /// server, a refusal included, is life.
+    async fn probe(&self, limit: Duration) -> Result<(), Error> {
+        let target = Target {
+            host: self.config.advertise_address.clone(),
+            port: self.config.advertise_port,
+            ..self.target()
+        };
+        match Session::connect(&target, limit).await {
+            Ok(_) | Err(Error::Query { answered: true, .. } | Error::Saturated(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn understand(
+        &self,
+        seen: query::Observation,
+        parameters: Option<BTreeMap<String, String>>,
+    ) -> Observation {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parameters) = parameters {
+            looks.parameters = parameters
+                .into_iter()
+                .filter(|(name, _)| !is_managed(name))
+                .collect();
+        }
+        let peer = |peer: query::Peer| Peer {
+            name: peer.name,
+            state: peer.state,
+            flush_lsn: peer.flush_lsn,
+            replay_lsn: peer.replay_lsn,
+            sync_state: peer.sync_state,
+        };
+        let is_ours = |slot: &query::Slot| slot.physical && !slot.temporary;
+        Observation {
+            in_recovery: seen.in_recovery,
+            timeline: seen.timeline,
+            flush_lsn: seen.flush_lsn,
+            replay_lsn: seen.replay_lsn,
+            system_id: seen.system_id,
+            history: history::read(&self.local.pgdata(), seen.timeline),
+            synchronous_standby_names: seen.synchronous_standby_names,
+            streams_from: seen.streams_from,
+            peers: seen.peers.into_iter().map(peer).collect(),
+            slots: seen
+                .slots
+                .into_iter()
+                .filter(is_ours)
+                .map(|slot| (slot.name, slot.active))
+                .collect(),
+            pending_restart: seen.pending_restart,
+            parameters: looks.parameters.clone(),
+        }
+    }
+
+    fn diagnose(&self, error: Error) -> Health {
+        let last = self
+            .looks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last
+            .clone();
+        match (error, last) {
+            (Error::Saturated(_), Some(last)) => Health::Saturated(Box::new(last)),
+            (Error::NotAccepting(why) | Error::Saturated(why), _) => Health::Starting(why),
+            (error, _) => Health::Silent(error.to_string()),
+        }
+    }
+
+    /// Forgets what was seen of an instance that is no more.
+    pub(super) fn forget_looks(&self) {
+        *self.looks.lock().unwrap_or_else(PoisonError::into_inner) = Looks::default();
+    }
+}
+
+type Seen = (query::Observation, Option<BTreeMap<String, String>>);
+
+async fn look(session: &Session, thorough: bool) -> Result<Seen, Error> {
+    let seen = session.observe().await?;
+    let parameters = if thorough {
+        Some(session.parameters_from_files().await?)
+    } else {
+        None
+    };
+    Ok((seen, parameters))
+}

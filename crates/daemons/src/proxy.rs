@@ -1,0 +1,193 @@
+//! The proxy's shell: one task owns the decisions, a relay carries the clients.
+
+pub mod config;
+mod greeting;
+mod metrics;
+mod relay;
+
+use std::sync::Arc;
+
+use stolon_core::model::{ProxyUid, wire};
+use stolon_core::proxy::{Effect, Event, Proxy, Settings};
+use stolon_core::time::Instant;
+use stolon_store::{Key, Store};
+use tokio::sync::mpsc;
+
+use crate::config::VERSION;
+use crate::runtime::http::Health;
+use crate::runtime::shutdown::Shutdown;
+use crate::runtime::{clock, http, logging, names};
+use config::Config;
+use relay::Relay;
+
+/// Why a proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] stolon_store::Error),
+    /// The metrics address.
+    #[error("cannot serve metrics at {address}: {source}")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs a proxy until `shutdown`.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let store = stolon_store::open(&config.common.store)?;
+    let uid = names::short();
+    tracing::info!(
+        uid,
+        version = VERSION,
+        store = store.describe(),
+        "proxy starting"
+    );
+    let settings = Settings {
+        uid: ProxyUid::from(uid.as_str()),
+        version: VERSION.to_owned(),
+        stop_listening: config.stop_listening,
+    };
+    let (registry, metrics) = metrics::registry(&config.common.cluster_name);
+    let health = Health::default();
+    let _server = match config.common.metrics_listen_address {
+        Some(address) => Some(
+            http::serve(address, registry, health.clone())
+                .await
+                .map_err(|source| Error::Metrics { address, source })?,
+        ),
+        None => None,
+    };
+    let relay = Relay::new(&config, metrics.clone());
+    let (events, inbox) = mpsc::channel(64);
+    let proxy = Proxy::new(settings);
+    Shell {
+        proxy,
+        relay,
+        store,
+        events,
+        metrics,
+        health,
+        uid,
+    }
+    .run(inbox, shutdown)
+    .await;
+    Ok(())
+}
+
+struct Shell {
+    proxy: Proxy,
+    relay: Relay,
+    store: Arc<dyn Store>,
+    events: mpsc::Sender<Event>,
+    metrics: metrics::Metrics,
+    health: Health,
+    uid: String,
+}
+
+impl Shell {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Event>, shutdown: Shutdown) {
+        let mut watch = self.store.watch();
+        let mut wake_at: Option<Instant> = None;
+        let mut event = Event::StoreChanged;
+        loop {
+            self.health.turn();
+            let mut follow_up = None;
+            for effect in self.proxy.handle(clock::now(), event) {
+                match effect {
+                    Effect::WakeAt(at) => wake_at = Some(at),
+                    // Returns when what it forbids is gone: then core may acknowledge it.
+                    Effect::Route(route) => {
+                        self.relay.set_route(&route);
+                        follow_up = Some(Event::RouteSet);
+                    }
+                    effect => self.carry_out(effect),
+                }
+            }
+            self.metrics.update(&self.proxy);
+            let waits = self.proxy.waits_to_be_enabled();
+            self.health.set_ready(match self.proxy.good_at() {
+                None => Some("no check of the cluster data succeeded yet".to_owned()),
+                Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
+                Some(_) => None,
+            });
+            if let Some(next) = follow_up {
+                event = next;
+                continue;
+            }
+            event = tokio::select! {
+                // Time first: a flood of events must not keep a deadline waiting.
+                biased;
+                () = shutdown.requested() => break,
+                () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
+                Some(event) = inbox.recv() => event,
+                () = watch.changed() => Event::StoreChanged,
+            };
+        }
+        tracing::info!("stopping stolon proxy");
+        self.relay.close("the proxy is stopping");
+        let _ = self.store.delete(&Key::ProxyInfo(self.uid.clone())).await;
+        logging::flush();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let (events, store) = (self.events.clone(), self.store.clone());
+        match effect {
+            Effect::Log(reason) => logging::log_reason(&reason),
+            Effect::Listen(listen) => self.relay.listen(listen),
+            Effect::Read => {
+                tokio::spawn(async move {
+                    let _ = events.send(read(store.as_ref()).await).await;
+                });
+            }
+            Effect::Publish(mut info, ttl) => {
+                info.info_uid = names::info_uid();
+                let key = Key::ProxyInfo(self.uid.clone());
+                tokio::spawn(async move {
+                    let stored = match wire::write(&*info) {
+                        Ok(bytes) => store.publish(&key, &bytes, ttl).await,
+                        Err(error) => Err(stolon_store::Error::Config(error.to_string())),
+                    };
+                    if let Err(error) = &stored {
+                        tracing::warn!(%error, "cannot publish the proxy's state");
+                    }
+                    let _ = events.send(Event::Published(stored.is_ok())).await;
+                });
+            }
+            // The loop keeps them.
+            Effect::WakeAt(_) | Effect::Route(_) => {}
+        }
+    }
+}
+
+async fn read(store: &dyn Store) -> Event {
+    let sent_at = clock::now();
+    let entry = match store.get(&Key::ClusterData).await {
+        Ok(entry) => entry,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the cluster data");
+            return Event::ReadFailed;
+        }
+    };
+    let Some(entry) = entry else {
+        return Event::Document {
+            sent_at,
+            revision: 0,
+            data: None,
+        };
+    };
+    match wire::read_cluster_data(&entry.value) {
+        Ok(data) => Event::Document {
+            sent_at,
+            revision: entry.revision.0,
+            data: data.map(Box::new),
+        },
+        Err(error) => {
+            tracing::error!(%error, key = %entry.key, "the cluster data cannot be understood");
+            Event::ReadFailed
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a proxy is told.
+
+use std::time::Duration;
+
+use crate::config::CommonConfig;
+
+/// What a proxy is told; checked, nothing left open.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What all daemons are told.
+    pub common: CommonConfig,
+    /// The address it listens on.
+    pub listen_address: String,
+    /// The port it listens on.
+    pub port: u16,
+    /// Whether it stops listening while it cannot see the store.
+    pub stop_listening: bool,
+    /// Keepalive of both sides' sockets.
+    pub keepalive: Keepalive,
+}
+
+/// TCP keepalive (tcp(7)); what is not given is the system's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe.
+    pub idle: Option<Duration>,
+    /// Unanswered probes after which a connection is dead.
+    pub count: Option<u32>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}

@@ -1,0 +1,84 @@
+//! Answering a client for whom there is no primary (PostgreSQL manual, "Message Flow", "Start-up").
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// PostgreSQL's own limit on a start-up packet.
+const LONGEST_PACKET: u32 = 10_000;
+/// How long a client may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const CANCEL_REQUEST: u32 = 80_877_102;
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+const PROTOCOL_MAJOR: u32 = 3;
+
+/// Refuses a client with a proper error: SQLSTATE 57P03 `cannot_connect_now`.
+pub(super) async fn refuse(mut client: TcpStream, why: &str) {
+    let answer = async {
+        // Encryption may be asked for once in each kind before the start-up message.
+        for _ in 0..3 {
+            match packet(&mut client).await? {
+                SSL_REQUEST | GSS_REQUEST => client.write_all(b"N").await?,
+                CANCEL_REQUEST => return Ok(()),
+                code if code >> 16 == PROTOCOL_MAJOR => {
+                    client.write_all(&error_message(why)).await?;
+                    return client.shutdown().await;
+                }
+                _ => return Ok(()),
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    // A client that is slow or talks nonsense is just left.
+    let _ = tokio::time::timeout(PATIENCE, answer).await;
+}
+
+/// Reads a start-up packet and returns its code.
+async fn packet(client: &mut TcpStream) -> std::io::Result<u32> {
+    let length = client.read_u32().await?;
+    if !(8..=LONGEST_PACKET).contains(&length) {
+        return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
+    }
+    let code = client.read_u32().await?;
+    let mut rest = u64::from(length - 8);
+    let mut buffer = [0; 512];
+    while rest > 0 {
+        let wanted = usize::try_from(rest)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(space) = buffer.get_mut(..wanted) else {
+            break;
+        };
+        let count = client.read(space).await?;
+        if count == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        }
+        rest = rest.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+    Ok(code)
+}
+
+/// An `ErrorResponse` (PostgreSQL manual, "Error and Notice Message Fields").
+fn error_message(why: &str) -> Vec<u8> {
+    let mut fields = Vec::new();
+    let text = format!("no primary is open: {why}");
+    for (kind, value) in [
+        (b'S', "FATAL"),
+        (b'V', "FATAL"),
+        (b'C', "57P03"),
+        (b'M', text.as_str()),
+    ] {
+        fields.push(kind);
+        fields.extend_from_slice(value.replace('\0', " ").as_bytes());
+        fields.push(0);
+    }
+    fields.push(0);
+    let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
+    let mut message = vec![b'E'];
+    message.extend_from_slice(&length.to_be_bytes());
+    message.extend_from_slice(&fields);
+    message
+}
