@@ -1,2 +1,5 @@
 //! One program under four names.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    stolon_cli::main(std::env::args_os().collect())
+}

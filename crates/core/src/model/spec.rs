@@ -1,7 +1,11 @@
 //! The cluster specification: as the operator typed it, and with every default filled in.
 
+mod validate;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+pub use validate::SpecProblem;
 
 use serde::{Deserialize, Serialize};
 
