@@ -42,12 +42,22 @@ pub enum Kind {
 
 /// A flag that holds a text.
 pub const fn text(name: &'static str, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, kind: Kind::Text, default, help }
+    Flag {
+        name,
+        kind: Kind::Text,
+        default,
+        help,
+    }
 }
 
 /// A flag that is yes or no.
 pub const fn yes_no(name: &'static str, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, kind: Kind::Bool, default, help }
+    Flag {
+        name,
+        kind: Kind::Bool,
+        default,
+        help,
+    }
 }
 
 /// The values of all flags: given, from the environment, or default; empty: none.
@@ -83,7 +93,8 @@ impl Values {
     /// A flag that holds a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<T, String> {
         let text = self.text(name);
-        text.parse().map_err(|_| format!("invalid argument {text:?} for \"--{name}\" flag: it is {what}"))
+        text.parse()
+            .map_err(|_| format!("invalid argument {text:?} for \"--{name}\" flag: it is {what}"))
     }
 }
 
@@ -96,12 +107,16 @@ pub fn arguments(flags: &[Flag], prefix: &str) -> Vec<Arg> {
         }
         let variable = format!("{prefix}_{}", flag.name.to_uppercase().replace('-', "_"));
         help += &format!(" [${variable}]");
-        let argument = Arg::new(flag.name).long(flag.name).action(ArgAction::Set).help(help);
+        let argument = Arg::new(flag.name)
+            .long(flag.name)
+            .action(ArgAction::Set)
+            .help(help);
         match flag.kind {
             Kind::Text => argument.allow_hyphen_values(true),
-            Kind::Bool => {
-                argument.num_args(0..=1).require_equals(true).default_missing_value("true")
-            }
+            Kind::Bool => argument
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
             Kind::Deprecated(_) if flag.default == "bool" => argument
                 .num_args(0..=1)
                 .require_equals(true)
@@ -123,11 +138,18 @@ pub fn values(
     let mut values = Values::default();
     for flag in flags {
         let variable = format!("{prefix}_{}", flag.name.to_uppercase().replace('-', "_"));
-        let given = matches.try_get_one::<String>(flag.name).ok().flatten().cloned();
+        let given = matches
+            .try_get_one::<String>(flag.name)
+            .ok()
+            .flatten()
+            .cloned();
         let value = given.or_else(|| environment(&variable).filter(|text| !text.is_empty()));
         match (flag.kind, value) {
             (Kind::Deprecated(instead), Some(value)) => {
-                let note = format!("Flag --{} has been deprecated, use {instead} instead", flag.name);
+                let note = format!(
+                    "Flag --{} has been deprecated, use {instead} instead",
+                    flag.name
+                );
                 values.notes.push(note);
                 values.values.insert(flag.name, value);
             }
@@ -159,7 +181,12 @@ pub fn daemon_values(
         .about(about)
         .disable_version_flag(true)
         .args_override_self(true)
-        .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"))
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .action(ArgAction::SetTrue)
+                .help("Print the version"),
+        )
         .args(arguments(flags, prefix))
         // Positional arguments are ignored, as they always were.
         .arg(Arg::new("ignored").num_args(0..).hide(true));

@@ -24,11 +24,17 @@ const FAILED: u8 = 1;
 /// Runs the program that the first argument names.
 pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
     let called = arguments.first().cloned().unwrap_or_default();
-    let called = Path::new(&called).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let called = Path::new(&called)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let role = match called.as_str() {
         "stolon-keeper" | "stolon-sentinel" | "stolon-proxy" | "stolonctl" => called,
         _ => {
-            let first = arguments.get(1).map(|word| word.to_string_lossy().into_owned());
+            let first = arguments
+                .get(1)
+                .map(|word| word.to_string_lossy().into_owned());
             let role = match first.as_deref() {
                 Some("keeper") => "stolon-keeper",
                 Some("sentinel") => "stolon-sentinel",
@@ -48,11 +54,21 @@ pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
         }
     };
     match role.as_str() {
-        "stolon-keeper" => daemon(args::keeper::parse(&arguments), |config| config.common.log, keeper::run),
-        "stolon-sentinel" => {
-            daemon(args::sentinel::parse(&arguments), |config| config.common.log, sentinel::run)
-        }
-        "stolon-proxy" => daemon(args::proxy::parse(&arguments), |config| config.common.log, proxy::run),
+        "stolon-keeper" => daemon(
+            args::keeper::parse(&arguments),
+            |config| config.common.log,
+            keeper::run,
+        ),
+        "stolon-sentinel" => daemon(
+            args::sentinel::parse(&arguments),
+            |config| config.common.log,
+            sentinel::run,
+        ),
+        "stolon-proxy" => daemon(
+            args::proxy::parse(&arguments),
+            |config| config.common.log,
+            proxy::run,
+        ),
         _ => ctl::main(&arguments),
     }
 }
@@ -93,13 +109,18 @@ where
         Parsed::Refuse(text) => return refuse(&text),
     };
     logging::init(log(&config));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start: {error}")),
     };
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
-        run(config, shutdown).await.map_err(|error| error.to_string())
+        run(config, shutdown)
+            .await
+            .map_err(|error| error.to_string())
     });
     // A call to a store or disk that hangs must not keep the process.
     runtime.shutdown_background();

@@ -211,7 +211,7 @@ async fn look(store: &dyn Store) -> Result<Look, stolon_store::Error> {
 }
 
 /// The documents that can be understood; another is named and passed over (scenario A8).
-fn understood<T: serde::de::DeserializeOwned>(entries: Vec<Entry>) -> Vec<T> {
+fn understood<T: serde::de::DeserializeOwned + wire::Document>(entries: Vec<Entry>) -> Vec<T> {
     let read = |entry: Entry| match wire::read::<T>(&entry.value) {
         Ok(document) => Some(document),
         Err(error) => {

@@ -14,34 +14,74 @@ use super::{Flag, Values, text, yes_no};
 /// The flags by which the store is found.
 pub const STORE: &[Flag] = &[
     text("cluster-name", "", "cluster name"),
-    text("store-backend", "", "store backend type: etcdv3, or sqlite for a cluster on one host"),
+    text(
+        "store-backend",
+        "",
+        "store backend type: etcdv3, or sqlite for a cluster on one host",
+    ),
     text(
         "store-endpoints",
         "",
         "comma separated addresses of the store, of one scheme (default http://127.0.0.1:2379 for \
          etcd); for sqlite one absolute file path",
     ),
-    text("store-prefix", "stolon/cluster", "prefix of all keys in the store"),
-    text("store-cert-file", "", "client certificate for the store, used together with --store-key"),
+    text(
+        "store-prefix",
+        "stolon/cluster",
+        "prefix of all keys in the store",
+    ),
+    text(
+        "store-cert-file",
+        "",
+        "client certificate for the store, used together with --store-key",
+    ),
     text("store-key", "", "client key for the store"),
-    text("store-ca-file", "", "certificate authority of the store (default: the system's)"),
-    yes_no("store-skip-tls-verify", "false", "do not verify the store's certificate"),
-    text("store-timeout", "5s", "bound on one call to the store, over all endpoints"),
-    text("metrics-listen-address", "", "address for /metrics, /livez and /readyz, as 127.0.0.1:9100"),
-    text("kube-resource-kind", "", "where data lie in a Kubernetes store (not in this version)"),
+    text(
+        "store-ca-file",
+        "",
+        "certificate authority of the store (default: the system's)",
+    ),
+    yes_no(
+        "store-skip-tls-verify",
+        "false",
+        "do not verify the store's certificate",
+    ),
+    text(
+        "store-timeout",
+        "5s",
+        "bound on one call to the store, over all endpoints",
+    ),
+    text(
+        "metrics-listen-address",
+        "",
+        "address for /metrics, /livez and /readyz, as 127.0.0.1:9100",
+    ),
+    text(
+        "kube-resource-kind",
+        "",
+        "where data lie in a Kubernetes store (not in this version)",
+    ),
     text("log-level", "info", "debug, info, warn or error"),
 ];
 
 /// The flags of the daemons beyond those.
 pub const DAEMON: &[Flag] = &[
     yes_no("log-color", "", "colour the log (default: on a terminal)"),
-    text("log-format", "text", "text, in the form of the Go program, or json"),
+    text(
+        "log-format",
+        "text",
+        "text, in the form of the Go program, or json",
+    ),
 ];
 
 /// What the store flags mean.
 pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> {
-    let cluster_name = values.given("cluster-name").ok_or("cluster name required")?;
-    let backend = values.given("store-backend").ok_or("store backend type required")?;
+    let cluster_name = values
+        .given("cluster-name")
+        .ok_or("cluster name required")?;
+    let backend = values
+        .given("store-backend")
+        .ok_or("store backend type required")?;
     let backend = Backend::from_name(&backend).map_err(|error| error.to_string())?;
     let endpoints: Vec<String> = values
         .text("store-endpoints")
@@ -79,14 +119,23 @@ pub fn daemon(values: &Values) -> Result<CommonConfig, String> {
         None => None,
         Some(text) => {
             // ":9100" is every address, as Go has it.
-            let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
+            let full = if text.starts_with(':') {
+                format!("0.0.0.0{text}")
+            } else {
+                text.clone()
+            };
             let mut found = full
                 .to_socket_addrs()
                 .map_err(|error| format!("invalid --metrics-listen-address {text:?}: {error}"))?;
             found.next()
         }
     };
-    Ok(CommonConfig { cluster_name, store, metrics_listen_address, log: log(values)? })
+    Ok(CommonConfig {
+        cluster_name,
+        store,
+        metrics_listen_address,
+        log: log(values)?,
+    })
 }
 
 fn log(values: &Values) -> Result<LogConfig, String> {
@@ -115,5 +164,9 @@ fn log(values: &Values) -> Result<LogConfig, String> {
             ));
         }
     };
-    Ok(LogConfig { level, color, format })
+    Ok(LogConfig {
+        level,
+        color,
+        format,
+    })
 }

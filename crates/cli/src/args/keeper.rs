@@ -12,27 +12,81 @@ use crate::Parsed;
 const PREFIX: &str = "STKEEPER";
 
 const FLAGS: &[Flag] = &[
-    text("uid", "", "name of the keeper, of a-z, 0-9 and _ (default: generated, and kept)"),
-    Flag { name: "id", kind: Kind::Deprecated("--uid"), default: "", help: "as --uid" },
-    text("data-dir", "", "folder of the keeper; PGDATA is postgres in it (required)"),
-    text("pg-listen-address", "", "addresses PostgreSQL listens on (required)"),
+    text(
+        "uid",
+        "",
+        "name of the keeper, of a-z, 0-9 and _ (default: generated, and kept)",
+    ),
+    Flag {
+        name: "id",
+        kind: Kind::Deprecated("--uid"),
+        default: "",
+        help: "as --uid",
+    },
+    text(
+        "data-dir",
+        "",
+        "folder of the keeper; PGDATA is postgres in it (required)",
+    ),
+    text(
+        "pg-listen-address",
+        "",
+        "addresses PostgreSQL listens on (required)",
+    ),
     text("pg-port", "5432", "port PostgreSQL listens on"),
-    text("pg-advertise-address", "", "address others reach PostgreSQL at (default: the first of --pg-listen-address)"),
-    text("pg-advertise-port", "", "port others reach PostgreSQL at (default: --pg-port)"),
-    text("pg-bin-path", "", "folder of PostgreSQL's programs (default: searched)"),
+    text(
+        "pg-advertise-address",
+        "",
+        "address others reach PostgreSQL at (default: the first of --pg-listen-address)",
+    ),
+    text(
+        "pg-advertise-port",
+        "",
+        "port others reach PostgreSQL at (default: --pg-port)",
+    ),
+    text(
+        "pg-bin-path",
+        "",
+        "folder of PostgreSQL's programs (default: searched)",
+    ),
     text("pg-socket-dir", "/tmp", "folder of PostgreSQL's sockets"),
-    text("pg-repl-auth-method", "md5", "how the replication user authenticates: md5 or trust"),
+    text(
+        "pg-repl-auth-method",
+        "md5",
+        "how the replication user authenticates: md5 or trust",
+    ),
     text("pg-repl-username", "", "replication user (required)"),
     text("pg-repl-password", "", "its password"),
     text("pg-repl-passwordfile", "", "file with its password"),
-    text("pg-su-auth-method", "md5", "how the superuser authenticates: md5 or trust"),
-    text("pg-su-username", "", "superuser (default: the user this runs as)"),
+    text(
+        "pg-su-auth-method",
+        "md5",
+        "how the superuser authenticates: md5 or trust",
+    ),
+    text(
+        "pg-su-username",
+        "",
+        "superuser (default: the user this runs as)",
+    ),
     text("pg-su-password", "", "its password"),
     text("pg-su-passwordfile", "", "file with its password"),
     yes_no("can-be-master", "true", "may run the primary"),
-    yes_no("can-be-synchronous-replica", "true", "may run a synchronous standby"),
-    yes_no("disable-data-dir-locking", "false", "do not lock the data dir (file systems without locks)"),
-    Flag { name: "debug", kind: Kind::Deprecated("--log-level=debug"), default: "bool", help: "debug" },
+    yes_no(
+        "can-be-synchronous-replica",
+        "true",
+        "may run a synchronous standby",
+    ),
+    yes_no(
+        "disable-data-dir-locking",
+        "false",
+        "do not lock the data dir (file systems without locks)",
+    ),
+    Flag {
+        name: "debug",
+        kind: Kind::Deprecated("--log-level=debug"),
+        default: "bool",
+        help: "debug",
+    },
 ];
 
 /// Parses a keeper's command line.
@@ -53,9 +107,12 @@ pub fn parse(arguments: &[OsString]) -> Parsed<Config> {
 fn config(values: &Values) -> Result<Config, String> {
     let data_dir = values.given("data-dir").ok_or("data dir required")?;
     let common = common::daemon(values)?;
-    let listen_address =
-        values.given("pg-listen-address").ok_or("--pg-listen-address is required")?;
-    let replication = values.given("pg-repl-username").ok_or("--pg-repl-username is required")?;
+    let listen_address = values
+        .given("pg-listen-address")
+        .ok_or("--pg-listen-address is required")?;
+    let replication = values
+        .given("pg-repl-username")
+        .ok_or("--pg-repl-username is required")?;
     let uid = values.given("uid").or_else(|| values.given("id"));
     if let Some(uid) = &uid {
         check_uid(uid)?;
@@ -68,7 +125,12 @@ fn config(values: &Values) -> Result<Config, String> {
     let replication_user = user(values, "repl", "replication user", replication)?;
     check_same_user(&superuser, &replication_user)?;
     let port = values.number("pg-port", "a port number")?;
-    let first = listen_address.split(',').next().unwrap_or("").trim().to_owned();
+    let first = listen_address
+        .split(',')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_owned();
     let advertise_address = values.given("pg-advertise-address").unwrap_or(first);
     warn_of_address(&advertise_address);
     let advertise_port = match values.given("pg-advertise-port") {
@@ -102,7 +164,9 @@ fn check_uid(uid: &str) -> Result<(), String> {
     if uid.chars().all(fits) {
         return Ok(());
     }
-    Err(format!("keeper uid {uid:?} not valid. It can contain only lower-case letters, numbers and the underscore character"))
+    Err(format!(
+        "keeper uid {uid:?} not valid. It can contain only lower-case letters, numbers and the underscore character"
+    ))
 }
 
 /// The name of the user this process runs as.
@@ -122,7 +186,10 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
     let flag = |rest: &str| format!("pg-{kind}-{rest}");
     let method = values.text(&flag("auth-method")).to_owned();
     if !matches!(method.as_str(), "md5" | "trust") {
-        return Err(format!("--{} must be one of: md5, trust", flag("auth-method")));
+        return Err(format!(
+            "--{} must be one of: md5, trust",
+            flag("auth-method")
+        ));
     }
     let password = values.given(&flag("password"));
     let file = values.given(&flag("passwordfile"));
@@ -135,7 +202,11 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
                 flag("passwordfile")
             ));
         }
-        return Ok(User { name, password: None, method });
+        return Ok(User {
+            name,
+            password: None,
+            method,
+        });
     }
     let password = match (password, file) {
         (Some(_), Some(_)) => {
@@ -160,14 +231,23 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
         eprintln!("{what} password contain trailing new line, removing");
     }
     if trimmed.is_empty() {
-        return Err(format!("{what} password is empty after removing trailing new line"));
+        return Err(format!(
+            "{what} password is empty after removing trailing new line"
+        ));
     }
-    Ok(User { name, password: Some(trimmed.to_owned()), method })
+    Ok(User {
+        name,
+        password: Some(trimmed.to_owned()),
+        method,
+    })
 }
 
 fn read_password(file: &Path, what: &str) -> Result<String, String> {
     let failed = |error: std::io::Error| {
-        format!("cannot read {what} password file {}: {error}", file.display())
+        format!(
+            "cannot read {what} password file {}: {error}",
+            file.display()
+        )
     };
     let metadata = std::fs::metadata(file).map_err(failed)?;
     if metadata.permissions().mode() & 0o077 != 0 {
@@ -185,14 +265,18 @@ fn check_same_user(superuser: &User, replication: &User) -> Result<(), String> {
         return Ok(());
     }
     if superuser.method != replication.method {
-        return Err("provided superuser name and replication user name are the same but provided \
+        return Err(
+            "provided superuser name and replication user name are the same but provided \
                     authentication methods are different"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if superuser.password != replication.password {
-        return Err("provided superuser name and replication user name are the same but provided \
+        return Err(
+            "provided superuser name and replication user name are the same but provided \
                     passwords are different"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -200,9 +284,13 @@ fn check_same_user(superuser: &User, replication: &User) -> Result<(), String> {
 fn warn_of_address(address: &str) {
     match address.parse::<std::net::IpAddr>() {
         Ok(ip) if ip.is_loopback() => {
-            eprintln!("provided --pg-listen-address \"{address}\" is a loopback ip. This will be reachable only from the same host");
+            eprintln!(
+                "provided --pg-listen-address \"{address}\" is a loopback ip. This will be reachable only from the same host"
+            );
         }
         Ok(_) => {}
-        Err(_) => eprintln!("provided --pg-listen-address \"{address}\" is not an ip address but a hostname. This will be advertized to the other components and may have undefined behaviors if resolved differently by other hosts"),
+        Err(_) => eprintln!(
+            "provided --pg-listen-address \"{address}\" is not an ip address but a hostname. This will be advertized to the other components and may have undefined behaviors if resolved differently by other hosts"
+        ),
     }
 }

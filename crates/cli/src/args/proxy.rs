@@ -13,11 +13,32 @@ const PREFIX: &str = "STPROXY";
 const FLAGS: &[Flag] = &[
     text("listen-address", "127.0.0.1", "address to listen on"),
     text("port", "5432", "port to listen on"),
-    yes_no("stop-listening", "true", "stop listening while the store cannot be seen"),
-    text("tcp-keepalive-idle", "0", "seconds of silence before the first keepalive probe; 0: the system's"),
-    text("tcp-keepalive-count", "0", "unanswered probes after which a connection is dead; 0: the system's"),
-    text("tcp-keepalive-interval", "0", "seconds between keepalive probes; 0: the system's"),
-    Flag { name: "debug", kind: Kind::Deprecated("--log-level=debug"), default: "bool", help: "debug" },
+    yes_no(
+        "stop-listening",
+        "true",
+        "stop listening while the store cannot be seen",
+    ),
+    text(
+        "tcp-keepalive-idle",
+        "0",
+        "seconds of silence before the first keepalive probe; 0: the system's",
+    ),
+    text(
+        "tcp-keepalive-count",
+        "0",
+        "unanswered probes after which a connection is dead; 0: the system's",
+    ),
+    text(
+        "tcp-keepalive-interval",
+        "0",
+        "seconds between keepalive probes; 0: the system's",
+    ),
+    Flag {
+        name: "debug",
+        kind: Kind::Deprecated("--log-level=debug"),
+        default: "bool",
+        help: "debug",
+    },
 ];
 
 /// Parses a proxy's command line.
@@ -40,7 +61,8 @@ fn config(values: &Values) -> Result<Config, String> {
     let number = |name: &str| -> Result<Option<u32>, String> {
         Ok(Some(values.number::<u32>(name, "a number, 0 or more")?).filter(|number| *number > 0))
     };
-    let seconds = |name: &str| Ok::<_, String>(number(name)?.map(|n| Duration::from_secs(n.into())));
+    let seconds =
+        |name: &str| Ok::<_, String>(number(name)?.map(|n| Duration::from_secs(n.into())));
     let keepalive = Keepalive {
         idle: seconds("tcp-keepalive-idle")?,
         count: number("tcp-keepalive-count")?,

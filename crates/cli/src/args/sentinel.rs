@@ -21,7 +21,12 @@ const FLAGS: &[Flag] = &[
         "3",
         "automatic failovers within 10 minutes after which the next one waits for an operator",
     ),
-    Flag { name: "debug", kind: Kind::Deprecated("--log-level=debug"), default: "bool", help: "debug" },
+    Flag {
+        name: "debug",
+        kind: Kind::Deprecated("--log-level=debug"),
+        default: "bool",
+        help: "debug",
+    },
 ];
 
 /// Parses a sentinel's command line.
@@ -44,8 +49,9 @@ fn config(values: &Values) -> Result<Config, String> {
     let initial_spec = match values.given("initial-cluster-spec") {
         None => None,
         Some(file) => {
-            let bytes = std::fs::read(&file)
-                .map_err(|error| format!("cannot read provided initial cluster config file: {error}"))?;
+            let bytes = std::fs::read(&file).map_err(|error| {
+                format!("cannot read provided initial cluster config file: {error}")
+            })?;
             let (spec, warnings) = wire::read_spec(&bytes)
                 .map_err(|error| format!("invalid initial cluster spec {file}: {error}"))?;
             for warning in warnings {
@@ -55,5 +61,9 @@ fn config(values: &Values) -> Result<Config, String> {
         }
     };
     let most_failovers = values.number("max-failovers", "a number")?;
-    Ok(Config { common, initial_spec, most_failovers })
+    Ok(Config {
+        common,
+        initial_spec,
+        most_failovers,
+    })
 }

@@ -1,0 +1,377 @@
+//! `stolonctl status`: what is, in a form for people and one for programs.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+use stolon_core::model::history::{Decision, History};
+use stolon_core::model::{ClusterData, Db, DbUid, KeeperInfo, ProxyInfo, SentinelInfo, wire};
+use stolon_store::{Entry, Folder, Key, Store};
+
+use super::Failure;
+use super::session::{Session, indented};
+
+/// All that the status is made of.
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// The cluster data.
+    pub data: Option<ClusterData>,
+    /// What keepers published.
+    pub keepers: Vec<KeeperInfo>,
+    /// The sentinels, by uid.
+    pub sentinels: Vec<String>,
+    /// The leading one.
+    pub leader: Option<String>,
+    /// What proxies published.
+    pub proxies: Vec<ProxyInfo>,
+    /// The latest decision that changed something.
+    pub latest: Option<Decision>,
+}
+
+pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
+    let format = own
+        .get_one::<String>("format")
+        .map_or("text", String::as_str);
+    let picture = look(session.store.as_ref()).await;
+    match (format, picture) {
+        ("text", picture) => {
+            print!("{}", render(&picture?));
+            Ok(())
+        }
+        ("json", Ok(picture)) => {
+            println!("{}", indented(&render_json(&picture))?);
+            Ok(())
+        }
+        ("json", Err(error)) => {
+            println!("{}", indented(&json!({ "error": error }))?);
+            Err(Failure::Error(error))
+        }
+        (other, _) => Err(Failure::Error(format!(
+            "unknown format {other:?}: it is text or json"
+        ))),
+    }
+}
+
+/// Reads everything the status is made of.
+pub async fn look(store: &dyn Store) -> Result<Picture, String> {
+    let text = |error: stolon_store::Error| error.to_string();
+    let data = match store.get(&Key::ClusterData).await.map_err(text)? {
+        None => None,
+        Some(entry) => wire::read_cluster_data(&entry.value).map_err(|error| error.to_string())?,
+    };
+    let sentinels: Vec<SentinelInfo> = read(&store.list(Folder::Sentinels).await.map_err(text)?);
+    let history = store.get(&Key::History).await.map_err(text)?;
+    let history: History = history
+        .and_then(|entry| wire::read(&entry.value).ok())
+        .unwrap_or_default();
+    Ok(Picture {
+        data,
+        keepers: read(&store.list(Folder::Keepers).await.map_err(text)?),
+        sentinels: sentinels
+            .into_iter()
+            .map(|info| info.uid.to_string())
+            .collect(),
+        leader: store.leader().await.map_err(text)?,
+        proxies: read(&store.list(Folder::Proxies).await.map_err(text)?),
+        latest: history.decisions.last().cloned(),
+    })
+}
+
+/// What cannot be understood is passed over: the sentinel tells of it.
+fn read<T: serde::de::DeserializeOwned + wire::Document>(entries: &[Entry]) -> Vec<T> {
+    entries
+        .iter()
+        .filter_map(|entry| wire::read(&entry.value).ok())
+        .collect()
+}
+
+/// The text of the status: the contract's sections and columns first, ours after them.
+pub fn render(picture: &Picture) -> String {
+    let mut text = String::new();
+    let mut section = |title: &str, body: String| {
+        let _ = writeln!(text, "=== {title} ===\n\n{body}");
+    };
+    section("Active sentinels", sentinels(picture));
+    section("Active proxies", proxies(picture));
+    section("Keepers", keepers(picture));
+    text.push_str(&cluster(picture));
+    if let Some(latest) = &picture.latest {
+        let _ = writeln!(text, "\n=== Latest decision ===\n");
+        let _ = writeln!(text, "{} by sentinel {}", latest.at, latest.sentinel);
+        for reason in &latest.reasons {
+            let _ = writeln!(text, "  {reason}");
+        }
+    }
+    text
+}
+
+fn sentinels(picture: &Picture) -> String {
+    if picture.sentinels.is_empty() {
+        return "No active sentinels\n".to_owned();
+    }
+    let mut rows = vec![vec!["ID".to_owned(), "LEADER".to_owned()]];
+    for uid in &picture.sentinels {
+        let leads = picture.leader.as_ref() == Some(uid);
+        rows.push(vec![uid.clone(), leads.to_string()]);
+    }
+    table(&rows)
+}
+
+fn proxies(picture: &Picture) -> String {
+    if picture.proxies.is_empty() {
+        return "No active proxies\n".to_owned();
+    }
+    let mut rows = vec![vec!["ID".to_owned(), "OPEN TO".to_owned()]];
+    for proxy in &picture.proxies {
+        let to = picture.data.as_ref().map_or(String::new(), |data| {
+            let spec = &data.proxy.spec;
+            let enabled = spec.enabled_proxies.contains(&proxy.uid);
+            let db = data.dbs.get(&spec.primary_db_uid).filter(|_| enabled);
+            db.map_or("(closed)".to_owned(), |db| db.spec.keeper_uid.to_string())
+        });
+        rows.push(vec![proxy.uid.to_string(), to]);
+    }
+    table(&rows)
+}
+
+fn keepers(picture: &Picture) -> String {
+    let Some(data) = picture
+        .data
+        .as_ref()
+        .filter(|data| !data.keepers.is_empty())
+    else {
+        return "No keepers available\n".to_owned();
+    };
+    let titles = [
+        "UID",
+        "HEALTHY",
+        "PG LISTENADDRESS",
+        "PG HEALTHY",
+        "PG WANTEDGENERATION",
+        "PG CURRENTGENERATION",
+        "ROLE",
+        "TIMELINE",
+        "LAG",
+        "SYNC",
+        "STATE",
+    ];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    for keeper in data.keepers.values() {
+        let mut row = vec![keeper.uid.to_string(), keeper.status.healthy.to_string()];
+        match data.db_of(&keeper.uid) {
+            Some(db) => row.extend(db_columns(picture, data, db)),
+            None => row.extend(["(no db assigned)", "false", "0", "0"].map(str::to_owned)),
+        }
+        rows.push(row);
+    }
+    table(&rows)
+}
+
+fn db_columns(picture: &Picture, data: &ClusterData, db: &Db) -> Vec<String> {
+    let status = &db.status;
+    let address = if status.listen_address.is_empty() {
+        "(unknown)".to_owned()
+    } else {
+        format!("{}:{}", status.listen_address, status.port)
+    };
+    vec![
+        address,
+        status.healthy.to_string(),
+        db.generation.to_string(),
+        status.current_generation.to_string(),
+        role(data, db).to_owned(),
+        status.timeline_id.to_string(),
+        lag(picture, data, db).map_or("-".to_owned(), |bytes| bytes.to_string()),
+        synchronous(data, db).to_owned(),
+        state(picture, db),
+    ]
+}
+
+/// What a db is, in the field's words.
+pub fn role(data: &ClusterData, db: &Db) -> &'static str {
+    use stolon_core::model::Role;
+    let is_clusters = data.primary().is_some_and(|primary| primary.uid == db.uid);
+    match &db.spec.role {
+        Some(Role::Primary) if is_clusters => "primary",
+        Some(Role::Primary) => "deposed",
+        Some(Role::Standby) => "standby",
+        Some(Role::Unknown(_)) | None => "unknown",
+    }
+}
+
+/// Bytes a standby is behind the primary, as last published.
+pub fn lag(picture: &Picture, data: &ClusterData, db: &Db) -> Option<u64> {
+    let position = |uid: &DbUid| {
+        let states = picture
+            .keepers
+            .iter()
+            .filter_map(|info| info.postgres_state.as_ref());
+        states
+            .filter(|state| state.uid == *uid && state.healthy)
+            .map(|state| state.xlog_pos)
+            .next()
+    };
+    let primary = data.primary().filter(|primary| primary.uid != db.uid)?;
+    Some(position(&primary.uid)?.bytes_ahead_of(position(&db.uid)?))
+}
+
+/// Whether a standby is in the synchronous set, and confirmed there.
+pub fn synchronous(data: &ClusterData, db: &Db) -> &'static str {
+    let Some(primary) = data.primary() else {
+        return "-";
+    };
+    match (
+        primary.spec.synchronous_standbys.contains(&db.uid),
+        primary.status.synchronous_standbys.contains(&db.uid),
+    ) {
+        (true, true) => "sync",
+        (true, false) => "joining",
+        (false, _) => "-",
+    }
+}
+
+/// What its keeper says of an instance.
+pub fn state(picture: &Picture, db: &Db) -> String {
+    let states = picture
+        .keepers
+        .iter()
+        .filter_map(|info| info.postgres_state.as_ref());
+    let Some(state) = states.into_iter().find(|state| state.uid == db.uid) else {
+        return "(unknown)".to_owned();
+    };
+    let Some(instance) = &state.instance else {
+        return "-".to_owned();
+    };
+    let condition = instance
+        .condition
+        .as_ref()
+        .map_or("-", |condition| condition.as_str());
+    let mut text = match instance.streaming {
+        Some(true) => "streaming".to_owned(),
+        Some(false) => format!("{condition}, not streaming"),
+        None => condition.to_owned(),
+    };
+    if !instance.pending_restart.is_empty() {
+        text += &format!(
+            ", restart pending for {}",
+            instance.pending_restart.join(" ")
+        );
+    }
+    if !instance.reason.is_empty() {
+        text += &format!(", {}", instance.reason);
+    }
+    text
+}
+
+fn cluster(picture: &Picture) -> String {
+    let title = "=== Cluster Info ===\n\n";
+    let Some((data, primary)) = picture
+        .data
+        .as_ref()
+        .zip(picture.data.as_ref().and_then(|d| d.primary()))
+    else {
+        return format!("{title}No cluster available\n");
+    };
+    let keeper = &primary.spec.keeper_uid;
+    let mut text = format!(
+        "{title}Master Keeper: {keeper}\n\n===== Keepers/DB tree =====\n\n{keeper} (master)\n"
+    );
+    let followers: Vec<&Db> = data
+        .dbs
+        .values()
+        .filter(|db| {
+            db.spec
+                .follow_config
+                .as_ref()
+                .is_some_and(|f| f.db_uid == primary.uid)
+        })
+        .collect();
+    for (index, db) in followers.iter().enumerate() {
+        let branch = if index + 1 == followers.len() {
+            "└─"
+        } else {
+            "├─"
+        };
+        let _ = writeln!(text, "{branch}{}", db.spec.keeper_uid);
+    }
+    text
+}
+
+/// Columns padded and divided by tabs.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        let _ = writeln!(text, "{}", cells.join("\t").trim_end());
+    }
+    text
+}
+
+fn render_json(picture: &Picture) -> serde_json::Value {
+    let data = picture.data.as_ref();
+    let sentinels: Vec<_> = picture
+        .sentinels
+        .iter()
+        .map(|uid| json!({"uid": uid, "leader": picture.leader.as_ref() == Some(uid)}))
+        .collect();
+    let proxies: Vec<_> = picture
+        .proxies
+        .iter()
+        .map(|proxy| json!({"uid": proxy.uid, "generation": proxy.generation}))
+        .collect();
+    let keeper = |data: &ClusterData, keeper: &stolon_core::model::Keeper| {
+        let db = data.db_of(&keeper.uid);
+        let mut value = json!({
+            "uid": keeper.uid,
+            "listen_address": db.map_or("(no db assigned)".to_owned(), |db| {
+                if db.status.listen_address.is_empty() {
+                    "(unknown)".to_owned()
+                } else {
+                    format!("{}:{}", db.status.listen_address, db.status.port)
+                }
+            }),
+            "healthy": keeper.status.healthy,
+            "pg_healthy": db.is_some_and(|db| db.status.healthy),
+            "pg_wanted_generation": db.map_or(0, |db| db.generation.0),
+            "pg_current_generation": db.map_or(0, |db| db.status.current_generation.0),
+        });
+        if let Some(db) = db {
+            value["role"] = json!(role(data, db));
+            value["timeline"] = json!(db.status.timeline_id);
+            value["lag_bytes"] = json!(lag(picture, data, db));
+            value["synchronous"] = json!(synchronous(data, db));
+            value["state"] = json!(state(picture, db));
+            value["db_uid"] = json!(db.uid);
+        }
+        value
+    };
+    let keepers: Vec<_> = data.map_or(vec![], |data| {
+        data.keepers.values().map(|k| keeper(data, k)).collect()
+    });
+    let primary = data.and_then(ClusterData::primary);
+    json!({
+        "sentinels": sentinels,
+        "proxies": proxies,
+        "keepers": keepers,
+        "cluster": {
+            "available": primary.is_some(),
+            "master_keeper_uid": primary.map_or("", |db| db.spec.keeper_uid.as_str()),
+            "master_db_uid": primary.map_or("", |db| db.uid.as_str()),
+            "proxies_open": data.is_some_and(|data| !data.proxy.spec.primary_db_uid.is_empty()),
+            "uid": data.and_then(|d| d.cluster.as_ref()).map(|cluster| cluster.uid.clone()),
+        },
+        "latest_decision": picture.latest,
+    })
+}

@@ -1,0 +1,41 @@
+//! `stolonctl update`: another specification.
+
+use stolon_core::model::wire;
+
+use super::Failure;
+use super::session::{Session, input, spec_of, warn};
+
+pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
+    let Some(typed) = input(own, "spec")? else {
+        return Err(Failure::Error(
+            "no cluster spec provided: give it as an argument or with --file".to_owned(),
+        ));
+    };
+    let patch = own.get_flag("patch");
+    let mut hints = Vec::new();
+    session
+        .change(|data| {
+            let old = spec_of(data)?.clone();
+            let read = if patch {
+                wire::patch_spec(&old, &typed)
+            } else {
+                wire::read_spec(&typed)
+            };
+            let (new, warnings) = read.map_err(|error| format!("invalid cluster spec: {error}"))?;
+            old.validate_update(&new).map_err(|problems| {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                format!("cannot update the cluster spec: {}", problems.join("; "))
+            })?;
+            hints = warnings;
+            if let Some(cluster) = data.cluster.as_mut()
+                && old != new
+            {
+                cluster.spec = Some(new);
+                cluster.generation = cluster.generation.next();
+            }
+            Ok(())
+        })
+        .await?;
+    warn(&hints);
+    Ok(())
+}
