@@ -20,6 +20,8 @@ use sync::SyncTracker;
 
 /// Time between two looks while something is awaited.
 const AWAIT_PAUSE: Duration = Duration::from_millis(50);
+/// The same while the instance starts: each look is a line in its log.
+const START_PAUSE: Duration = Duration::from_millis(150);
 /// Publications that are due to a change follow one another no faster than this.
 const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
 /// A failed step is tried again after this, or after sleepInterval when that is longer.
@@ -308,11 +310,18 @@ impl Keeper {
             }
             self.observe_sync(observation);
         }
-        if let (Health::Silent(_), Health::Running(_)) = (&health, &self.facts.health) {
-            let text = "the instance does not answer";
-            effects.push(Effect::Log(Reason::warn("silent", text)));
-        }
-        self.facts.health = health;
+        self.facts.health = match (health, &self.facts.health) {
+            // It has not answered since its start: it is not listening yet.
+            (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
+            (Health::Silent(why), Health::Running(_)) => {
+                let text = "the instance does not answer";
+                effects.push(Effect::Log(
+                    Reason::warn("silent", text).with("error", &why),
+                ));
+                Health::Silent(why)
+            }
+            (health, _) => health,
+        };
     }
 
     fn observe_sync(&mut self, observation: &Observation) {
@@ -511,7 +520,12 @@ impl Keeper {
             self.read(effects);
         }
         let awaited = self.is_awaiting();
-        let pause = if awaited { AWAIT_PAUSE } else { interval };
+        let starting = matches!(self.facts.health, Health::Starting(_));
+        let pause = match (awaited, starting) {
+            (true, true) => START_PAUSE,
+            (true, false) => AWAIT_PAUSE,
+            (false, _) => interval,
+        };
         let observable = self.facts.process.is_running();
         if observable && !self.observing && since(self.last_observation) >= pause {
             self.observing = true;

@@ -10,6 +10,7 @@ mod standby;
 use std::collections::BTreeMap;
 
 pub use access::lets_users_in;
+pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
 
 use super::facts::{Content, DbState, Facts};

@@ -1,6 +1,6 @@
 //! What a keeper publishes of itself.
 
-use super::decide::Step;
+use super::decide::{Step, reported};
 use super::facts::{Facts, Health, Observation, Process};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
@@ -92,6 +92,9 @@ fn state(
     };
     if let Some(observation) = observation {
         tell(&mut state, observation);
+        let none = std::collections::BTreeMap::new();
+        let asked = assigned.map_or(&none, |db| &db.spec.pg_parameters);
+        state.pg_parameters = reported(&observation.parameters, asked);
     }
     if let Some(held) = held.filter(|held| held.uid == state.uid)
         && !held.init_parameters.is_empty()
@@ -114,7 +117,6 @@ fn tell(state: &mut PostgresState, observation: &Observation) {
     state.system_id.clone_from(&observation.system_id);
     state.timeline_id = observation.timeline;
     state.xlog_pos = observation.flush_lsn;
-    state.pg_parameters.clone_from(&observation.parameters);
     let history = &observation.history;
     // The format keeps the last two.
     state.timelines_history = history

@@ -65,7 +65,7 @@ fn set_up(situation: &Situation<'_>, db: &Db) -> Decision {
     }
     let state = DbState {
         generation: Generation::NONE,
-        init_parameters: observation.parameters.clone(),
+        init_parameters: super::reported(&observation.parameters, &db.spec.pg_parameters),
         ..super::fresh(db.uid.clone())
     };
     act(Step::SaveState(state), Vec::new())

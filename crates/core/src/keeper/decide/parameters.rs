@@ -27,6 +27,30 @@ const MANAGED: &[&str] = &[
     "data_directory",
 ];
 
+/// Parameters that have another default here than PostgreSQL's, with the version they came with.
+/// The user's value wins, and ours is not reported as theirs.
+const OUR_DEFAULTS: &[(&str, &str, i64)] = &[
+    // A standby that lost its source looks for it again soon.
+    ("wal_retrieve_retry_interval", "500ms", 0),
+    // A crashed instance is back in a fraction of a second: one call instead of opening and
+    // flushing every file (PostgreSQL manual, "Error Handling").
+    ("recovery_init_sync_method", "syncfs", 14),
+];
+
+/// The parameters found in the configuration files, without those the user did not ask for.
+pub(crate) fn reported(
+    found: &BTreeMap<String, String>,
+    asked: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let ours = |name: &String| OUR_DEFAULTS.iter().any(|(default, _, _)| default == name);
+    let keep = |name: &String| !ours(name) || asked.contains_key(name);
+    found
+        .iter()
+        .filter(|(name, _)| keep(name))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect()
+}
+
 /// Whether a parameter is the keeper's to set.
 pub fn is_managed(name: &str) -> bool {
     MANAGED.contains(&name) || name.starts_with("recovery_target")
@@ -72,7 +96,6 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
 pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow) -> Wanted {
     let mut parameters = common(situation, db);
     parameters.insert("synchronous_standby_names".to_owned(), String::new());
-    parameters.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
     if let Some(command) = db.spec.pg_parameters.get("restore_command") {
         parameters.insert("restore_command".to_owned(), command.clone());
     }
@@ -129,9 +152,10 @@ fn common(situation: &Situation<'_>, db: &Db) -> BTreeMap<String, String> {
         let size = user.get("wal_keep_size").cloned();
         set("wal_keep_size", size.unwrap_or_else(|| "128".to_owned()));
     }
-    // A standby that lost its source looks for it again soon.
-    if !user.contains_key("wal_retrieve_retry_interval") {
-        set("wal_retrieve_retry_interval", "500ms".to_owned());
+    for (name, value, since) in OUR_DEFAULTS {
+        if !user.contains_key(*name) && settings.postgres_version.major >= *since {
+            parameters.insert((*name).to_owned(), (*value).to_owned());
+        }
     }
     parameters
 }
