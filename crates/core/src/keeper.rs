@@ -414,6 +414,7 @@ impl Keeper {
             }
             Step::Release { revision } => self.facts.released_at = Some(revision),
             Step::SetUpRoles => self.facts.parameters_known = true,
+            Step::Stir => self.sync.stirred(),
             Step::SaveState(_)
             | Step::Initialize { .. }
             | Step::Copy { .. }

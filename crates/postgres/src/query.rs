@@ -250,6 +250,12 @@ impl Session {
         self.execute("promote", sql).await
     }
 
+    /// Writes a little WAL that means nothing, and flushes it.
+    pub async fn stir(&self) -> Result<(), Error> {
+        let sql = "SELECT pg_logical_emit_message(true, 'stolon', '')";
+        self.execute("write to the WAL", sql).await
+    }
+
     /// Writes a checkpoint.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         self.execute("checkpoint", "CHECKPOINT").await

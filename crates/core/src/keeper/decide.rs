@@ -86,6 +86,8 @@ pub enum Step {
         /// To be dropped.
         drop: Vec<String>,
     },
+    /// Write a little WAL, so that the standbys report.
+    Stir,
     /// Promote the instance.
     Promote,
     /// Give the primary up until a document newer than this revision says otherwise.
@@ -111,6 +113,7 @@ impl Step {
             Self::KillAll => "failed to end what is left of postgres",
             Self::SetUpRoles => "failed to set up the roles",
             Self::Slots { .. } => "failed to set up the replication slots",
+            Self::Stir => "failed to write to the WAL",
             Self::Promote => "failed to promote postgres",
             Self::Release { .. } => "failed to release the primary",
         }

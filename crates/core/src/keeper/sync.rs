@@ -19,6 +19,8 @@ pub struct SyncTracker {
     in_sync: Vec<DbUid>,
     /// Whether users may come in: once open after a start, it stays open (I9).
     open: bool,
+    /// The list came into force, and commits may wait that only a standby's next word releases.
+    stirring: bool,
 }
 
 impl SyncTracker {
@@ -30,6 +32,7 @@ impl SyncTracker {
             markers: BTreeMap::new(),
             in_sync: Vec::new(),
             open,
+            stirring: false,
         }
     }
 
@@ -47,6 +50,7 @@ impl SyncTracker {
             return;
         }
         if self.seen {
+            self.stirring |= listed.iter().any(|uid| !self.markers.contains_key(uid));
             for uid in listed.iter() {
                 self.markers
                     .entry(uid.clone())
@@ -65,6 +69,17 @@ impl SyncTracker {
         };
         self.in_sync = listed.iter().filter(|uid| has_all(uid)).cloned().collect();
         self.open |= self.is_complete(listed);
+    }
+
+    /// Whether a little WAL is to be written: PostgreSQL releases commits that wait only when a
+    /// standby reports, and one that has everything reports nothing new.
+    pub const fn wants_stir(&self) -> bool {
+        self.stirring
+    }
+
+    /// Notes that it was written.
+    pub const fn stirred(&mut self) {
+        self.stirring = false;
     }
 
     fn is_complete(&self, listed: &List<DbUid>) -> bool {

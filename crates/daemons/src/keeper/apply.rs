@@ -77,6 +77,9 @@ impl Instance {
             }
             Step::SetUpRoles => self.set_up_roles().await,
             Step::Slots { create, drop } => self.set_slots(&create, &drop).await,
+            Step::Stir => Ok(self
+                .with_session(async |session| session.stir().await)
+                .await?),
             Step::Promote => {
                 tracing::info!("promoting to master");
                 Ok(self

@@ -32,6 +32,9 @@ const MANAGED: &[&str] = &[
 const OUR_DEFAULTS: &[(&str, &str, i64)] = &[
     // A standby that lost its source looks for it again soon.
     ("wal_retrieve_retry_interval", "500ms", 0),
+    // A standby that has all tells so again soon: commits that wait since the synchronous set was
+    // another one are released by its next word.
+    ("wal_receiver_status_interval", "1s", 0),
     // A crashed instance is back in a fraction of a second: one call instead of opening and
     // flushing every file (PostgreSQL manual, "Error Handling").
     ("recovery_init_sync_method", "syncfs", 14),

@@ -93,6 +93,9 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
             return act(Step::Stop { why }, reasons);
         }
     }
+    if situation.sync.wants_stir() {
+        return act(Step::Stir, reasons);
+    }
     if let Some(step) = slots(observation, &wanted_slots(db)) {
         return act(step, reasons);
     }
