@@ -1,0 +1,153 @@
+//! Stories of instances on the PostgreSQL of this machine.
+
+#[path = "support/server.rs"]
+mod server;
+
+use rustix::process::Signal;
+use server::{Server, send, story};
+use stolon_postgres::process::{Postmaster, StopMode, kill_all};
+use stolon_postgres::{config_files, controldata, data_dir, history};
+
+#[test]
+fn a_standby_streams_and_takes_over() {
+    story("a_standby_streams_and_takes_over", async {
+        let primary = Server::primary().await;
+        primary.value("CREATE TABLE t AS SELECT 42 AS a").await;
+        let standby = Server::standby_of(&primary, "stolon_cafe0002").await;
+
+        let seen = standby
+            .observed("it streams", |seen| seen.streams_from.is_some())
+            .await;
+        assert!(seen.in_recovery);
+        assert_eq!(
+            seen.streams_from,
+            Some(("127.0.0.1".into(), primary.port.to_string()))
+        );
+        assert_eq!(standby.value("SELECT a FROM t").await, "42");
+
+        let at_primary = primary
+            .observed("the standby has all", |seen| {
+                seen.peers
+                    .iter()
+                    .any(|peer| peer.flush_lsn == seen.flush_lsn)
+            })
+            .await;
+        assert_eq!(at_primary.peers[0].name, "stolon_cafe0002");
+        assert_eq!(at_primary.peers[0].state, "streaming");
+        assert_eq!(at_primary.slots[0].name, "stolon_cafe0002");
+        assert!(at_primary.slots[0].active && at_primary.slots[0].physical);
+        assert_eq!(at_primary.system_id, seen.system_id);
+        assert_eq!((at_primary.timeline.0, seen.timeline.0), (1, 1));
+
+        primary.stop(StopMode::Fast).await;
+        let control = controldata::read(&primary.installation, &primary.pgdata())
+            .await
+            .expect("control data");
+        assert_eq!(control.state, controldata::ClusterState::ShutDown);
+        assert_eq!(control.system_id, seen.system_id);
+
+        let session = standby.session().await;
+        session.promote().await.expect("promotion");
+        let seen = standby
+            .observed("it is writable", |seen| !seen.in_recovery)
+            .await;
+        assert_eq!(seen.timeline.0, 2);
+        let switches = history::read(&standby.pgdata(), seen.timeline);
+        assert_eq!(switches.len(), 1);
+        assert!(switches[0].switch_point > control.checkpoint);
+        session.promote().await.expect("a promotion again");
+        standby.value("INSERT INTO t VALUES (43)").await;
+    });
+}
+
+#[test]
+fn a_killed_postmaster_leaves_nothing_behind() {
+    story("a_killed_postmaster_leaves_nothing_behind", async {
+        let mut server = Server::primary().await;
+        let (busy, frozen) = (server.session().await, server.session().await);
+        let rows = frozen.rows("pid", "SELECT pg_backend_pid()").await;
+        let frozen_pid = rows.expect("a pid")[0][0].clone().expect("a pid");
+        // One that does not notice the postmaster's end, and one that cannot.
+        let work = tokio::spawn(async move {
+            let sql = "SELECT count(*) FROM generate_series(1, 1000000000000)";
+            busy.execute("work", sql).await
+        });
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(%'
+                     AND state = 'active' AND pid <> pg_backend_pid()";
+        server::eventually("the backend works", || async {
+            (server.value(count).await == "1").then_some(())
+        })
+        .await;
+        send(frozen_pid.parse().expect("a pid"), Signal::STOP);
+
+        let postmaster = server.postmaster.as_ref().expect("a postmaster");
+        let began = std::time::Instant::now();
+        send(postmaster.pid(), Signal::KILL);
+        let mut end = postmaster.end();
+        end.wait_for(|gone| *gone).await.expect("its end is seen");
+        assert!(
+            began.elapsed().as_millis() < 500,
+            "seen after {:?}",
+            began.elapsed()
+        );
+        assert!(!data_dir::processes(&server.pgdata()).is_empty());
+
+        kill_all(&server.pgdata()).await.expect("all gone");
+        assert!(data_dir::processes(&server.pgdata()).is_empty());
+        assert!(work.await.expect("the task").is_err());
+        server.start().await;
+    });
+}
+
+#[test]
+fn a_running_postmaster_is_taken_over_and_its_end_seen() {
+    story(
+        "a_running_postmaster_is_taken_over_and_its_end_seen",
+        async {
+            let server = Server::primary().await;
+            let adopted = Postmaster::adopt(&server.pgdata())
+                .expect("a look")
+                .expect("it runs");
+            let started = server.postmaster.as_ref().expect("a postmaster");
+            assert_eq!(adopted.pid(), started.pid());
+            assert!(
+                adopted
+                    .stop(StopMode::Immediate, server::LIMIT)
+                    .await
+                    .expect("a stop")
+            );
+            assert!(
+                Postmaster::adopt(&server.pgdata())
+                    .expect("a look")
+                    .is_none()
+            );
+        },
+    );
+}
+
+#[test]
+fn a_reload_puts_a_changed_configuration_in_force() {
+    story("a_reload_puts_a_changed_configuration_in_force", async {
+        let mut server = Server::primary_with(&[("work_mem", "1MB")]).await;
+        let _ = server.parameters.insert("work_mem".into(), "2MB".into());
+        let _ = server
+            .parameters
+            .insert("max_connections".into(), "50".into());
+        server.configure();
+        let postmaster = server.postmaster.as_ref().expect("a postmaster");
+        postmaster.reload().expect("a reload");
+        let seen = server
+            .observed("the reload", |seen| !seen.pending_restart.is_empty())
+            .await;
+        assert_eq!(seen.pending_restart, ["max_connections"]);
+        let session = server.session().await;
+        let parameters = session.parameters_from_files().await.expect("parameters");
+        assert_eq!(parameters["work_mem"], "2MB");
+        assert!(!parameters.contains_key("unix_socket_directories"));
+        let refused = session
+            .execute("test", "ALTER SYSTEM SET work_mem = '3MB'")
+            .await;
+        assert!(refused.is_err(), "ALTER SYSTEM works");
+        assert!(!config_files::is_standby(&server.pgdata()));
+    });
+}
