@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::conninfo::ConnInfo;
 use crate::{Error, data_dir};
 
 /// The configuration `initdb` made, kept beside ours (the Go program's name for it).
@@ -27,6 +28,18 @@ pub struct Configuration {
     pub access_rules: Vec<String>,
     /// Whether the instance is to start as a standby.
     pub standby: bool,
+}
+
+impl Configuration {
+    /// Makes the instance follow `source` through `slot`.
+    pub fn follow(&mut self, source: &ConnInfo, slot: &str) {
+        // A connection string has backslashes of its own, which the file's would swallow: with one
+        // before a quote the whole file is refused.
+        let text = source.to_text().replace('\\', "\\\\").replace('\'', "''");
+        self.raw.insert("primary_conninfo".to_owned(), text);
+        self.raw
+            .insert("primary_slot_name".to_owned(), slot.to_owned());
+    }
 }
 
 /// What writing the configuration changed.
@@ -115,7 +128,17 @@ fn write_if_different(path: &Path, text: &str) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Configuration, render_parameters, write};
+    use super::{Configuration, ConnInfo, render_parameters, write};
+
+    fn standby_with_password(password: &str) -> ConnInfo {
+        ConnInfo {
+            application_name: "stolon_b".into(),
+            host: "10.0.0.1".into(),
+            port: "5432".into(),
+            user: "repl".into(),
+            password: password.into(),
+        }
+    }
 
     #[test]
     fn parameters_are_quoted_and_files_written_once() {
@@ -132,6 +155,11 @@ mod tests {
         assert_eq!(
             render_parameters(&configuration),
             "include 'postgresql-base.conf'\nlog_line_prefix = 'it''s %m'\nrestore_command = 'cp ''a'' %p'\n"
+        );
+        configuration.follow(&standby_with_password("a'\\"), "stolon_b");
+        assert!(
+            render_parameters(&configuration).contains("password=a\\\\''\\\\\\\\ port="),
+            "{configuration:?}"
         );
         let folder = tempfile::tempdir().expect("a folder");
         let first = write(folder.path(), &configuration).expect("written");

@@ -221,21 +221,16 @@ impl Instance {
 
     fn configure(&self, wanted: &Wanted) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
-        let mut parameters = wanted.parameters.clone();
-        if let Some(follow) = &wanted.follow {
-            parameters.insert(
-                "primary_conninfo".to_owned(),
-                self.conninfo(follow).to_text(),
-            );
-            parameters.insert("primary_slot_name".to_owned(), follow.name.clone());
-        }
-        let configuration = Configuration {
-            parameters,
+        let mut configuration = Configuration {
+            parameters: wanted.parameters.clone(),
             include_base: wanted.include_base,
             access_rules: wanted.access_rules.clone(),
             standby: wanted.standby,
             ..Configuration::default()
         };
+        if let Some(follow) = &wanted.follow {
+            configuration.follow(&self.conninfo(follow), &follow.name);
+        }
         let changed = config_files::write(&pgdata, &configuration)?;
         let Some(postmaster) = self.postmaster() else {
             return Ok(config_files::set_standby(&pgdata, wanted.standby)?);

@@ -205,10 +205,7 @@ impl Server {
             let _ = configuration.parameters.insert(name.into(), value);
         }
         if let Some(info) = &self.follows {
-            let text = info.to_text().replace('\\', "\\\\").replace('\'', "''");
-            let _ = configuration.raw.insert("primary_conninfo".into(), text);
-            let slot = info.application_name.clone();
-            let _ = configuration.raw.insert("primary_slot_name".into(), slot);
+            configuration.follow(info, &info.application_name);
         }
         config_files::write(&self.pgdata(), &configuration).expect("configuration");
         config_files::set_standby(&self.pgdata(), self.follows.is_some()).expect("signal");
