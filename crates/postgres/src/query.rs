@@ -1,5 +1,7 @@
 //! Talking to a running instance: one persistent superuser connection, every wait bounded.
 
+mod roles;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -126,10 +128,7 @@ impl Session {
             task,
             limit,
         };
-        // The keeper's own small writes must never wait for a standby.
-        session
-            .execute("prepare the session", "SET synchronous_commit = local")
-            .await?;
+        session.execute("prepare the session", PREPARE).await?;
         Ok(session)
     }
 
@@ -270,47 +269,16 @@ impl Session {
         };
         Ok(rows.into_iter().filter_map(pair).collect())
     }
-
-    /// Whether a role exists, and whether it may replicate.
-    pub async fn role(&self, name: &str) -> Result<Option<bool>, Error> {
-        let sql = format!(
-            "SELECT rolreplication FROM pg_roles WHERE rolname = {}",
-            literal(name)
-        );
-        let rows = self.rows("role", &sql).await?;
-        Ok(rows
-            .first()
-            .map(|row| row.first().cloned().flatten().as_deref() == Some("t")))
-    }
-
-    /// Makes, or alters, a role that may log in and replicate. The statement, which holds the
-    /// password, is kept out of the server's log.
-    pub async fn set_replication_role(
-        &self,
-        name: &str,
-        password: Option<&str>,
-        create: bool,
-    ) -> Result<(), Error> {
-        let verb = if create { "CREATE" } else { "ALTER" };
-        let password = password.map_or(String::new(), |password| {
-            format!(" PASSWORD {}", literal(password))
-        });
-        let name = identifier(name);
-        let sql = format!("{QUIET}; {verb} ROLE {name} WITH LOGIN REPLICATION{password}; COMMIT");
-        self.execute("set the replication role", &sql).await
-    }
-
-    /// Sets a role's password.
-    pub async fn set_password(&self, name: &str, password: &str) -> Result<(), Error> {
-        let (name, password) = (identifier(name), literal(password));
-        let sql = format!("{QUIET}; ALTER ROLE {name} WITH PASSWORD {password}; COMMIT");
-        self.execute("set a password", &sql).await
-    }
 }
 
-const QUIET: &str = "BEGIN; SET LOCAL log_statement = 'none'; \
-                     SET LOCAL log_min_duration_statement = -1; \
-                     SET LOCAL log_min_error_statement = 'panic'";
+/// What a session of the keeper must not depend on: its own small writes never wait for a standby,
+/// nothing that users limit ends its queries, and no name of theirs stands before the system's.
+const PREPARE: &str = "SET synchronous_commit = local;
+    SET search_path = pg_catalog;
+    SET default_transaction_read_only = off;
+    SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_timeout',
+        'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+        'transaction_timeout')";
 
 const OBSERVE: &str = "SELECT pg_is_in_recovery(),
     CASE WHEN pg_is_in_recovery() THEN NULL

@@ -12,7 +12,9 @@ use stolon_postgres::{config_files, controldata, data_dir, history};
 fn a_standby_streams_and_takes_over() {
     story("a_standby_streams_and_takes_over", async {
         let primary = Server::primary().await;
-        primary.value("CREATE TABLE t AS SELECT 42 AS a").await;
+        primary
+            .value("CREATE TABLE public.t AS SELECT 42 AS a")
+            .await;
         let standby = Server::standby_of(&primary, "stolon_cafe0002").await;
 
         let seen = standby
@@ -23,7 +25,7 @@ fn a_standby_streams_and_takes_over() {
             seen.streams_from,
             Some(("127.0.0.1".into(), primary.port.to_string()))
         );
-        assert_eq!(standby.value("SELECT a FROM t").await, "42");
+        assert_eq!(standby.value("SELECT a FROM public.t").await, "42");
 
         let at_primary = primary
             .observed("the standby has all", |seen| {
@@ -56,7 +58,7 @@ fn a_standby_streams_and_takes_over() {
         assert_eq!(switches.len(), 1);
         assert!(switches[0].switch_point > control.checkpoint);
         session.promote().await.expect("a promotion again");
-        standby.value("INSERT INTO t VALUES (43)").await;
+        standby.value("INSERT INTO public.t VALUES (43)").await;
     });
 }
 
@@ -149,5 +151,62 @@ fn a_reload_puts_a_changed_configuration_in_force() {
             .await;
         assert!(refused.is_err(), "ALTER SYSTEM works");
         assert!(!config_files::is_standby(&server.pgdata()));
+    });
+}
+
+#[test]
+fn passwords_are_not_in_the_log_and_work() {
+    story("passwords_are_not_in_the_log_and_work", async {
+        for method in ["md5", "scram-sha-256"] {
+            let server = Server::primary_with(&[
+                ("log_statement", "all"),
+                ("log_min_duration_statement", "0"),
+                ("log_transaction_sample_rate", "1"),
+                ("password_encryption", method),
+            ])
+            .await;
+            let session = server.session().await;
+            session
+                .set_password(server::SUPERUSER, "first\\'secret")
+                .await
+                .expect("a password");
+            let failed = session.set_password("nobody", "second-secret").await;
+            assert!(failed.is_err(), "a role that is not there");
+            let loud = session.execute("test", "SELECT 'and logs again'").await;
+            loud.expect("the session goes on");
+            server::eventually("the log has come", || async {
+                server.said().contains("and logs again").then_some(())
+            })
+            .await;
+            let said = server.said();
+            for secret in ["PASSWORD", "secret", "md5", "SCRAM-SHA-256"] {
+                assert!(!said.contains(secret), "{secret} is in the log:\n{said}");
+            }
+            let info = server.conninfo("stolon_cafe0002");
+            session.create_slot("stolon_cafe0002").await.expect("slot");
+            let copy = Server::new();
+            copy.copy(&info).await.expect("the password opens");
+        }
+    });
+}
+
+#[test]
+fn what_users_limit_does_not_limit_the_keeper() {
+    story("what_users_limit_does_not_limit_the_keeper", async {
+        // The role is made under all of it.
+        let server = Server::primary_with(&[
+            ("statement_timeout", "9s"),
+            ("lock_timeout", "9s"),
+            ("idle_in_transaction_session_timeout", "9s"),
+            ("idle_session_timeout", "9s"),
+            ("default_transaction_read_only", "on"),
+            ("search_path", "public, pg_catalog"),
+        ])
+        .await;
+        let limits =
+            "SELECT count(*) FROM pg_settings WHERE name ~ '_timeout$' AND setting = '9000'";
+        assert_eq!(server.value(limits).await, "0");
+        let path = "SELECT current_setting('search_path')";
+        assert_eq!(server.value(path).await, "pg_catalog");
     });
 }

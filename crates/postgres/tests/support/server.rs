@@ -266,6 +266,11 @@ impl Server {
         assert!(postmaster.stop(mode, LIMIT).await.expect("a stop"));
         assert!(postmaster.is_gone());
     }
+
+    /// Everything it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.output.lock().expect("output").join("\n")
+    }
 }
 
 impl Drop for Server {
