@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::sync::watch;
 
 use crate::{Error, Installation, data_dir};
@@ -31,6 +31,9 @@ pub struct Postmaster {
     pgdata: PathBuf,
     gone: watch::Receiver<bool>,
 }
+
+/// A longer line is handed on in pieces.
+const LONGEST_LINE: u64 = 64 * 1024;
 
 /// Makes this process the one that orphans below it fall to, so that the backends of a dead
 /// postmaster can be found and reaped (prctl(2), `PR_SET_CHILD_SUBREAPER`).
@@ -70,12 +73,7 @@ impl Postmaster {
                 text: format!("{raw:?}"),
             })?;
         if let Some(pipe) = child.stderr.take() {
-            tokio::spawn(async move {
-                let mut lines = BufReader::new(pipe).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    output(line);
-                }
-            });
+            tokio::spawn(forward(pipe, output));
         }
         let (sender, gone) = watch::channel(false);
         tokio::spawn(async move {
@@ -165,6 +163,23 @@ impl Postmaster {
     }
 }
 
+/// Hands on what is said until the last writer is gone. Nothing that is said ends it: writers to a
+/// closed pipe fail, and with them what PostgreSQL runs, such as an `archive_command`.
+async fn forward(pipe: impl AsyncRead + Unpin, output: impl Fn(String)) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut piece = (&mut pipe).take(LONGEST_LINE);
+        match piece.read_until(b'\n', &mut line).await {
+            Ok(0) => return,
+            Ok(_) => output(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
 fn watch_handle(handle: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
     // A pidfd becomes readable when its process ends.
@@ -230,4 +245,24 @@ fn is_zombie_child(pid: i32, parent: i32) -> bool {
     };
     let mut words = rest.split_whitespace();
     words.next() == Some("Z") && words.next().and_then(|w| w.parse().ok()) == Some(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forward;
+
+    #[tokio::test]
+    async fn everything_that_is_said_is_handed_on() {
+        let long = "x".repeat(100_000);
+        let said = [b"caf\xe9\n\n", long.as_bytes(), b"\nend"].concat();
+        let lines = std::sync::Mutex::new(Vec::new());
+        forward(said.as_slice(), |line| {
+            lines.lock().expect("lines").push(line);
+        })
+        .await;
+        let lines = lines.into_inner().expect("lines");
+        let (first, rest) = lines.split_at(2);
+        assert_eq!(first, ["caf\u{fffd}", ""]);
+        assert_eq!(rest.concat(), format!("{long}end"));
+    }
 }

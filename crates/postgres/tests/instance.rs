@@ -210,3 +210,19 @@ fn what_users_limit_does_not_limit_the_keeper() {
         assert_eq!(server.value(path).await, "pg_catalog");
     });
 }
+
+#[test]
+fn output_in_any_encoding_does_not_end_the_log() {
+    story("output_in_any_encoding_does_not_end_the_log", async {
+        let server = Server::primary().await;
+        let odd = r"COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; printf ''caf\351\n'' >&2'";
+        for _ in 0..2 {
+            server.value(odd).await;
+        }
+        server::eventually("both are in the log", || async {
+            let said = server.said();
+            (said.matches("caf\u{fffd}").count() == 2).then_some(())
+        })
+        .await;
+    });
+}
