@@ -1,0 +1,110 @@
+//! When a keeper looks, reads and publishes.
+
+use std::time::Duration;
+
+use super::facts::Health;
+use super::{Effect, Keeper, report};
+use crate::time::Instant;
+
+/// Time between two looks while something is awaited.
+const AWAIT_PAUSE: Duration = Duration::from_millis(50);
+/// The same while the instance starts: each look is a line in its log.
+const START_PAUSE: Duration = Duration::from_millis(150);
+/// Publications that are due to a change follow one another no faster than this.
+const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
+
+impl Keeper {
+    pub(super) fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(document) = self.document.as_ref().filter(|_| !self.publishing) else {
+            return;
+        };
+        let Some(cluster) = document.data.cluster.as_ref() else {
+            return;
+        };
+        let info = report::report(
+            &self.settings,
+            &self.facts,
+            &self.sync,
+            document,
+            self.running.as_ref(),
+        );
+        let interval = self.spec().sleep_interval;
+        let age = self.last_publication.map(|last| now.since(last));
+        let changed = self
+            .published
+            .as_ref()
+            .is_none_or(|p| report::differs(p, &info));
+        let due = age.is_none_or(|age| {
+            // A little early, so that looks a sleepInterval apart never miss one.
+            age >= interval.mul_f64(0.9) || (changed && age >= PUBLICATION_PAUSE)
+        });
+        if !due || cluster.uid.is_empty() {
+            return;
+        }
+        self.publishing = true;
+        self.last_publication = Some(now);
+        self.published = Some(info.clone());
+        let ttl = Duration::from_secs(20).max(interval);
+        effects.push(Effect::Publish(Box::new(info), ttl));
+    }
+
+    /// Asks for the next looks, and to be woken for whatever time brings.
+    pub(super) fn schedule(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let interval = self.spec().sleep_interval;
+        let since = |last: Option<Instant>| last.map_or(Duration::MAX, |last| now.since(last));
+        if !self.reading && since(self.last_read) >= interval {
+            self.round_closed = false;
+            self.read(effects);
+        }
+        let awaited = self.is_awaiting();
+        let starting = matches!(self.facts.health, Health::Starting(_));
+        let pause = match (awaited, starting) {
+            (true, true) => START_PAUSE,
+            (true, false) => AWAIT_PAUSE,
+            (false, _) => interval,
+        };
+        let observable = self.facts.process.is_running();
+        if observable && !self.observing && since(self.last_observation) >= pause {
+            self.observing = true;
+            effects.push(Effect::Observe);
+        }
+        let mut wake = now.after(interval);
+        for (last, pause) in [
+            (self.last_read, interval),
+            (self.last_observation.filter(|_| observable), pause),
+            (self.last_publication, PUBLICATION_PAUSE),
+        ] {
+            let at = last.map_or(now, |last| last.after(pause));
+            if at > now {
+                wake = wake.min(at);
+            }
+        }
+        if let Some(at) = self.retry_at.filter(|at| *at > now) {
+            wake = wake.min(at);
+        }
+        effects.push(Effect::WakeAt(wake));
+    }
+
+    /// Whether something is on its way that only looking again will show.
+    fn is_awaiting(&self) -> bool {
+        let Some(db) = self
+            .document
+            .as_ref()
+            .and_then(|d| d.data.db_of(&self.settings.uid))
+        else {
+            return false;
+        };
+        let converged = self
+            .facts
+            .disk
+            .state
+            .as_ref()
+            .is_some_and(|state| state.uid == db.uid && state.generation == db.generation);
+        let unsettled = match &self.facts.health {
+            Health::Running(_) => !converged,
+            Health::Unknown | Health::Starting(_) => true,
+            Health::Saturated(_) | Health::Silent(_) => false,
+        };
+        unsettled || self.sync.is_awaiting(&db.spec.synchronous_standbys)
+    }
+}
