@@ -49,6 +49,15 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
         };
     };
     let mut draft = Draft::new(data, view, spec.effective());
+    if let Err(problems) = spec.validate() {
+        // Whatever wrote it did not mean this; to act on a guess could cost data.
+        for problem in problems {
+            let text = "the stored cluster specification is not valid: nothing is decided until it \
+                        is mended (stolonctl update)";
+            draft.because(Reason::error("invalid-spec", text).with("problem", problem));
+        }
+        return draft.into_decision();
+    }
     members::update(&mut draft);
     match data
         .cluster
@@ -197,9 +206,23 @@ impl<'a> Draft<'a> {
         db.status.healthy && self.convergence(db) == Convergence::Converged
     }
 
-    /// Whether the primary is there and does what it is to do.
+    /// Whether the primary is there and does what it is to do. One that this very decision makes
+    /// the primary has not even read that it is.
     fn is_primary_good(&self) -> bool {
-        self.primary().is_some_and(|primary| self.is_good(primary))
+        let before = self.before.cluster.as_ref();
+        before.and_then(|cluster| cluster.status.master.as_ref()) == self.primary_uid().as_ref()
+            && self.primary().is_some_and(|primary| self.is_good(primary))
+    }
+
+    /// The dbs that commits wait for: by the document that was read, which the primary may still be
+    /// working in, and by the one that is decided.
+    fn synchronous_members(&self) -> BTreeSet<DbUid> {
+        let primaries = [self.before.primary(), self.primary()];
+        let lists = primaries
+            .into_iter()
+            .flatten()
+            .map(|primary| &primary.spec.synchronous_standbys);
+        lists.flat_map(|list| list.iter().cloned()).collect()
     }
 
     fn edit_db(&mut self, uid: &DbUid, edit: impl FnOnce(&mut DbSpec)) {
@@ -245,7 +268,7 @@ fn is_source(db: &Db) -> Option<bool> {
 ///
 /// PostgreSQL manual, "Timelines": a standby can follow a source on a later timeline only if that
 /// timeline left the standby's own at or after the standby's position.
-fn is_forked(source: &Db, db: &Db) -> bool {
+pub(crate) fn is_forked(source: &Db, db: &Db) -> bool {
     let (ours, theirs) = (&db.status, &source.status);
     if ours.current_generation == Generation::NONE || theirs.current_generation == Generation::NONE
     {

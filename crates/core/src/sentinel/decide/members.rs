@@ -162,14 +162,14 @@ fn confirm_synchronous(db: &mut Db, report: &PostgresState) {
 }
 
 /// Forgets keepers that were dead for deadKeeperRemovalInterval, with their dbs. The primary and
-/// the synchronous standbys are never forgotten: they may hold what nobody else has.
+/// the synchronous standbys are never forgotten, nor any copy while the primary does not serve: they
+/// may hold what nobody else has.
 pub(super) fn forget_dead_keepers(draft: &mut Draft<'_>) {
     let limit = draft.spec.dead_keeper_removal_interval;
     let wall = draft.view.wall;
-    let needed: Vec<DbUid> = draft.primary().map_or_else(Vec::new, |primary| {
-        let synchronous = primary.spec.synchronous_standbys.iter().cloned();
-        synchronous.chain([primary.uid.clone()]).collect()
-    });
+    let serves = draft.is_primary_good();
+    let mut needed = draft.synchronous_members();
+    needed.extend(draft.primary_uid());
     let dead: Vec<(KeeperUid, Option<DbUid>)> = draft
         .next
         .keepers
@@ -182,7 +182,7 @@ pub(super) fn forget_dead_keepers(draft: &mut Draft<'_>) {
                 draft.next.db_of(&keeper.uid).map(|db| db.uid.clone()),
             )
         })
-        .filter(|(_, db)| db.as_ref().is_none_or(|db| !needed.contains(db)))
+        .filter(|(_, db)| db.as_ref().is_none_or(|db| serves && !needed.contains(db)))
         .collect();
     for (keeper, db) in dead {
         draft.next.keepers.remove(&keeper);

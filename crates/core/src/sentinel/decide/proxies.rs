@@ -23,7 +23,7 @@ fn open(draft: &mut Draft<'_>, primary: &DbUid) {
     let Some(db) = draft.next.dbs.get(primary) else {
         return;
     };
-    if !draft.is_good(db) || !is_promoted(draft, db) || !keeps_its_promises(draft, db) {
+    if !draft.is_primary_good() || !is_promoted(draft, db) || !keeps_its_promises(draft, db) {
         return;
     }
     let waiting: Vec<&str> = draft

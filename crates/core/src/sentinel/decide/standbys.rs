@@ -20,7 +20,7 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
         delete_old_primaries(draft, &primary);
         delete_unusable(draft, &primary);
         settle_finished(draft, &primary);
-        limit(draft, &primary);
+        limit(draft);
         add_missing(draft, &primary);
         let settled = |spec: &mut DbSpec| {
             spec.follow_config = Some(FollowConfig::internal(primary.clone()));
@@ -53,11 +53,13 @@ pub(super) fn delete(draft: &mut Draft<'_>, uid: &DbUid) {
 
 /// Dbs whose keeper was removed.
 fn delete_orphans(draft: &mut Draft<'_>) {
+    let needed = draft.synchronous_members();
     let orphans: Vec<DbUid> = draft
         .next
         .dbs
         .values()
         .filter(|db| !draft.next.keepers.contains_key(&db.spec.keeper_uid))
+        .filter(|db| !needed.contains(&db.uid))
         .map(|db| db.uid.clone())
         .collect();
     for uid in orphans {
@@ -84,14 +86,16 @@ fn delete_old_primaries(draft: &mut Draft<'_>, primary: &DbUid) {
 }
 
 /// Standbys that cannot come back as they are: forked, or not copied in time. A member of the
-/// synchronous set is never deleted; it has left the set before it comes here.
+/// synchronous set is never deleted; it has left the set, in an earlier document, before it comes
+/// here.
 fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
+    let needed = draft.synchronous_members();
     let Some(source) = draft.next.dbs.get(primary).cloned() else {
         return;
     };
     let mut unusable = Vec::new();
     for db in draft.next.dbs.values() {
-        if is_source(db) != Some(false) || source.spec.synchronous_standbys.contains(&db.uid) {
+        if is_source(db) != Some(false) || needed.contains(&db.uid) {
             continue;
         }
         let never_there = db.status.current_generation == Generation::NONE;
@@ -127,24 +131,14 @@ fn settle_finished(draft: &mut Draft<'_>, primary: &DbUid) {
     }
 }
 
-/// The standbys of the primary that are not in its synchronous set, the good ones last, each group
-/// by uid.
-fn removable(draft: &Draft<'_>, primary: &DbUid) -> Vec<(bool, DbUid)> {
-    let needed = draft
-        .next
-        .dbs
-        .get(primary)
-        .map(|db| db.spec.synchronous_standbys.clone());
+/// The standbys that no commit waits for, the good ones last, each group by uid.
+fn removable(draft: &Draft<'_>) -> Vec<(bool, DbUid)> {
+    let needed = draft.synchronous_members();
     let mut found: Vec<(bool, DbUid)> = draft
         .next
         .dbs
         .values()
-        .filter(|db| is_source(db) == Some(false))
-        .filter(|db| {
-            !needed
-                .as_ref()
-                .is_some_and(|needed| needed.contains(&db.uid))
-        })
+        .filter(|db| is_source(db) == Some(false) && !needed.contains(&db.uid))
         .map(|db| (draft.is_good(db), db.uid.clone()))
         .collect();
     found.sort();
@@ -152,7 +146,7 @@ fn removable(draft: &Draft<'_>, primary: &DbUid) -> Vec<(bool, DbUid)> {
 }
 
 /// With enough good standbys, the others are given up; good ones only above the maximum.
-fn limit(draft: &mut Draft<'_>, primary: &DbUid) {
+fn limit(draft: &mut Draft<'_>) {
     let most = most_standbys(draft);
     let good = draft
         .next
@@ -164,7 +158,7 @@ fn limit(draft: &mut Draft<'_>, primary: &DbUid) {
         return;
     }
     let mut excess = good.saturating_sub(most);
-    for (is_good, uid) in removable(draft, primary) {
+    for (is_good, uid) in removable(draft) {
         if is_good {
             if excess == 0 {
                 continue;

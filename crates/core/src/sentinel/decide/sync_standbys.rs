@@ -57,7 +57,7 @@ struct Situation {
     confirmed: Set,
     /// Standbys that stream now, the best first.
     good: Vec<DbUid>,
-    /// Members that can never catch up as they are: their db is gone, or forked.
+    /// Members that can never catch up as they are.
     lost: Set,
     minimum: usize,
     maximum: usize,
@@ -159,14 +159,12 @@ fn is_streaming(draft: &Draft<'_>, primary: &Db, db: &Db) -> bool {
         .unwrap_or(true)
 }
 
-/// Members whose db is gone, or has left the primary's history.
+/// Members whose db or keeper is gone, or that have left the primary's history.
 fn lost(draft: &Draft<'_>, primary: &Db, listed: &Set) -> Set {
     let is_lost = |uid: &&DbUid| {
-        draft
-            .next
-            .dbs
-            .get(*uid)
-            .is_none_or(|db| is_forked(primary, db))
+        draft.next.dbs.get(*uid).is_none_or(|db| {
+            !draft.next.keepers.contains_key(&db.spec.keeper_uid) || is_forked(primary, db)
+        })
     };
     listed.iter().filter(is_lost).cloned().collect()
 }
