@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod invariants;
 pub mod keeper;
 pub mod model;
 pub mod proxy;

@@ -2,7 +2,8 @@
 //!
 //! Each file under `scenarios/` is a list of commands with the output they are to give after
 //! `----`. `REWRITE=1 cargo test -p stolon-core --test scenarios` writes the output that is; read
-//! the difference before you commit it. The commands are those of [`command`].
+//! the difference before you commit it. Every document that is stored on the way keeps the
+//! invariants; one that does not is told at the end as BROKEN. The commands are those of [`command`].
 
 #[path = "support/world.rs"]
 #[allow(
@@ -96,6 +97,10 @@ fn tell(story: &str) -> String {
                 told.push('\n');
             }
         }
+    }
+    let violations = world.map(|world| world.violations()).unwrap_or_default();
+    for violation in violations {
+        let _ = writeln!(told, "BROKEN {violation}");
     }
     told
 }
@@ -225,7 +230,7 @@ fn named(world: &World, text: &str) -> String {
     let documents = world
         .steps
         .iter()
-        .flat_map(|(a, b)| [a, b])
+        .flat_map(|step| [&step.before, &step.after])
         .chain(world.data.as_ref());
     for data in documents {
         for (uid, db) in &data.dbs {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use stolon_core::invariants::{Step, check};
 use stolon_core::model::report::{FEATURE_AGE_FROM_SEND, FEATURE_FLUSH_RULE, IMPLEMENTATION};
 use stolon_core::model::{
     BootUuid, ClusterData, ClusterSpec, ClusterUid, Condition, Db, DbUid, Generation, InfoUid,
@@ -11,7 +12,7 @@ use stolon_core::model::{
     ProxyInfo, ProxyUid, Role, SentinelUid, TimelineId, TimelineSwitch, Unknown,
 };
 use stolon_core::reason::Reason;
-use stolon_core::sentinel::observe::View;
+use stolon_core::sentinel::observe::{Memory, View};
 use stolon_core::sentinel::{
     DEFAULT_MOST_FAILOVERS, Effect, Event, Look, Sentinel, Settings, WriteOutcome,
 };
@@ -19,6 +20,15 @@ use stolon_core::time::{Instant, Timestamp};
 
 /// How long the world may go on changing at one moment before a test calls it unstable.
 const MOST_ROUNDS: usize = 60;
+
+/// A decision of the sentinel that was stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Decided {
+    pub(crate) before: ClusterData,
+    /// What the sentinel saw, by a memory that saw all it did.
+    pub(crate) view: View,
+    pub(crate) after: ClusterData,
+}
 
 /// A keeper with its instance.
 #[derive(Debug, Clone)]
@@ -71,8 +81,11 @@ pub(crate) struct World {
     pub(crate) store_up: bool,
     /// What was logged since it was last taken.
     pub(crate) log: Vec<Reason>,
-    /// Every document that was stored, with its predecessor.
-    pub(crate) steps: Vec<(ClusterData, ClusterData)>,
+    /// Every document that the sentinel stored, with what it was decided from.
+    pub(crate) steps: Vec<Decided>,
+    /// Sees what the sentinel sees, to judge its decisions by.
+    memory: Memory,
+    view: Option<View>,
     publications: u64,
     looks: u64,
 }
@@ -92,6 +105,8 @@ impl World {
             store_up: true,
             log: Vec::new(),
             steps: Vec::new(),
+            memory: Memory::new(DEFAULT_MOST_FAILOVERS),
+            view: None,
             publications: 0,
             looks: 0,
         }
@@ -136,6 +151,7 @@ impl World {
     /// A new sentinel without memory takes the place of the present one.
     pub(crate) fn replace_sentinel(&mut self) {
         self.sentinel = new_sentinel();
+        self.memory = Memory::new(DEFAULT_MOST_FAILOVERS);
         self.lead();
     }
 
@@ -181,7 +197,10 @@ impl World {
         let mut rounds = 0;
         while let Some(effect) = queue.pop_front() {
             let answer = match effect {
-                Effect::Look if !self.store_up => Some(Event::LookFailed),
+                Effect::Look if !self.store_up => {
+                    self.memory.note_blindness();
+                    Some(Event::LookFailed)
+                }
                 Effect::Look => Some(Event::Looked(Box::new(self.look()))),
                 Effect::Write { .. } if !self.store_up => Some(Event::Wrote(WriteOutcome::Unknown)),
                 Effect::Write { expected, data } => {
@@ -205,7 +224,7 @@ impl World {
 
     fn look(&mut self) -> Look {
         self.looks += 1;
-        Look {
+        let look = Look {
             sent_at: self.instant(),
             wall: stamp(self.now),
             entropy: self.looks,
@@ -213,14 +232,22 @@ impl World {
             data: self.data.clone(),
             keepers: self.keeper_infos.values().cloned().collect(),
             proxies: self.proxy_infos.values().cloned().collect(),
+        };
+        if let Some(data) = &self.data {
+            self.view = Some(self.memory.observe(&look, data, self.revision));
         }
+        look
     }
 
     fn write(&mut self, expected: Option<u64>, data: ClusterData) -> WriteOutcome {
         if expected != Some(self.revision) {
             return WriteOutcome::Conflict;
         }
-        self.steps.push((self.data().clone(), data.clone()));
+        self.steps.push(Decided {
+            before: self.data().clone(),
+            view: self.view.clone().expect("a look before a write"),
+            after: data.clone(),
+        });
         self.data = Some(data);
         self.revision += 1;
         self.obey();
@@ -398,6 +425,25 @@ impl World {
         }
     }
 
+    /// What the decisions stored so far break, each told once, with where it happened.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            let (before, view, after) = (&step.before, &step.view, &step.after);
+            let broken = check(Step {
+                before,
+                view,
+                after,
+            });
+            found.extend(
+                broken
+                    .iter()
+                    .map(|broken| format!("document {index}: {broken}")),
+            );
+        }
+        found
+    }
+
     /// The state on one line a keeper, for stories.
     pub(crate) fn describe(&self) -> String {
         let data = self.data();
@@ -561,22 +607,4 @@ pub(crate) fn stamp(now: Duration) -> Timestamp {
     let start = 1_700_000_000_i64;
     let seconds = start + i64::try_from(now.as_secs()).expect("seconds");
     Timestamp::from_utc(jiff::Timestamp::from_second(seconds).expect("a time"))
-}
-
-/// What a sentinel without memory would see at its second look, for tests of single decisions.
-pub(crate) fn view_of(world: &World) -> View {
-    let mut memory = stolon_core::sentinel::observe::Memory::new(DEFAULT_MOST_FAILOVERS);
-    let mut look = Look {
-        sent_at: Instant::from_boot(world.now),
-        wall: stamp(world.now),
-        entropy: 7,
-        revision: Some(world.revision),
-        data: world.data.clone(),
-        keepers: vec![],
-        proxies: vec![],
-    };
-    memory.observe(&look, world.data(), world.revision);
-    look.keepers = world.keeper_infos.values().cloned().collect();
-    look.proxies = world.proxy_infos.values().cloned().collect();
-    memory.observe(&look, world.data(), world.revision)
 }

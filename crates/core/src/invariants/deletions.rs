@@ -1,0 +1,60 @@
+//! I7: no data are given up that may be needed.
+
+use super::scene::{Scene, master, set};
+use super::{Found, Invariant};
+use crate::model::{Db, DbUid};
+
+pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
+    let gone = |uid: &&DbUid| !scene.after.dbs.contains_key(*uid);
+    let deleted: Vec<&DbUid> = scene.before.dbs.keys().filter(gone).collect();
+    for (uid, keeper) in &scene.before.keepers {
+        let forgotten = !scene.after.keepers.contains_key(uid);
+        let stamp = keeper.status.last_healthy_time;
+        let limit = scene.spec.dead_keeper_removal_interval;
+        let dead = !scene.is_alive(uid) && scene.step.view.wall.since(stamp) > limit;
+        found.require(
+            !forgotten || dead,
+            Invariant::I7,
+            "keeper-forgotten-early",
+            || format!("keeper {uid} is forgotten, and was healthy at {stamp}"),
+        );
+    }
+    if scene.is_normal() {
+        for uid in deleted {
+            while_serving(scene, uid, found);
+        }
+    } else {
+        // What is being made for the first time holds nothing yet and may be given up.
+        let begun = deleted
+            .iter()
+            .filter(|uid| Some(**uid) != master(scene.before).as_ref())
+            .count();
+        found.require(
+            begun == 0,
+            Invariant::I7,
+            "deleted-while-initialising",
+            || format!("{deleted:?} are deleted while the cluster is being made"),
+        );
+    }
+}
+
+fn while_serving(scene: &Scene<'_>, uid: &DbUid, found: &mut Found) {
+    let primaries = [master(scene.before), master(scene.after)];
+    let is_primary = primaries
+        .iter()
+        .any(|primary| primary.as_ref() == Some(uid));
+    found.require(!is_primary, Invariant::I7, "primary-deleted", || {
+        format!("the primary {uid} is deleted")
+    });
+    let names = |primary: Option<&Db>| {
+        primary.is_some_and(|primary| set(&primary.spec.synchronous_standbys).contains(uid))
+    };
+    let needed = names(scene.before.primary()) || names(scene.after.primary());
+    found.require(!needed, Invariant::I7, "synchronous-deleted", || {
+        format!("{uid} is deleted while the primary's commits wait for it")
+    });
+    let safe = scene.is_primary_good();
+    found.require(safe, Invariant::I7, "deleted-without-primary", || {
+        format!("{uid} is deleted while no primary is known to be good: it may be the last copy")
+    });
+}

@@ -1,0 +1,167 @@
+//! I2, I2a, I3, I10: a primary is replaced when it has failed and never otherwise, by the best of
+//! those that have what it acknowledged.
+
+use super::scene::{Scene, is_standby, master, set};
+use super::{Found, Invariant};
+use crate::model::{Db, Generation, Lsn};
+use crate::sentinel::decide::is_forked;
+
+pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
+    if !scene.is_normal() || scene.primary().is_some_and(is_of_later_version) {
+        return;
+    }
+    let cause = cause(scene);
+    let allowed = match &cause {
+        Some(cause) => {
+            cause.forced || scene.step.view.recent_failovers < scene.step.view.most_failovers
+        }
+        None => true,
+    };
+    let eligible: Vec<&Db> = scene
+        .dbs
+        .values()
+        .filter(|db| is_standby(db) && exclusion(scene, db).is_none())
+        .collect();
+    if !scene.is_elected() {
+        let kept = cause.is_none() || !allowed || eligible.is_empty();
+        found.require(kept, Invariant::Liveness, "failed-primary-kept", || {
+            format!(
+                "the primary has failed and {} standbys are eligible",
+                eligible.len()
+            )
+        });
+        return;
+    }
+    found.require(
+        cause.is_some(),
+        Invariant::I10,
+        "failover-without-cause",
+        || "the primary is replaced though it does what it is to do".to_owned(),
+    );
+    found.require(allowed, Invariant::I10, "failover-limit", || {
+        format!(
+            "{} failovers are too many to go on",
+            scene.step.view.recent_failovers
+        )
+    });
+    let Some(winner) = master(scene.after).and_then(|uid| scene.dbs.get(&uid)) else {
+        found.require(false, Invariant::I3, "winner-from-nowhere", || {
+            format!(
+                "the new primary {:?} was not there before",
+                master(scene.after)
+            )
+        });
+        return;
+    };
+    judge(scene, winner, &eligible, found);
+}
+
+fn judge(scene: &Scene<'_>, winner: &Db, eligible: &[&Db], found: &mut Found) {
+    let uid = &winner.uid;
+    found.require(
+        is_standby(winner),
+        Invariant::I3,
+        "winner-not-a-standby",
+        || format!("the new primary {uid} was no standby of this cluster"),
+    );
+    if let Some((invariant, why)) = exclusion(scene, winner) {
+        found.require(false, invariant, "winner-ineligible", || {
+            format!("{uid} won: {why}")
+        });
+    }
+    let best = eligible.iter().map(|db| position(db)).max();
+    let most = best.is_none_or(|best| position(winner) >= best);
+    found.require(most, Invariant::I2a, "winner-not-most-advanced", || {
+        format!("{uid} won at {:?}, the best has {best:?}", position(winner))
+    });
+}
+
+fn position(db: &Db) -> (Lsn, crate::model::TimelineId) {
+    (db.status.xlog_pos, db.status.timeline_id)
+}
+
+/// Of a role that this version does not know: nothing is decided about it.
+fn is_of_later_version(db: &Db) -> bool {
+    let external = db
+        .spec
+        .follow_config
+        .as_ref()
+        .map(|follow| &follow.follow_type)
+        == Some(&Some(crate::model::FollowType::External));
+    let source = db.spec.role == Some(crate::model::Role::Primary)
+        || (db.spec.role == Some(crate::model::Role::Standby) && external);
+    !source && !is_standby(db)
+}
+
+/// Why the primary may be replaced.
+struct Cause {
+    /// By an operator's word, which has no limit.
+    forced: bool,
+}
+
+fn cause(scene: &Scene<'_>) -> Option<Cause> {
+    let found = Some(Cause { forced: false });
+    let Some(primary) = scene.primary() else {
+        return found;
+    };
+    let keeper = scene.before.keepers.get(&primary.spec.keeper_uid);
+    if keeper.is_some_and(|keeper| keeper.status.force_fail) {
+        return Some(Cause { forced: true });
+    }
+    let gone = keeper.is_none() && !scene.after.keepers.contains_key(&primary.spec.keeper_uid);
+    let failed = gone || !primary.status.healthy || scene.is_overdue(primary);
+    if failed || has_released(scene, primary) {
+        found
+    } else {
+        None
+    }
+}
+
+/// Its keeper gave it up, where no acknowledged commit can be lost by that.
+fn has_released(scene: &Scene<'_>, primary: &Db) -> bool {
+    let released = scene
+        .report(&primary.uid)
+        .and_then(|report| report.instance.as_ref()?.released_at_revision);
+    is_synchronous(scene) && released.is_some_and(|at| at >= scene.step.view.revision)
+}
+
+/// Whether commits wait for standbys: asked for, and in force at the primary.
+fn is_synchronous(scene: &Scene<'_>) -> bool {
+    let primary = scene.primary();
+    scene.spec.synchronous_replication
+        && primary.is_none_or(|primary| primary.spec.synchronous_replication)
+}
+
+/// Why a standby may not become the primary.
+fn exclusion(scene: &Scene<'_>, db: &Db) -> Option<(Invariant, &'static str)> {
+    let keeper = &db.spec.keeper_uid;
+    let primary = scene.primary();
+    if !scene.is_alive(keeper) || !scene.is_fresh(keeper) || !db.status.healthy {
+        return Some((
+            Invariant::Liveness,
+            "it was not heard lately, or not healthy",
+        ));
+    }
+    if !scene.abilities(keeper).0 {
+        return Some((Invariant::Contract, "its keeper may not run a primary"));
+    }
+    if db.status.current_generation == Generation::NONE {
+        return Some((Invariant::I3, "its copy is not finished"));
+    }
+    if primary.is_some_and(|primary| is_forked(primary, db)) {
+        return Some((Invariant::I3, "its history has left the primary's"));
+    }
+    if db.status.xlog_pos == Lsn::UNKNOWN {
+        return Some((Invariant::I3, "its position is not known"));
+    }
+    if is_synchronous(scene) {
+        let confirmed = primary
+            .is_some_and(|primary| set(&primary.status.synchronous_standbys).contains(&db.uid));
+        return (!confirmed).then_some((Invariant::I2, "it is not confirmed"));
+    }
+    let lag = primary.map_or(0, |primary| {
+        primary.status.xlog_pos.bytes_ahead_of(db.status.xlog_pos)
+    });
+    let lags = lag > u64::from(scene.spec.max_standby_lag);
+    lags.then_some((Invariant::I2a, "it lags too much"))
+}
