@@ -16,6 +16,9 @@ use clap::{Arg, ArgAction, Command};
 
 use crate::VERSION;
 
+/// The longest line of a help text, in columns.
+pub const WIDTH: usize = 100;
+
 /// A flag.
 #[derive(Debug, Clone, Copy)]
 pub struct Flag {
@@ -36,8 +39,10 @@ pub enum Kind {
     Text,
     /// Yes or no.
     Bool,
-    /// As another flag, which to use instead; whoever uses it is told.
-    Deprecated(&'static str),
+    /// A text, for which another flag is to be used; whoever uses it is told.
+    DeprecatedText(&'static str),
+    /// Yes or no, for which another flag is to be used; whoever uses it is told.
+    DeprecatedBool(&'static str),
 }
 
 /// A flag that holds a text.
@@ -60,10 +65,40 @@ pub const fn yes_no(name: &'static str, default: &'static str, help: &'static st
     }
 }
 
+/// A flag that held a text; `instead` is to be used.
+pub const fn deprecated_text(name: &'static str, instead: &'static str) -> Flag {
+    Flag {
+        name,
+        kind: Kind::DeprecatedText(instead),
+        default: "",
+        help: "deprecated",
+    }
+}
+
+/// A flag that was yes or no; `instead` is to be used.
+pub const fn deprecated_yes_no(name: &'static str, instead: &'static str) -> Flag {
+    Flag {
+        kind: Kind::DeprecatedBool(instead),
+        ..deprecated_text(name, instead)
+    }
+}
+
+/// Where a value is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Nobody said anything.
+    Default,
+}
+
 /// The values of all flags: given, from the environment, or default; empty: none.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    values: BTreeMap<&'static str, String>,
+    values: BTreeMap<&'static str, (String, Source)>,
+    prefix: String,
     /// Notes for the user, for stderr.
     pub notes: Vec<String>,
 }
@@ -71,7 +106,14 @@ pub struct Values {
 impl Values {
     /// The text of a flag; empty when there is none.
     pub fn text(&self, name: &str) -> &str {
-        self.values.get(name).map_or("", String::as_str)
+        self.values.get(name).map_or("", |(text, _)| text.as_str())
+    }
+
+    /// Where the value of a flag is from.
+    pub fn source(&self, name: &str) -> Source {
+        self.values
+            .get(name)
+            .map_or(Source::Default, |(_, source)| *source)
     }
 
     /// The text of a flag, when there is one.
@@ -79,23 +121,63 @@ impl Values {
         Some(self.text(name).to_owned()).filter(|text| !text.is_empty())
     }
 
+    /// The text of a flag that must be there. `words` are those of the Go program, which scripts
+    /// look for; `valid` says what it may be.
+    pub fn required(&self, name: &str, words: &str, valid: &str) -> Result<String, String> {
+        let variable = variable(&self.prefix, name);
+        self.given(name)
+            .ok_or_else(|| format!("{words}: give --{name} or set {variable}, {valid}"))
+    }
+
     /// A flag that is yes or no.
     pub fn is(&self, name: &str) -> Result<bool, String> {
         match self.text(name) {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            other => Err(format!(
-                "invalid argument {other:?} for \"--{name}\" flag: it is true or false"
-            )),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            "" if self.source(name) == Source::Default => Ok(false),
+            _ => Err(self.invalid(name, "true or false")),
         }
     }
 
-    /// A flag that holds a number.
-    pub fn number<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<T, String> {
-        let text = self.text(name);
-        text.parse()
-            .map_err(|_| format!("invalid argument {text:?} for \"--{name}\" flag: it is {what}"))
+    /// A flag that holds a number, at least `least`.
+    pub fn number<T>(&self, name: &str, least: T, valid: &str) -> Result<T, String>
+    where
+        T: std::str::FromStr + PartialOrd,
+    {
+        let number = self.text(name).parse().ok();
+        number
+            .filter(|number| *number >= least)
+            .ok_or_else(|| self.invalid(name, valid))
     }
+
+    /// A port number.
+    pub fn port(&self, name: &str) -> Result<u16, String> {
+        self.number(name, 1, "a port number, 1 to 65535")
+    }
+
+    /// A flag that holds one of some words.
+    pub fn one_of<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, String> {
+        let found = words.iter().find(|(word, _)| *word == self.text(name));
+        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        found
+            .map(|(_, meaning)| *meaning)
+            .ok_or_else(|| self.invalid(name, &format!("one of {}", all.join(", "))))
+    }
+
+    /// What to say of a value that is not `valid`.
+    pub fn invalid(&self, name: &str, valid: &str) -> String {
+        let text = self.text(name);
+        let from = match self.source(name) {
+            Source::Environment => format!(" from {}", variable(&self.prefix, name)),
+            Source::Flag | Source::Default => String::new(),
+        };
+        format!("invalid argument {text:?} for \"--{name}\" flag{from}: it must be {valid}")
+    }
+}
+
+/// The environment variable of a flag.
+pub fn variable(prefix: &str, name: &str) -> String {
+    format!("{prefix}_{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// The arguments of clap for a table of flags.
@@ -105,27 +187,38 @@ pub fn arguments(flags: &[Flag], prefix: &str) -> Vec<Arg> {
         if !flag.default.is_empty() {
             help += &format!(" (default {})", flag.default);
         }
-        let variable = format!("{prefix}_{}", flag.name.to_uppercase().replace('-', "_"));
-        help += &format!(" [${variable}]");
+        help += &format!(" [${}]", variable(prefix, flag.name));
         let argument = Arg::new(flag.name)
             .long(flag.name)
             .action(ArgAction::Set)
+            .help_heading(heading(flag.name))
+            .value_name("VALUE")
             .help(help);
-        match flag.kind {
-            Kind::Text => argument.allow_hyphen_values(true),
-            Kind::Bool => argument
+        let argument = match flag.kind {
+            Kind::Text | Kind::DeprecatedText(_) => argument.allow_hyphen_values(true),
+            Kind::Bool | Kind::DeprecatedBool(_) => argument
                 .num_args(0..=1)
                 .require_equals(true)
+                .value_name("true|false")
                 .default_missing_value("true"),
-            Kind::Deprecated(_) if flag.default == "bool" => argument
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-                .hide(true),
-            Kind::Deprecated(_) => argument.allow_hyphen_values(true).hide(true),
-        }
+        };
+        argument.hide(matches!(
+            flag.kind,
+            Kind::DeprecatedText(_) | Kind::DeprecatedBool(_)
+        ))
     };
     flags.iter().map(argument).collect()
+}
+
+/// Under which heading the help shows a flag; none: with the program's own.
+fn heading(name: &str) -> Option<&'static str> {
+    match name.split('-').next() {
+        Some("cluster" | "store" | "kubeconfig" | "kube") => Some("Store"),
+        Some("log" | "metrics") => Some("Logs and metrics"),
+        Some("pg") => Some("PostgreSQL"),
+        Some("tcp") => Some("Connections"),
+        Some(_) | None => None,
+    }
 }
 
 /// Takes the values of a table of flags out of what clap found and the environment.
@@ -135,17 +228,23 @@ pub fn values(
     prefix: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Values {
-    let mut values = Values::default();
+    let mut values = Values {
+        prefix: prefix.to_owned(),
+        ..Values::default()
+    };
     for flag in flags {
-        let variable = format!("{prefix}_{}", flag.name.to_uppercase().replace('-', "_"));
         let given = matches
             .try_get_one::<String>(flag.name)
             .ok()
             .flatten()
-            .cloned();
-        let value = given.or_else(|| environment(&variable).filter(|text| !text.is_empty()));
+            .map(|text| (text.clone(), Source::Flag));
+        let value = given.or_else(|| {
+            let text = environment(&variable(prefix, flag.name));
+            let text = text.filter(|text| !text.is_empty())?;
+            Some((text, Source::Environment))
+        });
         match (flag.kind, value) {
-            (Kind::Deprecated(instead), Some(value)) => {
+            (Kind::DeprecatedText(instead) | Kind::DeprecatedBool(instead), Some(value)) => {
                 let note = format!(
                     "Flag --{} has been deprecated, use {instead} instead",
                     flag.name
@@ -153,9 +252,9 @@ pub fn values(
                 values.notes.push(note);
                 values.values.insert(flag.name, value);
             }
-            (Kind::Deprecated(_), None) => {}
-            (_, value) => {
-                let value = value.unwrap_or_else(|| flag.default.to_owned());
+            (Kind::DeprecatedText(_) | Kind::DeprecatedBool(_), None) => {}
+            (Kind::Text | Kind::Bool, value) => {
+                let value = value.unwrap_or_else(|| (flag.default.to_owned(), Source::Default));
                 values.values.insert(flag.name, value);
             }
         }
@@ -178,7 +277,9 @@ pub fn daemon_values(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Values, crate::Parsed<()>> {
     let command = Command::new(name)
+        .bin_name(name)
         .about(about)
+        .max_term_width(WIDTH)
         .disable_version_flag(true)
         .args_override_self(true)
         .arg(
@@ -208,7 +309,7 @@ pub fn finish<C>(
     match values {
         Ok(values) => {
             for note in &values.notes {
-                eprintln!("{note}");
+                crate::output::talk(note);
             }
             match config(&values) {
                 Ok(config) => crate::Parsed::Run(Box::new(config)),

@@ -13,14 +13,43 @@ pub mod status;
 mod update;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
+use stolon_store::Backend;
 
-use crate::args::{self, Flag, common};
-use crate::{FAILED, VERSION};
+use crate::args::{self, Flag, common, text};
+use crate::{FAILED, VERSION, output};
 
-const PREFIX: &str = "STOLONCTL";
+/// The prefix of the environment variables.
+pub const PREFIX: &str = "STOLONCTL";
+
+/// The exit status of a command that refused to replace a cluster.
+const WOULD_REPLACE: u8 = 3;
+
+/// The flags beyond those of the store.
+const FLAGS: &[Flag] = &[
+    text(
+        "kubeconfig",
+        "",
+        "file for access to Kubernetes (not in this version)",
+    ),
+    text("kube-context", "", "context in it (not in this version)"),
+    text(
+        "kube-namespace",
+        "",
+        "namespace in it (not in this version)",
+    ),
+];
+
+/// All flags that the commands share.
+pub fn flags() -> Vec<Flag> {
+    [common::STORE, FLAGS].concat()
+}
+
+const NO_REGISTER: &str = "register is not in this version: it comes with the Consul store. \
+                           Service discovery can follow stolonctl status -f json meanwhile";
 
 /// What a command failed with.
 #[derive(Debug)]
@@ -29,6 +58,21 @@ pub enum Failure {
     Error(String),
     /// One line for stderr; exit status 3.
     WouldReplace(String),
+}
+
+impl Failure {
+    fn text(&self) -> &str {
+        match self {
+            Self::Error(text) | Self::WouldReplace(text) => text,
+        }
+    }
+
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Error(_) => FAILED,
+            Self::WouldReplace(_) => WOULD_REPLACE,
+        }
+    }
 }
 
 impl<E: std::fmt::Display> From<E> for Failure {
@@ -57,6 +101,8 @@ fn command() -> Command {
     let spec = Arg::new("spec").help("the spec, as JSON");
     let uid = Arg::new("uid").required(true).help("uid of the keeper");
     Command::new("stolonctl")
+        .bin_name("stolonctl")
+        .max_term_width(args::WIDTH)
         .about("Steers a stolon cluster.")
         .after_help(
             "Examples:\n  \
@@ -66,11 +112,11 @@ fn command() -> Command {
              stolonctl dev --keepers 3\n\n\
              Exit status: 0 done, 1 failed, 3 refused because it would replace a cluster that has data.",
         )
-        .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_version_flag(true)
         .args_override_self(true)
-        .args(args::arguments(common::STORE, PREFIX).into_iter().map(|arg| arg.global(true)))
+        .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"))
+        .args(args::arguments(&flags(), PREFIX).into_iter().map(|arg| arg.global(true)))
         .subcommand(
             command("init", "Initialize a new cluster").arg(spec.clone()).arg(file()).arg(yes()).arg(
                 Arg::new("replace-cluster").long("replace-cluster").value_name("UID").help(
@@ -90,7 +136,7 @@ fn command() -> Command {
         ))
         .subcommand(
             command("status", "Show the cluster status")
-                .arg(Arg::new("format").short('f').long("format").default_value("text").help("text or json")),
+                .arg(Arg::new("format").short('f').long("format").default_value("text").value_parser(["text", "json"]).help("text or json")),
         )
         .subcommand(command("promote", "Promote a standby cluster to a master cluster").arg(yes()))
         .subcommand(command("failkeeper", "Force a keeper to be failed for once").arg(uid.clone()))
@@ -103,7 +149,10 @@ fn command() -> Command {
                 ))
                 .subcommand(command("write", "Write cluster data into a store").arg(file()).arg(yes())),
         )
-        .subcommand(command("register", "Register the cluster in service discovery"))
+        .subcommand(
+            command("register", "Register the cluster in service discovery (not in this version)")
+                .arg(Arg::new("ignored").num_args(0..).allow_hyphen_values(true).hide(true)),
+        )
         .subcommand(crate::dev::command())
         .subcommand(command("version", "Print the version"))
 }
@@ -112,32 +161,19 @@ fn command() -> Command {
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            let failed = error.use_stderr();
-            // Nothing helps when not even this can be printed.
-            let _ = error.print();
-            return if failed {
-                ExitCode::from(FAILED)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(error) if error.use_stderr() => return crate::refuse(&error.to_string()),
+        Err(error) => return crate::print(&error.to_string()),
     };
-    let Some((name, own)) = matches.subcommand() else {
-        return ExitCode::from(FAILED);
+    let version = format!("stolonctl version {VERSION}");
+    let (name, own) = match matches.subcommand() {
+        _ if matches.get_flag("version") => return crate::print(&version),
+        None => return crate::refuse("say what to do: see stolonctl --help"),
+        Some(("version", _)) => return crate::print(&version),
+        Some(("dev", own)) => return crate::dev::main(own),
+        Some(("register", _)) => return crate::refuse(NO_REGISTER),
+        Some(found) => found,
     };
-    match name {
-        "version" => return crate::print(&format!("stolonctl version {VERSION}")),
-        "dev" => return crate::dev::main(own),
-        "register" => {
-            return crate::refuse(
-                "register is not in this version: it comes with the Consul store",
-            );
-        }
-        _ => {}
-    }
-    let flags: &[Flag] = common::STORE;
-    let values = args::values(flags, &matches, PREFIX, &args::environment);
+    let values = args::values(&flags(), &matches, PREFIX, &args::environment);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -147,18 +183,23 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     };
     let outcome = runtime.block_on(run(name, own, &values));
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Error(error)) => crate::refuse(&error),
-        Err(Failure::WouldReplace(error)) => {
-            eprintln!("{error}");
-            ExitCode::from(3)
-        }
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    if name == "status"
+        && status::Format::of(own) == status::Format::Json
+        && let Ok(text) = status::render_failure(failure.text())
+    {
+        // The exit status says the rest when not even this can be written.
+        let _ = output::data(&text);
     }
+    output::talk(failure.text());
+    ExitCode::from(failure.exit_status())
 }
 
 async fn run(name: &str, own: &clap::ArgMatches, values: &args::Values) -> Result<(), Failure> {
     let (_, config) = common::store(values)?;
+    check_there(name, own, &config)?;
     let session = session::Session::open(&config)?;
     match name {
         "init" => init::run(&session, own).await,
@@ -170,5 +211,26 @@ async fn run(name: &str, own: &clap::ArgMatches, values: &args::Values) -> Resul
         "removekeeper" => keepers::remove(&session, own).await,
         "clusterdata" => clusterdata::run(&session, own).await,
         other => Err(Failure::Error(format!("no such command: {other}"))),
+    }
+}
+
+/// Only what makes a cluster makes a store: anything else would leave an empty file behind, of a
+/// user that the daemons may not be, where a word in the path was wrong.
+fn check_there(
+    name: &str,
+    own: &clap::ArgMatches,
+    config: &stolon_store::Config,
+) -> Result<(), Failure> {
+    let makes = name == "init" || (name, own.subcommand_name()) == ("clusterdata", Some("write"));
+    let file = config.endpoints.first().map(Path::new);
+    match (config.backend, file) {
+        (Backend::Sqlite, Some(file)) if !makes && file.is_absolute() && !file.exists() => {
+            Err(Failure::Error(format!(
+                "there is no store {}: check --store-endpoints, or make a cluster with stolonctl \
+                 init",
+                file.display()
+            )))
+        }
+        _ => Ok(()),
     }
 }

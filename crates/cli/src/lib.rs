@@ -3,9 +3,12 @@
 //! `stolon-keeper`, `stolon-sentinel`, `stolon-proxy` and `stolonctl` are links to it; under its own
 //! name `stolon` the first argument says which it is.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod args;
 pub mod ctl;
 pub mod dev;
+mod output;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,55 +24,70 @@ pub const VERSION: &str = stolon_daemons::config::VERSION;
 /// The exit status of a command that failed.
 const FAILED: u8 = 1;
 
-/// Runs the program that the first argument names.
+/// The names of the programs, by the first argument of `stolon`.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("keeper", "stolon-keeper"),
+    ("sentinel", "stolon-sentinel"),
+    ("proxy", "stolon-proxy"),
+    ("ctl", "stolonctl"),
+];
+
+const USAGE: &str = "\
+Keeps a PostgreSQL service writable, and its data safe.
+
+Usage: stolon keeper|sentinel|proxy|ctl [ARGUMENTS]
+
+  keeper    runs one PostgreSQL instance as the cluster data say (stolon-keeper)
+  sentinel  watches the cluster, and decides while it leads (stolon-sentinel)
+  proxy     carries clients to the primary (stolon-proxy)
+  ctl       steers a cluster (stolonctl)
+
+Each is also a program of its own under the name in brackets, a link to this file.
+To try it: stolon ctl dev. More: stolon keeper --help, and so on.";
+
+/// Runs the program that the name it was called by says, or the first argument.
 pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
     let called = arguments.first().cloned().unwrap_or_default();
-    let called = Path::new(&called)
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let role = match called.as_str() {
-        "stolon-keeper" | "stolon-sentinel" | "stolon-proxy" | "stolonctl" => called,
-        _ => {
-            let first = arguments
-                .get(1)
-                .map(|word| word.to_string_lossy().into_owned());
-            let role = match first.as_deref() {
-                Some("keeper") => "stolon-keeper",
-                Some("sentinel") => "stolon-sentinel",
-                Some("proxy") => "stolon-proxy",
-                Some("ctl") => "stolonctl",
-                Some("--version") => return print(&format!("stolon version {VERSION}")),
-                _ => {
-                    eprintln!(
-                        "usage: stolon keeper|sentinel|proxy|ctl ARGUMENTS\n\
-                         (or by the names stolon-keeper, stolon-sentinel, stolon-proxy, stolonctl)"
-                    );
-                    return ExitCode::from(FAILED);
-                }
-            };
-            arguments.remove(0);
-            role.to_owned()
-        }
-    };
-    match role.as_str() {
+    let called = Path::new(&called).file_name().unwrap_or_default();
+    let by_name = |(_, name): &&(&str, &str)| called == *name;
+    if let Some((_, program)) = PROGRAMS.iter().find(by_name) {
+        return run(program, &arguments);
+    }
+    let first = arguments.get(1).cloned().unwrap_or_default();
+    let first = first.to_string_lossy();
+    if let Some((_, program)) = PROGRAMS.iter().find(|(word, _)| *word == first) {
+        arguments.remove(0);
+        return run(program, &arguments);
+    }
+    match first.as_ref() {
+        "--version" | "version" => print(&format!("stolon version {VERSION}")),
+        "--help" | "-h" | "help" => print(USAGE),
+        "" => refuse(USAGE),
+        other => refuse(&format!(
+            "no such program: {other:?}, it is keeper, sentinel, proxy or ctl; see stolon --help"
+        )),
+    }
+}
+
+fn run(program: &str, arguments: &[OsString]) -> ExitCode {
+    let environment = &args::environment;
+    match program {
         "stolon-keeper" => daemon(
-            args::keeper::parse(&arguments),
+            args::keeper::parse(arguments, environment),
             |config| config.common.log,
             keeper::run,
         ),
         "stolon-sentinel" => daemon(
-            args::sentinel::parse(&arguments),
+            args::sentinel::parse(arguments, environment),
             |config| config.common.log,
             sentinel::run,
         ),
         "stolon-proxy" => daemon(
-            args::proxy::parse(&arguments),
+            args::proxy::parse(arguments, environment),
             |config| config.common.log,
             proxy::run,
         ),
-        _ => ctl::main(&arguments),
+        _ => ctl::main(arguments),
     }
 }
 
@@ -85,12 +103,14 @@ pub enum Parsed<T> {
 }
 
 fn print(text: &str) -> ExitCode {
-    println!("{}", text.trim_end());
-    ExitCode::SUCCESS
+    match output::line(text.trim_end()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&format!("cannot write to stdout: {error}")),
+    }
 }
 
 fn refuse(text: &str) -> ExitCode {
-    eprintln!("{}", text.trim_end());
+    output::talk(text.trim_end());
     ExitCode::from(FAILED)
 }
 

@@ -76,12 +76,12 @@ pub const DAEMON: &[Flag] = &[
 
 /// What the store flags mean.
 pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> {
-    let cluster_name = values
-        .given("cluster-name")
-        .ok_or("cluster name required")?;
-    let backend = values
-        .given("store-backend")
-        .ok_or("store backend type required")?;
+    let cluster_name = values.required("cluster-name", "cluster name required", "any name")?;
+    let backend = values.required(
+        "store-backend",
+        "store backend type required",
+        "etcdv3, or sqlite for a cluster on one host",
+    )?;
     let backend = Backend::from_name(&backend).map_err(|error| error.to_string())?;
     let endpoints: Vec<String> = values
         .text("store-endpoints")
@@ -93,7 +93,9 @@ pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> 
     let timeout: GoDuration = values
         .text("store-timeout")
         .parse()
-        .map_err(|error| format!("invalid argument for \"--store-timeout\" flag: {error}"))?;
+        .ok()
+        .filter(|timeout: &GoDuration| !timeout.to_std().is_zero())
+        .ok_or_else(|| values.invalid("store-timeout", "more than 0, as 5s or 1m30s"))?;
     let file = |name: &str| values.given(name).map(Into::into);
     let tls = Tls {
         certificate: file("store-cert-file"),
@@ -124,9 +126,12 @@ pub fn daemon(values: &Values) -> Result<CommonConfig, String> {
             } else {
                 text.clone()
             };
-            let mut found = full
-                .to_socket_addrs()
-                .map_err(|error| format!("invalid --metrics-listen-address {text:?}: {error}"))?;
+            let valid = "an address and a port, as 127.0.0.1:9100 or :9100";
+            let invalid = |error| {
+                let what = values.invalid("metrics-listen-address", valid);
+                format!("{what} ({error})")
+            };
+            let mut found = full.to_socket_addrs().map_err(invalid)?;
             found.next()
         }
     };
@@ -139,34 +144,25 @@ pub fn daemon(values: &Values) -> Result<CommonConfig, String> {
 }
 
 fn log(values: &Values) -> Result<LogConfig, String> {
-    let level = match values.text("log-level") {
-        _ if values.is("debug").unwrap_or(false) => Level::DEBUG,
-        "debug" => Level::DEBUG,
-        "info" => Level::INFO,
-        "warn" => Level::WARN,
-        "error" => Level::ERROR,
-        other => {
-            return Err(format!(
-                "invalid argument {other:?} for \"--log-level\" flag: it is debug, info, warn or error"
-            ));
-        }
-    };
+    let levels = [
+        ("debug", Level::DEBUG),
+        ("info", Level::INFO),
+        ("warn", Level::WARN),
+        ("error", Level::ERROR),
+    ];
+    let level = values.one_of("log-level", &levels)?;
     let color = match values.given("log-color") {
         None => std::io::stderr().is_terminal(),
         Some(_) => values.is("log-color")?,
     };
-    let format = match values.text("log-format") {
-        "text" => LogFormat::Text,
-        "json" => LogFormat::Json,
-        other => {
-            return Err(format!(
-                "invalid argument {other:?} for \"--log-format\" flag: it is text or json"
-            ));
-        }
-    };
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     Ok(LogConfig {
-        level,
+        level: if values.is("debug")? {
+            Level::DEBUG
+        } else {
+            level
+        },
         color,
-        format,
+        format: values.one_of("log-format", &formats)?,
     })
 }

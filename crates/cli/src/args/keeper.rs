@@ -6,10 +6,16 @@ use std::path::{Path, PathBuf};
 
 use stolon_daemons::keeper::config::{Config, User};
 
-use super::{Flag, Kind, Values, common, text, yes_no};
+use super::{Flag, Values, common, deprecated_text, deprecated_yes_no, text, yes_no};
 use crate::Parsed;
+use crate::output::talk;
 
-const PREFIX: &str = "STKEEPER";
+/// What an address is that PostgreSQL can listen on and nobody can connect to.
+const EVERYWHERE: &str = "stands for all addresses of this host. Other hosts cannot connect to it: \
+                          give the one they reach with --pg-advertise-address";
+
+/// The prefix of its environment variables.
+pub const PREFIX: &str = "STKEEPER";
 
 const FLAGS: &[Flag] = &[
     text(
@@ -17,12 +23,7 @@ const FLAGS: &[Flag] = &[
         "",
         "name of the keeper, of a-z, 0-9 and _ (default: generated, and kept)",
     ),
-    Flag {
-        name: "id",
-        kind: Kind::Deprecated("--uid"),
-        default: "",
-        help: "as --uid",
-    },
+    deprecated_text("id", "--uid"),
     text(
         "data-dir",
         "",
@@ -81,38 +82,44 @@ const FLAGS: &[Flag] = &[
         "false",
         "do not lock the data dir (file systems without locks)",
     ),
-    Flag {
-        name: "debug",
-        kind: Kind::Deprecated("--log-level=debug"),
-        default: "bool",
-        help: "debug",
-    },
+    deprecated_yes_no("debug", "--log-level=debug"),
 ];
 
-/// Parses a keeper's command line.
-pub fn parse(arguments: &[OsString]) -> Parsed<Config> {
-    let flags: Vec<Flag> = [common::STORE, common::DAEMON, FLAGS].concat();
+/// All flags of a keeper.
+pub fn flags() -> Vec<Flag> {
+    [common::STORE, common::DAEMON, FLAGS].concat()
+}
+
+/// Parses a keeper's command line. `environment` gives the value of a variable.
+pub fn parse(
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Parsed<Config> {
     let about = "Runs one PostgreSQL instance as the cluster data say.";
     let values = super::daemon_values(
         "stolon-keeper",
         about,
-        &flags,
+        &flags(),
         PREFIX,
         arguments,
-        &super::environment,
+        environment,
     );
     super::finish(values, config)
 }
 
 fn config(values: &Values) -> Result<Config, String> {
-    let data_dir = values.given("data-dir").ok_or("data dir required")?;
+    let data_dir = values.required("data-dir", "data dir required", "a folder of its own")?;
     let common = common::daemon(values)?;
-    let listen_address = values
-        .given("pg-listen-address")
-        .ok_or("--pg-listen-address is required")?;
-    let replication = values
-        .given("pg-repl-username")
-        .ok_or("--pg-repl-username is required")?;
+    let listen_address = values.required(
+        "pg-listen-address",
+        "--pg-listen-address is required",
+        "the address PostgreSQL listens on",
+    )?;
+    let replication = values.required(
+        "pg-repl-username",
+        "--pg-repl-username is required",
+        "the name of the replication user",
+    )?;
     let uid = values.given("uid").or_else(|| values.given("id"));
     if let Some(uid) = &uid {
         check_uid(uid)?;
@@ -124,17 +131,14 @@ fn config(values: &Values) -> Result<Config, String> {
     let superuser = user(values, "su", "superuser", superuser_name)?;
     let replication_user = user(values, "repl", "replication user", replication)?;
     check_same_user(&superuser, &replication_user)?;
-    let port = values.number("pg-port", "a port number")?;
-    let first = listen_address
-        .split(',')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_owned();
-    let advertise_address = values.given("pg-advertise-address").unwrap_or(first);
-    warn_of_address(&advertise_address);
+    let port = values.port("pg-port")?;
+    let (advertise_flag, advertise_address) = match values.given("pg-advertise-address") {
+        Some(address) => ("pg-advertise-address", address),
+        None => ("pg-listen-address", first_address(values)?),
+    };
+    warn_of_address(advertise_flag, &advertise_address);
     let advertise_port = match values.given("pg-advertise-port") {
-        Some(_) => values.number("pg-advertise-port", "a port number")?,
+        Some(_) => values.port("pg-advertise-port")?,
         None => port,
     };
     Ok(Config {
@@ -155,6 +159,15 @@ fn config(values: &Values) -> Result<Config, String> {
     })
 }
 
+/// The first of the addresses that PostgreSQL listens on.
+fn first_address(values: &Values) -> Result<String, String> {
+    let all = values.text("pg-listen-address");
+    match all.split(',').map(str::trim).next() {
+        Some(first) if !first.is_empty() => Ok(first.to_owned()),
+        _ => Err(values.invalid("pg-listen-address", "addresses divided by commas")),
+    }
+}
+
 fn absolute(path: &str) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("invalid path {path:?}: {error}"))
 }
@@ -165,7 +178,8 @@ fn check_uid(uid: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "keeper uid {uid:?} not valid. It can contain only lower-case letters, numbers and the underscore character"
+        "keeper uid {uid:?} not valid. It can contain only lower-case letters, numbers and the \
+         underscore character"
     ))
 }
 
@@ -187,7 +201,7 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
     let method = values.text(&flag("auth-method")).to_owned();
     if !matches!(method.as_str(), "md5" | "trust") {
         return Err(format!(
-            "--{} must be one of: md5, trust",
+            "--{} must be one of: md5, trust, not {method:?}",
             flag("auth-method")
         ));
     }
@@ -228,7 +242,9 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
     };
     let trimmed = password.trim_end_matches(['\r', '\n']);
     if trimmed.len() != password.len() {
-        eprintln!("{what} password contain trailing new line, removing");
+        talk(&format!(
+            "{what} password contain trailing new line, removing"
+        ));
     }
     if trimmed.is_empty() {
         return Err(format!(
@@ -251,11 +267,12 @@ fn read_password(file: &Path, what: &str) -> Result<String, String> {
     };
     let metadata = std::fs::metadata(file).map_err(failed)?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        eprintln!(
-            "password file {} permissions {:#o} are too open. This file should only be readable to the user executing stolon! Continuing...",
+        talk(&format!(
+            "password file {} permissions {:#o} are too open. This file should only be readable to \
+             the user executing stolon! Continuing...",
             file.display(),
             metadata.permissions().mode() & 0o777
-        );
+        ));
     }
     std::fs::read_to_string(file).map_err(failed)
 }
@@ -281,16 +298,19 @@ fn check_same_user(superuser: &User, replication: &User) -> Result<(), String> {
     Ok(())
 }
 
-fn warn_of_address(address: &str) {
-    match address.parse::<std::net::IpAddr>() {
+/// Says what others will make of an address that is given to them.
+fn warn_of_address(flag: &str, address: &str) {
+    let warning = match address.parse::<std::net::IpAddr>() {
         Ok(ip) if ip.is_loopback() => {
-            eprintln!(
-                "provided --pg-listen-address \"{address}\" is a loopback ip. This will be reachable only from the same host"
-            );
+            "is a loopback ip. This will be reachable only from the same host"
         }
-        Ok(_) => {}
-        Err(_) => eprintln!(
-            "provided --pg-listen-address \"{address}\" is not an ip address but a hostname. This will be advertized to the other components and may have undefined behaviors if resolved differently by other hosts"
-        ),
-    }
+        Ok(ip) if ip.is_unspecified() => EVERYWHERE,
+        Ok(_) => return,
+        Err(_) if address == "*" => EVERYWHERE,
+        Err(_) => {
+            "is not an ip address but a hostname. This will be advertized to the other components \
+             and may have undefined behaviors if resolved differently by other hosts"
+        }
+    };
+    talk(&format!("provided --{flag} \"{address}\" {warning}"));
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use stolon_daemons::proxy::config::{Config, Keepalive};
 
-use super::{Flag, Kind, Values, common, text, yes_no};
+use super::{Flag, Values, common, deprecated_yes_no, text, yes_no};
 use crate::Parsed;
 
-const PREFIX: &str = "STPROXY";
+/// The prefix of its environment variables.
+pub const PREFIX: &str = "STPROXY";
 
 const FLAGS: &[Flag] = &[
     text("listen-address", "127.0.0.1", "address to listen on"),
@@ -33,25 +34,27 @@ const FLAGS: &[Flag] = &[
         "0",
         "seconds between keepalive probes; 0: the system's",
     ),
-    Flag {
-        name: "debug",
-        kind: Kind::Deprecated("--log-level=debug"),
-        default: "bool",
-        help: "debug",
-    },
+    deprecated_yes_no("debug", "--log-level=debug"),
 ];
 
-/// Parses a proxy's command line.
-pub fn parse(arguments: &[OsString]) -> Parsed<Config> {
-    let flags: Vec<Flag> = [common::STORE, common::DAEMON, FLAGS].concat();
+/// All flags of a proxy.
+pub fn flags() -> Vec<Flag> {
+    [common::STORE, common::DAEMON, FLAGS].concat()
+}
+
+/// Parses a proxy's command line. `environment` gives the value of a variable.
+pub fn parse(
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Parsed<Config> {
     let about = "Carries clients to the primary, and to nothing else.";
     let values = super::daemon_values(
         "stolon-proxy",
         about,
-        &flags,
+        &flags(),
         PREFIX,
         arguments,
-        &super::environment,
+        environment,
     );
     super::finish(values, config)
 }
@@ -59,7 +62,8 @@ pub fn parse(arguments: &[OsString]) -> Parsed<Config> {
 fn config(values: &Values) -> Result<Config, String> {
     let common = common::daemon(values)?;
     let number = |name: &str| -> Result<Option<u32>, String> {
-        Ok(Some(values.number::<u32>(name, "a number, 0 or more")?).filter(|number| *number > 0))
+        let number = values.number::<u32>(name, 0, "a number, 0 (the system's) or more")?;
+        Ok(Some(number).filter(|number| *number > 0))
     };
     let seconds =
         |name: &str| Ok::<_, String>(number(name)?.map(|n| Duration::from_secs(n.into())));
@@ -71,7 +75,7 @@ fn config(values: &Values) -> Result<Config, String> {
     Ok(Config {
         common,
         listen_address: values.text("listen-address").to_owned(),
-        port: values.number("port", "a port number")?,
+        port: values.port("port")?,
         stop_listening: values.is("stop-listening")?,
         keepalive,
     })

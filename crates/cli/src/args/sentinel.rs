@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use stolon_core::model::wire;
 use stolon_daemons::sentinel::config::Config;
 
-use super::{Flag, Kind, Values, common, text};
+use super::{Flag, Values, common, deprecated_yes_no, text};
 use crate::Parsed;
 
-const PREFIX: &str = "STSENTINEL";
+/// The prefix of its environment variables.
+pub const PREFIX: &str = "STSENTINEL";
 
 const FLAGS: &[Flag] = &[
     text(
@@ -21,25 +22,27 @@ const FLAGS: &[Flag] = &[
         "3",
         "automatic failovers within 10 minutes after which the next one waits for an operator",
     ),
-    Flag {
-        name: "debug",
-        kind: Kind::Deprecated("--log-level=debug"),
-        default: "bool",
-        help: "debug",
-    },
+    deprecated_yes_no("debug", "--log-level=debug"),
 ];
 
-/// Parses a sentinel's command line.
-pub fn parse(arguments: &[OsString]) -> Parsed<Config> {
-    let flags: Vec<Flag> = [common::STORE, common::DAEMON, FLAGS].concat();
+/// All flags of a sentinel.
+pub fn flags() -> Vec<Flag> {
+    [common::STORE, common::DAEMON, FLAGS].concat()
+}
+
+/// Parses a sentinel's command line. `environment` gives the value of a variable.
+pub fn parse(
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Parsed<Config> {
     let about = "Watches the cluster, and decides what it should be while it leads.";
     let values = super::daemon_values(
         "stolon-sentinel",
         about,
-        &flags,
+        &flags(),
         PREFIX,
         arguments,
-        &super::environment,
+        environment,
     );
     super::finish(values, config)
 }
@@ -49,18 +52,17 @@ fn config(values: &Values) -> Result<Config, String> {
     let initial_spec = match values.given("initial-cluster-spec") {
         None => None,
         Some(file) => {
-            let bytes = std::fs::read(&file).map_err(|error| {
-                format!("cannot read provided initial cluster config file: {error}")
-            })?;
+            let bytes = std::fs::read(&file)
+                .map_err(|error| format!("cannot read --initial-cluster-spec {file}: {error}"))?;
             let (spec, warnings) = wire::read_spec(&bytes)
                 .map_err(|error| format!("invalid initial cluster spec {file}: {error}"))?;
             for warning in warnings {
-                eprintln!("initial cluster spec {file}: {warning}");
+                crate::output::talk(&format!("initial cluster spec {file}: {warning}"));
             }
             Some(spec)
         }
     };
-    let most_failovers = values.number("max-failovers", "a number")?;
+    let most_failovers = values.number("max-failovers", 0, "a number, 0 or more")?;
     Ok(Config {
         common,
         initial_spec,

@@ -5,6 +5,7 @@ use stolon_store::{Expected, Key, Written};
 
 use super::Failure;
 use super::session::{Session, indented, input, stdin};
+use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     match own.subcommand() {
@@ -16,15 +17,12 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
 
 async fn read(session: &Session, pretty: bool) -> Result<(), Failure> {
     let value = serde_json::to_value(session.data().await?)?;
-    println!(
-        "{}",
-        if pretty {
-            indented(&value)?
-        } else {
-            value.to_string()
-        }
-    );
-    Ok(())
+    let text = if pretty {
+        indented(&value)?
+    } else {
+        value.to_string()
+    };
+    Ok(output::line(&text)?)
 }
 
 async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
@@ -48,7 +46,7 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
         .await
     {
         Written::Yes(_) => {
-            println!("successfully wrote cluster data into the new store");
+            output::line("successfully wrote cluster data into the new store")?;
             Ok(())
         }
         Written::Conflict => Err(Failure::Error(

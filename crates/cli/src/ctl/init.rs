@@ -6,6 +6,7 @@ use stolon_store::{Expected, Key, Written};
 
 use super::Failure;
 use super::session::{Session, confirm, input, warn};
+use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let typed = input(own, "spec")?.unwrap_or_else(|| br#"{"initMode":"new"}"#.to_vec());
@@ -18,12 +19,12 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
         refuse_to_replace(data, own.get_one::<String>("replace-cluster"))?;
     }
     if present {
-        println!("WARNING: The current cluster data will be removed");
+        output::line("WARNING: The current cluster data will be removed")?;
     }
-    println!(
+    output::line(
         "WARNING: The databases managed by the keepers will be overwritten depending on the \
-         provided cluster spec."
-    );
+         provided cluster spec.",
+    )?;
     if !own.get_flag("yes") && !confirm()? {
         return Ok(());
     }

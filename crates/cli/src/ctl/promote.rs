@@ -4,13 +4,14 @@ use stolon_core::model::spec::ClusterRole;
 
 use super::Failure;
 use super::session::{Session, confirm, spec_of};
+use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let is_master = |data: &stolon_core::model::ClusterData| -> Result<bool, Failure> {
         Ok(spec_of(data)?.effective().role == ClusterRole::Primary)
     };
     if is_master(&session.data().await?)? {
-        eprintln!("cluster spec role already set to master");
+        output::talk("cluster spec role already set to master");
         return Ok(());
     }
     if !own.get_flag("yes") && !confirm()? {

@@ -1,12 +1,13 @@
 //! What the commands share: the store, and changes of the cluster data that lose nobody else's.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, Read as _};
 use std::sync::Arc;
 
 use stolon_core::model::{ClusterData, ClusterSpec, wire};
 use stolon_store::{Expected, Key, Revision, Store, Written};
 
 use super::Failure;
+use crate::output;
 
 /// How often a change is tried again when somebody else was faster.
 const ATTEMPTS: usize = 3;
@@ -126,17 +127,16 @@ pub(super) fn stdin() -> Result<Vec<u8>, Failure> {
 pub(super) fn confirm() -> Result<bool, Failure> {
     let mut lines = std::io::stdin().lock().lines();
     loop {
-        print!("Are you sure you want to continue? [yes/no] ");
-        std::io::stdout().flush()?;
+        output::data("Are you sure you want to continue? [yes/no] ")?;
         match lines.next() {
             None => return Err(Failure::Error("no answer: nothing was changed".to_owned())),
             Some(line) => match line?.trim() {
                 "yes" => return Ok(true),
                 "no" => {
-                    println!("exiting");
+                    output::line("exiting")?;
                     return Ok(false);
                 }
-                _ => println!("Please enter 'yes' or 'no'"),
+                _ => output::line("Please enter 'yes' or 'no'")?,
             },
         }
     }
@@ -145,7 +145,7 @@ pub(super) fn confirm() -> Result<bool, Failure> {
 /// Prints hints at fields that were not understood.
 pub(super) fn warn(warnings: &[wire::SpecWarning]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        output::talk(&format!("warning: {warning}"));
     }
 }
 

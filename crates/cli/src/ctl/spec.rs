@@ -5,6 +5,7 @@ use stolon_core::model::{EffectiveSpec, GoDuration};
 
 use super::Failure;
 use super::session::{Session, indented, spec_of};
+use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let data = session.data().await?;
@@ -15,8 +16,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     } else if let Value::Object(fields) = &mut value {
         fields.retain(|_, value| !value.is_null());
     }
-    println!("{}", indented(&value)?);
-    Ok(())
+    Ok(output::line(&indented(&value)?)?)
 }
 
 /// Adds the defaults of everything that is not said.

@@ -9,6 +9,7 @@ use stolon_store::{Entry, Folder, Key, Store};
 
 use super::Failure;
 use super::session::{Session, indented};
+use crate::output;
 
 /// All that the status is made of.
 #[derive(Debug, Default)]
@@ -27,28 +28,37 @@ pub struct Picture {
     pub latest: Option<Decision>,
 }
 
-pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
-    let format = own
-        .get_one::<String>("format")
-        .map_or("text", String::as_str);
-    let picture = look(session.store.as_ref()).await;
-    match (format, picture) {
-        ("text", picture) => {
-            print!("{}", render(&picture?));
-            Ok(())
+/// The forms of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Format {
+    /// The one asked for.
+    pub(super) fn of(own: &clap::ArgMatches) -> Self {
+        match own.get_one::<String>("format").map(String::as_str) {
+            Some("json") => Self::Json,
+            Some(_) | None => Self::Text,
         }
-        ("json", Ok(picture)) => {
-            println!("{}", indented(&render_json(&picture))?);
-            Ok(())
-        }
-        ("json", Err(error)) => {
-            println!("{}", indented(&json!({ "error": error }))?);
-            Err(Failure::Error(error))
-        }
-        (other, _) => Err(Failure::Error(format!(
-            "unknown format {other:?}: it is text or json"
-        ))),
     }
+}
+
+pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
+    let picture = look(session.store.as_ref()).await?;
+    let text = match Format::of(own) {
+        Format::Text => render(&picture),
+        Format::Json => format!("{}\n", indented(&render_json(&picture))?),
+    };
+    Ok(output::data(&text)?)
+}
+
+/// What a program that reads the status is told of a failure.
+pub(super) fn render_failure(error: &str) -> Result<String, Failure> {
+    Ok(format!("{}\n", indented(&json!({ "error": error }))?))
 }
 
 /// Reads everything the status is made of.
