@@ -132,6 +132,10 @@ pub struct Keeper {
     reading: bool,
     read_again: bool,
     observing: bool,
+    /// A step changed the instance since it was last looked at.
+    outdated: bool,
+    /// The look on its way began before that step ended.
+    early_look: bool,
     running: Option<Step>,
     publishing: bool,
     last_read: Option<Instant>,
@@ -165,6 +169,8 @@ impl Keeper {
             reading: false,
             read_again: false,
             observing: false,
+            outdated: false,
+            early_look: false,
             running: None,
             publishing: false,
             last_read: None,
@@ -214,6 +220,7 @@ impl Keeper {
             Event::Observed(health) => {
                 self.observing = false;
                 self.last_observation = Some(now);
+                self.outdated &= std::mem::take(&mut self.early_look);
                 self.take_health(now, health, &mut effects);
             }
             Event::Inspected(disk) => self.facts.disk = disk,

@@ -153,6 +153,12 @@ impl Postmaster {
             .is_ok())
     }
 
+    /// Whether it is suspended (SIGSTOP): no signal but SIGKILL and SIGCONT reaches it then.
+    pub fn is_frozen(&self) -> bool {
+        let state = state_of(self.pid.as_raw_nonzero().get());
+        state.is_some_and(|(state, _)| state == 'T' || state == 't')
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), Error> {
         match rustix::process::kill_process(self.pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -237,14 +243,17 @@ pub fn reap_orphans(seen: &mut Vec<i32>) {
     *seen = zombies;
 }
 
-/// proc(5), `/proc/pid/stat`: pid (name) state ppid …
 fn is_zombie_child(pid: i32, parent: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((_, rest)) = stat.rsplit_once(')') else {
-        return false;
-    };
+    state_of(pid) == Some(('Z', parent))
+}
+
+/// A process's state and its parent: proc(5), `/proc/pid/stat`: pid (name) state ppid …
+fn state_of(pid: i32) -> Option<(char, i32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
     let mut words = rest.split_whitespace();
-    words.next() == Some("Z") && words.next().and_then(|w| w.parse().ok()) == Some(parent)
+    let state = words.next()?.chars().next()?;
+    Some((state, words.next()?.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub enum Step {
     Stop {
         /// Why.
         why: String,
+        /// How long it may take to stop cleanly.
+        patience: Patience,
     },
     /// End what is left of the instance's processes.
     KillAll,
@@ -95,6 +97,15 @@ pub enum Step {
         /// The store revision.
         revision: u64,
     },
+}
+
+/// How long an instance may take to stop cleanly before it is ended by force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as a large checkpoint may take: its data are to be used again as they are.
+    Long,
+    /// Seconds: another instance has its place, and nothing may wait for this one.
+    Short,
 }
 
 impl Step {
@@ -247,7 +258,8 @@ fn identified(facts: &Facts) -> Option<DbState> {
 fn without_db(situation: &Situation<'_>) -> Decision {
     if situation.facts.process.is_running() {
         let why = "no db is assigned to this keeper".to_owned();
-        return act(Step::Stop { why }, Vec::new());
+        let patience = Patience::Short;
+        return act(Step::Stop { why, patience }, Vec::new());
     }
     wait(Reason::info("no-db", "no db is assigned to this keeper"))
 }
@@ -276,7 +288,11 @@ fn deposed(situation: &Situation<'_>, db: &Db) -> Decision {
     if situation.facts.process.is_running() {
         let why = "another db is the primary now".to_owned();
         let reason = Reason::warn("deposed", "this db is not the primary any more");
-        return act(Step::Stop { why }, vec![reason.with("db", &db.uid)]);
+        let patience = Patience::Short;
+        return act(
+            Step::Stop { why, patience },
+            vec![reason.with("db", &db.uid)],
+        );
     }
     let text = "this db is not the primary any more: waiting to be given a new one";
     wait(Reason::info("deposed", text).with("db", &db.uid))
@@ -304,7 +320,8 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
             let reason = reason.with("found", held.unwrap_or_default());
             if situation.facts.process.is_running() {
                 let why = "the data are not those of the db assigned".to_owned();
-                return act(Step::Stop { why }, vec![reason]);
+                let patience = Patience::Long;
+                return act(Step::Stop { why, patience }, vec![reason]);
             }
             wait(reason)
         }

@@ -64,7 +64,8 @@ impl Keeper {
             (false, _) => interval,
         };
         let observable = self.facts.process.is_running();
-        if observable && !self.observing && since(self.last_observation) >= pause {
+        let due = self.outdated || since(self.last_observation) >= pause;
+        if observable && !self.observing && due {
             self.observing = true;
             effects.push(Effect::Observe);
         }

@@ -37,6 +37,7 @@ impl Keeper {
         self.facts.health = Health::Unknown;
         self.facts.writable_until = now;
         self.facts.applied = None;
+        self.outdated = false;
         self.sync = SyncTracker::new(false);
         self.round_closed = false;
     }
@@ -77,7 +78,11 @@ impl Keeper {
 
     fn step_done(&mut self, now: Instant, step: Step) {
         match step {
-            Step::Configure(wanted) => self.facts.applied = Some(*wanted),
+            Step::Configure(wanted) => {
+                self.facts.applied = Some(*wanted);
+                self.instance_changed();
+            }
+            Step::Slots { .. } | Step::Promote => self.instance_changed(),
             Step::KillAll => self.facts.process = Process::None,
             Step::Stop { .. } => {
                 self.instance_ended(now);
@@ -92,15 +97,22 @@ impl Keeper {
             | Step::Swap { .. }
             | Step::Discard
             | Step::Claim { .. }
-            | Step::Start { .. }
-            | Step::Slots { .. }
-            | Step::Promote => {}
+            | Step::Start { .. } => {}
         }
+    }
+
+    fn instance_changed(&mut self) {
+        self.outdated = true;
+        self.early_look = self.observing;
     }
 
     /// Decides and begins the next step, when none is running.
     pub(super) fn proceed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.running.is_some() || self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        // Decided from how the instance was before the step, the step would be taken again.
+        if self.outdated && self.facts.process.is_running() {
             return;
         }
         let Some(document) = &self.document else {

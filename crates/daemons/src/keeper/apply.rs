@@ -65,9 +65,9 @@ impl Instance {
             Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
             Step::Configure(wanted) => self.configure(&wanted),
             Step::Start { db } => self.start(&db, events),
-            Step::Stop { why } => {
+            Step::Stop { why, patience } => {
                 tracing::info!(why, "stopping postgres");
-                Ok(self.stop().await?)
+                Ok(self.stop(patience).await?)
             }
             Step::KillAll => {
                 *self.session.lock().await = None;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stolon_core::keeper::Event;
-use stolon_core::keeper::decide::lets_users_in;
+use stolon_core::keeper::decide::{Patience, lets_users_in};
 use stolon_core::keeper::facts::{Content, Control, Disk, Process};
 use stolon_core::model::DbUid;
 use stolon_postgres::controldata::{self, ClusterState};
@@ -20,6 +20,10 @@ use super::observe::Looks;
 
 /// How long a fast stop may take before what is left is stopped at once.
 const FAST_STOP_LIMIT: Duration = Duration::from_secs(300);
+/// The same for an instance that nothing may wait for.
+const SHORT_STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a stop without a checkpoint may take before what is left is killed.
+const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often a slow stop is told of.
 const STOP_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -152,29 +156,41 @@ impl Instance {
         }
     }
 
-    /// Stops the instance: fast, and at once when that takes too long.
-    pub(super) async fn stop(&self) -> Result<(), stolon_postgres::Error> {
+    /// Stops the instance: fast, at once when that takes too long, and by force when it cannot hear.
+    pub(super) async fn stop(&self, patience: Patience) -> Result<(), stolon_postgres::Error> {
         // The session would be told to end anyway; so it is not seen as an error.
         *self.session.lock().await = None;
         let Some(postmaster) = self.postmaster() else {
             return Ok(());
         };
+        let limit = match patience {
+            Patience::Long => FAST_STOP_LIMIT,
+            Patience::Short => SHORT_STOP_LIMIT,
+        };
         let mut waited = Duration::ZERO;
-        while !postmaster.stop(StopMode::Fast, STOP_PROGRESS).await? {
+        while waited < limit && !postmaster.is_frozen() {
+            if postmaster.stop(StopMode::Fast, STOP_PROGRESS).await? {
+                return Ok(());
+            }
             waited += STOP_PROGRESS;
             tracing::warn!(?waited, "postgres is still stopping");
-            if waited >= FAST_STOP_LIMIT {
-                tracing::warn!("stopping postgres at once: its next start will recover");
-                postmaster.stop(StopMode::Immediate, STOP_PROGRESS).await?;
-                break;
-            }
         }
-        Ok(())
+        if postmaster.is_frozen() {
+            tracing::warn!("the postmaster is suspended and hears no signal: killing it");
+        } else {
+            tracing::warn!("stopping postgres at once: its next start will recover");
+            let mode = StopMode::Immediate;
+            if postmaster.stop(mode, IMMEDIATE_STOP_LIMIT).await? {
+                return Ok(());
+            }
+            tracing::warn!("postgres does not stop: killing it");
+        }
+        stolon_postgres::process::kill_all(&self.local.pgdata()).await
     }
 
     /// Stops the instance because the keeper stops.
     pub(super) async fn shut_down(&self) {
-        if let Err(error) = self.stop().await {
+        if let Err(error) = self.stop(Patience::Long).await {
             tracing::error!(%error, "failed to stop postgres");
         }
         if let Err(error) = stolon_postgres::process::kill_all(&self.local.pgdata()).await {

@@ -1,7 +1,7 @@
 //! A new db: `initdb` beside PGDATA, swapped in, started, given its roles.
 
 use super::super::facts::{Content, DbState, Health};
-use super::{Decision, Situation, Step, act, parameters, wait};
+use super::{Decision, Patience, Situation, Step, act, parameters, wait};
 use crate::model::{Db, Generation};
 use crate::reason::Reason;
 
@@ -18,7 +18,8 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         facts.disk.content == Content::Cluster && facts.disk.identity.as_ref() == Some(&db.uid);
     if facts.process.is_running() && !(begun && in_place) {
         let why = "a new db is to take its place".to_owned();
-        return act(Step::Stop { why }, Vec::new());
+        let patience = Patience::Short;
+        return act(Step::Stop { why, patience }, Vec::new());
     }
     if !begun {
         let state = DbState {

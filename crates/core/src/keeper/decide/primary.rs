@@ -1,7 +1,9 @@
 //! Running the primary: started only on a fresh word, configured before it is promoted.
 
 use super::super::facts::{Health, Observation};
-use super::{Decision, Situation, Step, act, converged, not_admitted, parameters, settled, wait};
+use super::{
+    Decision, Patience, Situation, Step, act, converged, not_admitted, parameters, settled, wait,
+};
 use crate::model::Db;
 use crate::reason::Reason;
 
@@ -90,7 +92,8 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
         reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
         if situation.spec.automatic_pg_restart {
             let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
-            return act(Step::Stop { why }, reasons);
+            let patience = Patience::Long;
+            return act(Step::Stop { why, patience }, reasons);
         }
     }
     if situation.sync.wants_stir() {

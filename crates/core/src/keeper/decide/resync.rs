@@ -2,7 +2,7 @@
 //! source's history, copied beside the old ones otherwise (I7, scenario A3).
 
 use super::super::facts::{Content, Control};
-use super::{Decision, Follow, Situation, Step, act, wait};
+use super::{Decision, Follow, Patience, Situation, Step, act, wait};
 use crate::model::{Db, DbUid};
 use crate::reason::Reason;
 
@@ -11,7 +11,8 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
     let facts = situation.facts;
     if facts.process.is_running() {
         let why = "the data are to be those of a standby of the present primary".to_owned();
-        return act(Step::Stop { why }, Vec::new());
+        let patience = Patience::Short;
+        return act(Step::Stop { why, patience }, Vec::new());
     }
     if facts.disk.beside.as_ref() == Some(&db.uid) {
         return act(Step::Swap { db: db.uid.clone() }, Vec::new());

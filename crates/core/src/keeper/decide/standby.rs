@@ -2,8 +2,8 @@
 
 use super::super::facts::Health;
 use super::{
-    Decision, Situation, Step, act, converged, not_admitted, parameters, primary, resync, settled,
-    wait,
+    Decision, Patience, Situation, Step, act, converged, not_admitted, parameters, primary, resync,
+    settled, wait,
 };
 use crate::model::{Db, FollowType};
 use crate::reason::Reason;
@@ -41,6 +41,7 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         return act(
             Step::Stop {
                 why: why.to_owned(),
+                patience: Patience::Long,
             },
             Vec::new(),
         );
@@ -87,7 +88,8 @@ fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
         reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
         if situation.spec.automatic_pg_restart {
             let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
-            return act(Step::Stop { why }, reasons);
+            let patience = Patience::Long;
+            return act(Step::Stop { why, patience }, reasons);
         }
     }
     if let Some(step) = primary::slots(observation, &[]) {
