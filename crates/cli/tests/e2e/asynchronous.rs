@@ -1,0 +1,94 @@
+//! Asynchronous replication: what clients notice when something of the primary dies.
+
+use rustix::process::Signal;
+
+use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::eventually;
+
+/// Runs a story on each store.
+macro_rules! on_each_store {
+    ($($story:ident),* $(,)?) => {
+        mod on_sqlite { $(#[test] fn $story() { super::$story(super::Store::Sqlite); })* }
+        mod on_etcd { $(#[test] fn $story() { super::$story(super::Store::Etcd); })* }
+    };
+}
+
+on_each_store!(
+    the_postmaster_is_killed,
+    the_postmaster_alone_is_frozen,
+    the_node_is_killed,
+    the_node_is_frozen_and_thawed,
+);
+
+fn the_postmaster_is_killed(store: Store) {
+    let cluster = Cluster::start(&Plan::new(store));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.keepers[primary].signal_postmaster(Signal::KILL);
+    writer.goes_on();
+    assert_eq!(cluster.primary(), primary, "it is started again in place");
+    cluster.is_whole();
+    let account = writer.stop();
+    cluster.has_all(&account);
+    for standby in cluster.standbys() {
+        cluster.follows(standby);
+    }
+}
+
+fn the_postmaster_alone_is_frozen(store: Store) {
+    let cluster = Cluster::start(&Plan::new(store));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.keepers[primary].signal_postmaster(Signal::STOP);
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    assert_ne!(new, primary);
+    // Nobody thaws it: its keeper ends it and makes a standby of it.
+    cluster.is_whole();
+    drop(writer.stop());
+    cluster.follows(primary);
+}
+
+fn the_node_is_killed(store: Store) {
+    let mut cluster = Cluster::start(&Plan::new(store));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.keepers[primary].kill();
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    assert_ne!(new, primary);
+    cluster.is_whole_with(2);
+    cluster.keepers[primary].daemon.start();
+    cluster.is_whole();
+    drop(writer.stop());
+    cluster.follows(primary);
+}
+
+/// A15: nothing of the frozen primary may come back as it was.
+fn the_node_is_frozen_and_thawed(store: Store) {
+    let cluster = Cluster::start(&Plan::new(store));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.keepers[primary].freeze();
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    cluster.keepers[primary].thaw();
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new, "the thawed one takes nothing back");
+    let account = writer.stop();
+    cluster.follows(primary);
+    let recovering = eventually("the old primary answers", || {
+        let rows = cluster.keepers[primary]
+            .direct
+            .query("SELECT pg_is_in_recovery()::text");
+        rows.ok()
+    });
+    assert_eq!(recovering, ["true"]);
+    // After the proxy let go of the old primary no more was acknowledged there, and before it was
+    // frozen: what a standby had not received yet when the freeze came may be gone (I2a), no more.
+    let lost = cluster.lost(&account);
+    assert!(
+        lost.len() <= 2,
+        "more than what was on its way is lost: {lost:?}"
+    );
+}

@@ -1,0 +1,67 @@
+//! Real clusters for the tests: the daemons as processes of the built program, real PostgreSQL, a
+//! real store, and a client that records what was acknowledged to it.
+//!
+//! Everything a cluster starts ends with it, also when a test fails.
+
+pub(crate) mod cluster;
+pub(crate) mod etcd;
+pub(crate) mod hosts;
+pub(crate) mod process;
+pub(crate) mod writer;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// Bound on what a test waits for; far beyond what it takes, because machines are slow and noisy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Waits until `look` finds something.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(LIMIT, what, look)
+}
+
+/// The same with a limit of its own.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Asserts that something holds for a while: for what must not happen.
+#[track_caller]
+pub(crate) fn stays(period: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + period;
+    while Instant::now() < end {
+        assert!(holds(), "did not stay so for {period:?}: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Whether this test can make network namespaces. A test that cannot says so where nothing captures
+/// it, and `make test` counts it.
+pub(crate) fn can_make_hosts(test: &str) -> bool {
+    let can = rustix::process::geteuid().is_root();
+    if !can {
+        let told = writeln!(
+            std::io::stderr(),
+            "not run: {test}: only root can make network namespaces"
+        );
+        drop(told);
+    }
+    can
+}
+
+/// A port nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,590 @@
+//! One whole cluster: a store, keepers with their PostgreSQL, sentinels and a proxy.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::etcd::Etcd;
+use super::hosts::Network;
+use super::process::{self, Process};
+use super::writer::{Account, Address, Writer};
+use super::{LIMIT, eventually, free_port, within};
+
+/// The cluster's superuser, and its password.
+const SUPERUSER: (&str, &str) = ("stolon", "super secret");
+const REPLICATION_USER: &str = "repl";
+
+/// The store a cluster meets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Sqlite,
+    Etcd,
+}
+
+/// What a cluster is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    store: Store,
+    keepers: usize,
+    sentinels: usize,
+    hosts: bool,
+    spec: Value,
+}
+
+impl Plan {
+    /// Three keepers, a sentinel, a proxy on one host, with short intervals.
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            store,
+            keepers: 3,
+            sentinels: 1,
+            hosts: false,
+            spec: json!({
+                "initMode": "new", "sleepInterval": "1s", "failInterval": "4s",
+                "proxyCheckInterval": "1s", "proxyTimeout": "3s"
+            }),
+        }
+    }
+
+    /// Three hosts with an etcd member, a keeper and a sentinel each, and a fourth with the proxy
+    /// and the clients.
+    pub(crate) fn on_hosts() -> Self {
+        let plan = Self::new(Store::Etcd);
+        Self {
+            hosts: true,
+            sentinels: 3,
+            ..plan
+        }
+    }
+
+    pub(crate) fn keepers(mut self, keepers: usize) -> Self {
+        self.keepers = keepers;
+        self
+    }
+
+    pub(crate) fn sentinels(mut self, sentinels: usize) -> Self {
+        self.sentinels = sentinels;
+        self
+    }
+
+    /// Commits wait for a standby.
+    pub(crate) fn synchronous(self) -> Self {
+        self.with("synchronousReplication", json!(true))
+    }
+
+    /// Another value for a field of the specification.
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.spec[field] = value;
+        self
+    }
+}
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    pub(crate) keepers: Vec<Keeper>,
+    pub(crate) sentinels: Vec<Daemon>,
+    pub(crate) proxy: Daemon,
+    pub(crate) etcd: Vec<Etcd>,
+    pub(crate) proxy_port: u16,
+    place: Place,
+    /// After everything that runs in it.
+    pub(crate) network: Option<Network>,
+    folder: tempfile::TempDir,
+}
+
+/// Where the daemons find what they need.
+#[derive(Debug, Clone)]
+struct Place {
+    folder: PathBuf,
+    program: PathBuf,
+    store: Vec<String>,
+}
+
+/// A daemon that can be started again.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    name: String,
+    place: Place,
+    words: Vec<String>,
+    namespace: Option<String>,
+    process: Option<Process>,
+}
+
+/// A keeper and its PostgreSQL.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) uid: String,
+    pub(crate) daemon: Daemon,
+    pub(crate) pgdata: PathBuf,
+    /// Where clients reach its PostgreSQL directly.
+    pub(crate) direct: Address,
+}
+
+impl Cluster {
+    /// Starts it and waits until it can be written to and has all its standbys.
+    pub(crate) fn start(plan: &Plan) -> Self {
+        let cluster = Self::begin(plan);
+        cluster.is_whole();
+        cluster
+    }
+
+    /// Starts it without waiting for anything.
+    pub(crate) fn begin(plan: &Plan) -> Self {
+        let folder = tempfile::Builder::new().prefix("stolon-e2e-").tempdir();
+        let folder = folder.expect("a folder");
+        let path = folder.path();
+        for part in ["log", "sockets"] {
+            std::fs::create_dir(path.join(part)).expect("a folder");
+            process::give(&path.join(part));
+        }
+        process::give(path);
+        write_secret(&path.join("superuser.password"), SUPERUSER.1);
+        write_secret(&path.join("replication.password"), "replication secret");
+        let program = path.join("stolon");
+        let built = env!("CARGO_BIN_EXE_stolon");
+        // The user of the database processes may not be able to enter where it was built.
+        if std::fs::hard_link(built, &program).is_err() {
+            std::fs::copy(built, &program).expect("a copy of the program");
+        }
+        let network = plan.hosts.then(|| Network::new(plan.keepers + 1));
+        let etcd = match (plan.store, &network) {
+            (Store::Sqlite, _) => Vec::new(),
+            (Store::Etcd, None) => vec![Etcd::single(path)],
+            (Store::Etcd, Some(network)) => {
+                let host = |n| (network.address(n), Some(network.namespace(n)));
+                Etcd::members(path, &(0..3).map(host).collect::<Vec<_>>())
+            }
+        };
+        let endpoints = match plan.store {
+            Store::Sqlite => path.join("store.db").display().to_string(),
+            Store::Etcd => {
+                let urls: Vec<&str> = etcd.iter().map(|member| member.url.as_str()).collect();
+                urls.join(",")
+            }
+        };
+        let backend = match plan.store {
+            Store::Sqlite => "sqlite",
+            Store::Etcd => "etcdv3",
+        };
+        let place = Place {
+            folder: path.to_owned(),
+            program,
+            store: vec![
+                "--cluster-name=test".to_owned(),
+                format!("--store-backend={backend}"),
+                format!("--store-endpoints={endpoints}"),
+            ],
+        };
+        let proxy_port = free_port();
+        let mut cluster = Self {
+            keepers: Vec::new(),
+            sentinels: Vec::new(),
+            proxy: place.proxy(
+                proxy_port,
+                network.as_ref().map(|n| n.namespace(plan.keepers)),
+            ),
+            etcd,
+            proxy_port,
+            place,
+            network,
+            folder,
+        };
+        cluster.ctl(&["init", "-y", &plan.spec.to_string()]);
+        for number in 0..plan.sentinels {
+            let namespace = cluster.network.as_ref().map(|n| n.namespace(number));
+            let mut sentinel = cluster
+                .place
+                .daemon("sentinel", &format!("s{number}"), namespace);
+            sentinel.start();
+            cluster.sentinels.push(sentinel);
+        }
+        for number in 0..plan.keepers {
+            cluster.add_keeper(number);
+        }
+        cluster.proxy.start();
+        cluster
+    }
+
+    fn add_keeper(&mut self, number: usize) {
+        let uid = format!("k{number}");
+        let network = self.network.as_ref();
+        let namespace = network.map(|network| network.namespace(number));
+        let address = network.map_or("127.0.0.1".to_owned(), |network| network.address(number));
+        let direct = Address {
+            host: address,
+            port: free_port(),
+            user: SUPERUSER.0.to_owned(),
+            password: SUPERUSER.1.to_owned(),
+            namespace: namespace.clone(),
+        };
+        let mut daemon = self.place.daemon("keeper", &uid, namespace);
+        let folder = self.place.folder.join(&uid);
+        let file = |name: &str| self.place.folder.join(name).display().to_string();
+        daemon.words.extend([
+            format!("--uid={uid}"),
+            format!("--data-dir={}", folder.display()),
+            format!("--pg-listen-address={}", direct.host),
+            format!("--pg-port={}", direct.port),
+            format!("--pg-socket-dir={}", file("sockets")),
+            format!("--pg-su-username={}", SUPERUSER.0),
+            format!("--pg-su-passwordfile={}", file("superuser.password")),
+            format!("--pg-repl-username={REPLICATION_USER}"),
+            format!("--pg-repl-passwordfile={}", file("replication.password")),
+        ]);
+        daemon.start();
+        self.keepers.push(Keeper {
+            uid,
+            daemon,
+            pgdata: folder.join("postgres"),
+            direct,
+        });
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> Address {
+        let network = self.network.as_ref();
+        let host = network.map(|network| network.address(self.keepers.len()));
+        Address {
+            host: host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: self.proxy_port,
+            user: SUPERUSER.0.to_owned(),
+            password: SUPERUSER.1.to_owned(),
+            namespace: network.map(|network| network.namespace(self.keepers.len())),
+        }
+    }
+
+    /// Runs a command of stolonctl.
+    pub(crate) fn try_ctl(&self, words: &[&str]) -> Output {
+        // Where the cut host of a test is not.
+        let namespace = self.address().namespace;
+        self.ctl_command(namespace.as_deref(), words)
+            .output()
+            .expect("stolonctl runs")
+    }
+
+    /// The same as a command to be run.
+    pub(crate) fn ctl_command(&self, namespace: Option<&str>, words: &[&str]) -> Command {
+        let mut command = process::command(&self.place.program, namespace);
+        command.arg("ctl").args(&self.place.store).args(words);
+        command
+    }
+
+    /// Runs a command of stolonctl that must succeed; what it printed.
+    #[track_caller]
+    pub(crate) fn ctl(&self, words: &[&str]) -> String {
+        let output = self.try_ctl(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "stolonctl {words:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The cluster data; none when the store does not answer.
+    pub(crate) fn data(&self) -> Option<Value> {
+        let output = self.try_ctl(&["--store-timeout=2s", "clusterdata", "read"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// The number of the primary's keeper, as the cluster data have it while the proxies are open.
+    pub(crate) fn open_primary(&self) -> Option<usize> {
+        let data = self.data()?;
+        let db = data["proxy"]["spec"]["masterDbUid"]
+            .as_str()
+            .unwrap_or_default();
+        if db.is_empty() || data["cluster"]["status"]["master"] != db {
+            return None;
+        }
+        let uid = data["dbs"][db]["spec"]["keeperUID"].as_str()?;
+        self.keepers.iter().position(|keeper| keeper.uid == uid)
+    }
+
+    /// The number of the primary's keeper.
+    #[track_caller]
+    pub(crate) fn primary(&self) -> usize {
+        eventually("there is a primary", || self.open_primary())
+    }
+
+    /// The numbers of the other keepers.
+    #[track_caller]
+    pub(crate) fn standbys(&self) -> Vec<usize> {
+        let primary = self.primary();
+        (0..self.keepers.len()).filter(|n| *n != primary).collect()
+    }
+
+    /// Waits for another primary than this.
+    #[track_caller]
+    pub(crate) fn another_primary_than(&self, old: usize) -> usize {
+        eventually("another keeper has the primary", || {
+            self.open_primary().filter(|primary| *primary != old)
+        })
+    }
+
+    /// Waits until there is a primary, writable through the proxy, that every other keeper of the
+    /// cluster streams from, with a complete synchronous set.
+    #[track_caller]
+    pub(crate) fn is_whole(&self) {
+        self.is_whole_with(self.keepers.len());
+    }
+
+    /// The same with this many instances.
+    #[track_caller]
+    pub(crate) fn is_whole_with(&self, instances: usize) {
+        let end = std::time::Instant::now() + 2 * LIMIT;
+        loop {
+            let seen = self.streaming();
+            let data = self.data().unwrap_or_default();
+            if seen + 1 == instances && is_settled(&data, instances) && self.is_open() {
+                return;
+            }
+            assert!(
+                std::time::Instant::now() < end,
+                "not whole with {instances} instances: {seen} stream\n{data:#}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// How many standbys stream. A base backup's stream looks the same on the primary, so the
+    /// standbys are asked.
+    fn streaming(&self) -> usize {
+        let sql = "SELECT status FROM pg_stat_wal_receiver";
+        let streams = |keeper: &&Keeper| keeper.direct.query(sql).is_ok_and(|r| r == ["streaming"]);
+        self.keepers.iter().filter(streams).count()
+    }
+
+    /// Whether a writable primary answers through the proxy.
+    fn is_open(&self) -> bool {
+        let recovering = self.address().query("SELECT pg_is_in_recovery()::text");
+        recovering.is_ok_and(|rows| rows == ["false"])
+    }
+
+    /// A client that writes.
+    pub(crate) fn writer(&self) -> Writer {
+        Writer::start(&self.address())
+    }
+
+    /// Asserts that every acknowledged row is there, on the primary and on every standby.
+    #[track_caller]
+    pub(crate) fn has_all(&self, account: &Account) {
+        assert!(!account.acknowledged.is_empty(), "nothing was acknowledged");
+        let lost = self.lost(account);
+        assert!(
+            lost.is_empty(),
+            "{} acknowledged rows lost: {lost:?}",
+            lost.len()
+        );
+    }
+
+    /// The acknowledged rows that are not there.
+    #[track_caller]
+    pub(crate) fn lost(&self, account: &Account) -> Vec<i64> {
+        let rows = eventually("the rows can be read", || {
+            self.address().query("SELECT id FROM written").ok()
+        });
+        let rows: std::collections::BTreeSet<i64> =
+            rows.iter().filter_map(|row| row.parse().ok()).collect();
+        account.acknowledged.difference(&rows).copied().collect()
+    }
+
+    /// Waits until a standby has what the primary has now.
+    #[track_caller]
+    pub(crate) fn follows(&self, keeper: usize) {
+        let written = eventually("the primary's rows", || {
+            self.address()
+                .query("SELECT coalesce(max(id), 0) FROM written")
+                .ok()
+        });
+        let wanted: i64 = written[0].parse().expect("a number");
+        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN max(id) END FROM written";
+        within(2 * LIMIT, "a standby has the primary's rows", || {
+            let rows = self.keepers[keeper].direct.query(sql).ok()?;
+            (rows.first()?.parse::<i64>().ok()? >= wanted).then_some(())
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
+        for member in &self.etcd {
+            member.thaw();
+        }
+        for keeper in &mut self.keepers {
+            keeper.kill();
+        }
+        if std::env::var_os("STOLON_KEEP").is_some() {
+            eprintln!("kept: {}", self.folder.path().display());
+            self.folder.disable_cleanup(true);
+        }
+    }
+}
+
+impl Cluster {
+    /// The last lines of every log, for a test that failed.
+    fn tell_logs(&self) {
+        let mut logs: Vec<PathBuf> = std::fs::read_dir(self.folder.path().join("log"))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        logs.sort();
+        for log in logs {
+            let text = std::fs::read(&log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            // A line for every round says nothing here.
+            let telling = |line: &&str| !line.contains("\"code\": \"round\"");
+            let lines: Vec<&str> = text.lines().filter(telling).collect();
+            let last = lines.len().saturating_sub(60);
+            eprintln!("--- {}\n{}", log.display(), lines[last..].join("\n"));
+        }
+    }
+}
+
+impl Place {
+    fn daemon(&self, role: &str, name: &str, namespace: Option<String>) -> Daemon {
+        let mut words = vec![role.to_owned()];
+        words.extend(self.store.clone());
+        Daemon {
+            name: name.to_owned(),
+            place: self.clone(),
+            words,
+            namespace,
+            process: None,
+        }
+    }
+
+    fn proxy(&self, port: u16, namespace: Option<String>) -> Daemon {
+        let mut daemon = self.daemon("proxy", "proxy", namespace);
+        daemon.words.extend([
+            "--listen-address=0.0.0.0".to_owned(),
+            format!("--port={port}"),
+        ]);
+        daemon
+    }
+}
+
+impl Daemon {
+    /// Starts it, also again.
+    pub(crate) fn start(&mut self) {
+        let mut command = process::command(&self.place.program, self.namespace.as_deref());
+        command.args(&self.words);
+        let log = self
+            .place
+            .folder
+            .join("log")
+            .join(format!("{}.log", self.name));
+        self.process = Some(Process::start(&self.name, command, &log));
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to stop, and waits until it has done so with status 0.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        let mut process = self.process.take().expect("a running daemon");
+        let status = process.stop(LIMIT);
+        assert!(status.success(), "{}: {status}", self.name);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process
+            .as_ref()
+            .expect("a running daemon")
+            .signal(signal);
+    }
+
+    /// What it said since the cluster began.
+    pub(crate) fn said(&self) -> String {
+        let log = self
+            .place
+            .folder
+            .join("log")
+            .join(format!("{}.log", self.name));
+        String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Keeper {
+    /// The first line of postmaster.pid.
+    pub(crate) fn postmaster(&self) -> Option<i32> {
+        let text = std::fs::read_to_string(self.pgdata.join("postmaster.pid")).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    /// Sends PostgreSQL's postmaster a signal, and nobody else.
+    #[track_caller]
+    pub(crate) fn signal_postmaster(&self, signal: Signal) {
+        process::send(self.postmaster().expect("a postmaster"), signal);
+    }
+
+    /// Kills the keeper and all of its PostgreSQL at once, as when the host loses power.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.kill();
+        self.kill_postgres();
+    }
+
+    /// Kills all of its PostgreSQL.
+    pub(crate) fn kill_postgres(&self) {
+        within(LIMIT, "PostgreSQL is killed", || {
+            let left = process::working_in(&self.pgdata);
+            for pid in &left {
+                process::send(*pid, Signal::KILL);
+            }
+            left.is_empty().then_some(())
+        });
+    }
+
+    /// Stops all its processes from running, as when the host is paused.
+    pub(crate) fn freeze(&self) {
+        self.daemon.signal(Signal::STOP);
+        for pid in process::working_in(&self.pgdata) {
+            process::send(pid, Signal::STOP);
+        }
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) {
+        for pid in process::working_in(&self.pgdata) {
+            process::send(pid, Signal::CONT);
+        }
+        self.daemon.signal(Signal::CONT);
+    }
+}
+
+/// Whether at least this many dbs are healthy and have done all they were told, and the synchronous
+/// set, where there is to be one, is confirmed.
+fn is_settled(data: &Value, instances: usize) -> bool {
+    let dbs = data["dbs"].as_object();
+    let settled = |db: &&Value| {
+        db["status"]["healthy"] == true && db["status"]["currentGeneration"] == db["generation"]
+    };
+    if dbs.map_or(0, |dbs| dbs.values().filter(settled).count()) < instances {
+        return false;
+    }
+    if data["cluster"]["spec"]["synchronousReplication"] != true {
+        return true;
+    }
+    let master = data["cluster"]["status"]["master"]
+        .as_str()
+        .unwrap_or_default();
+    let db = &data["dbs"][master];
+    let set = db["spec"]["synchronousStandbys"].as_array();
+    let confirmed = db["status"]["synchronousStandbys"].as_array();
+    set.is_some_and(|set| !set.is_empty()) && set == confirmed
+}
+
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, format!("{text}\n")).expect("a password file");
+    let owner_only = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, owner_only).expect("its mode");
+    process::give(path);
+}

@@ -1,0 +1,154 @@
+//! Processes that end with their owner.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::within;
+
+/// The user that database processes run as when the tests run as root.
+pub(crate) const DATABASE_USER: &str = "postgres";
+
+/// A command that runs as the unprivileged user, in a network namespace when one is named, and that
+/// the kernel ends together with the thread that starts it.
+pub(crate) fn command(program: &Path, namespace: Option<&str>) -> Command {
+    let mut words: Vec<String> = Vec::new();
+    if let Some(namespace) = namespace {
+        words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+    }
+    words.extend(["setpriv", "--pdeathsig=KILL"].map(str::to_owned));
+    if rustix::process::geteuid().is_root() {
+        words.push(format!("--reuid={DATABASE_USER}"));
+        words.push(format!("--regid={DATABASE_USER}"));
+        words.push("--init-groups".to_owned());
+    }
+    let mut command = Command::new(words.remove(0));
+    command.args(words).arg(program);
+    // What the caller's environment says must not be taken for flags.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command
+        .env_clear()
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir("/")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Hands a path to the user of the database processes.
+pub(crate) fn give(path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").expect("users");
+    let line = users
+        .lines()
+        .find(|line| line.split(':').next() == Some(DATABASE_USER))
+        .expect("a user postgres, whom root's tests run servers as");
+    let number = |index: usize| line.split(':').nth(index)?.parse().ok();
+    std::os::unix::fs::chown(path, number(2), number(3)).expect("a new owner");
+}
+
+/// One process with its log.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; both its outputs are appended to `log`.
+    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Self {
+        let out = open(log);
+        let err = out.try_clone().expect("a log");
+        let child = command
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            child,
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid")
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    /// Asks it to stop and waits for it.
+    pub(crate) fn stop(&mut self, limit: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let what = format!("{} stops", self.name);
+        within(limit, &what, || self.child.try_wait().expect("a child"))
+    }
+
+    /// What it said.
+    pub(crate) fn said(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn end(&mut self) {
+        // Gone already is as good.
+        let killed = self.child.kill();
+        let waited = self.child.wait();
+        drop((killed, waited));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn open(log: &Path) -> File {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap_or_else(|error| panic!("cannot open {}: {error}", log.display()))
+}
+
+/// Sends a signal to a process that may be gone.
+pub(crate) fn send(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let sent = kill_process(pid, signal);
+        drop(sent);
+    }
+}
+
+/// The processes whose working directory is `folder`: every process of the PostgreSQL that has its
+/// data there.
+pub(crate) fn working_in(folder: &Path) -> Vec<i32> {
+    let Ok(folder) = folder.canonicalize() else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder))
+        .collect()
+}
