@@ -2,7 +2,15 @@
 
 #[path = "cli/arguments.rs"]
 mod arguments;
+#[path = "cli/changes.rs"]
+mod changes;
+#[path = "cli/cluster.rs"]
+mod cluster;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/names.rs"]
 mod names;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/status.rs"]
+mod status;

@@ -4,7 +4,7 @@ use stolon_core::model::wire;
 use stolon_store::{Expected, Key, Written};
 
 use super::Failure;
-use super::session::{Session, indented, input, stdin};
+use super::session::{Session, indented, input, spec_of, stdin};
 use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
@@ -33,6 +33,11 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
     let data = wire::read_cluster_data(&bytes)
         .map_err(|error| format!("invalid cluster data: {error}"))?
         .ok_or("invalid cluster data: it is null")?;
+    // Anything that is an object could be read so; in a store it would be the end of a cluster.
+    spec_of(&data).map_err(|_| {
+        "invalid cluster data: there is no cluster with a spec in it; give what stolonctl \
+         clusterdata read printed"
+    })?;
     let read = session.read().await?;
     if read.expected != Expected::Absent && !own.get_flag("yes") {
         return Err(Failure::Error(

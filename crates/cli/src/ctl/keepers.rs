@@ -11,10 +11,11 @@ fn uid(own: &clap::ArgMatches) -> KeeperUid {
 
 fn unknown(data: &ClusterData, uid: &KeeperUid) -> Failure {
     let known: Vec<&str> = data.keepers.keys().map(KeeperUid::as_str).collect();
-    Failure::Error(format!(
-        "keeper {uid} doesn't exist: there are {}",
-        known.join(", ")
-    ))
+    let known = match known.as_slice() {
+        [] => "none".to_owned(),
+        known => known.join(", "),
+    };
+    Failure::Error(format!("keeper {uid} doesn't exist; there are: {known}"))
 }
 
 /// Declares a keeper failed, once: the leader's next decision treats it so and takes it back.

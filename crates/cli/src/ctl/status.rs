@@ -105,11 +105,12 @@ pub fn render(picture: &Picture) -> String {
     section("Keepers", keepers(picture));
     text.push_str(&cluster(picture));
     if let Some(latest) = &picture.latest {
-        let _ = writeln!(text, "\n=== Latest decision ===\n");
+        let _ = writeln!(text, "=== Latest decision ===\n");
         let _ = writeln!(text, "{} by sentinel {}", latest.at, latest.sentinel);
         for reason in &latest.reasons {
             let _ = writeln!(text, "  {reason}");
         }
+        text.push('\n');
     }
     text
 }
@@ -279,7 +280,7 @@ fn cluster(picture: &Picture) -> String {
         .as_ref()
         .zip(picture.data.as_ref().and_then(|d| d.primary()))
     else {
-        return format!("{title}No cluster available\n");
+        return format!("{title}No cluster available\n\n");
     };
     let keeper = &primary.spec.keeper_uid;
     let mut text = format!(
@@ -303,6 +304,7 @@ fn cluster(picture: &Picture) -> String {
         };
         let _ = writeln!(text, "{branch}{}", db.spec.keeper_uid);
     }
+    text.push('\n');
     text
 }
 
