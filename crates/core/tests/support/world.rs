@@ -57,6 +57,8 @@ pub(crate) struct InstanceModel {
     pub(crate) lsn: u64,
     pub(crate) timeline: u64,
     pub(crate) history: Vec<(u64, u64)>,
+    /// Of a primary: the names its commits wait for, as it was last told.
+    pub(crate) waits_for: Vec<String>,
 }
 
 /// A proxy.
@@ -86,6 +88,8 @@ pub(crate) struct World {
     /// Sees what the sentinel sees, to judge its decisions by.
     memory: Memory,
     view: Option<View>,
+    /// The last position at which a commit that waited for a standby was acknowledged.
+    pub(crate) acknowledged: u64,
     publications: u64,
     looks: u64,
 }
@@ -107,6 +111,7 @@ impl World {
             steps: Vec::new(),
             memory: Memory::new(DEFAULT_MOST_FAILOVERS),
             view: None,
+            acknowledged: 0,
             publications: 0,
             looks: 0,
         }
@@ -162,21 +167,18 @@ impl World {
 
     /// Lets time pass, a tenth of sleepInterval at a time.
     pub(crate) fn pass(&mut self, time: Duration) {
-        let sleep = self.data.as_ref().map_or(Duration::from_secs(1), |data| {
-            let cluster = data.cluster.as_ref().expect("cluster");
-            cluster
-                .spec
-                .clone()
-                .unwrap_or_default()
-                .effective()
-                .sleep_interval
-        });
-        let step = (sleep / 10).max(Duration::from_millis(1));
+        self.pass_in_steps(time, self.sleep_interval() / 10);
+    }
+
+    /// Lets time pass with a look a step.
+    pub(crate) fn pass_in_steps(&mut self, time: Duration, step: Duration) {
+        let sleep = self.sleep_interval();
+        let step = step.max(Duration::from_millis(1));
         let end = self.now + time;
         let mut published = self.now;
         while self.now < end {
             self.now = (self.now + step).min(end);
-            if self.now - published >= sleep || self.now == end {
+            if self.now.saturating_sub(published) >= sleep || self.now == end {
                 published = self.now;
                 self.obey();
                 self.publish();
@@ -184,6 +186,18 @@ impl World {
             let effects = self.sentinel.handle(self.instant(), Event::Wake);
             self.run(effects);
         }
+    }
+
+    fn sleep_interval(&self) -> Duration {
+        self.data.as_ref().map_or(Duration::from_secs(1), |data| {
+            let cluster = data.cluster.as_ref().expect("cluster");
+            cluster
+                .spec
+                .clone()
+                .unwrap_or_default()
+                .effective()
+                .sleep_interval
+        })
     }
 
     fn instant(&self) -> Instant {
@@ -423,6 +437,20 @@ impl World {
                 }
             }
         }
+        let written = source.lsn + bytes;
+        let has_it = |name: &String| {
+            let keepers = self.keepers.values().filter(|keeper| keeper.alive);
+            let mut instances = keepers.filter_map(|keeper| keeper.instance.as_ref());
+            instances.any(|instance| instance.db.as_str() == name && instance.lsn >= written)
+        };
+        if !source.waits_for.is_empty() && source.waits_for.iter().all(has_it) {
+            self.acknowledged = self.acknowledged.max(written);
+        }
+    }
+
+    /// The primary that runs by the document, if any.
+    pub(crate) fn running_primary(&self) -> Option<InstanceModel> {
+        self.source()
     }
 
     /// What the decisions stored so far break, each told once, with where it happened.
@@ -498,11 +526,11 @@ fn describe_db(db: &Db, keeper_of: &dyn Fn(&DbUid) -> String) -> String {
     let names = |uids: &[DbUid]| uids.iter().map(keeper_of).collect::<Vec<_>>().join(" ");
     let mut line = format!("{role} {health}{there}{init}");
     if db.spec.synchronous_replication {
-        line += &format!(
-            ", sync [{}] confirmed [{}]",
-            names(&db.spec.synchronous_standbys),
-            names(&db.status.synchronous_standbys)
-        );
+        line += ", sync [";
+        line += &names(&db.spec.synchronous_standbys);
+        line += "] confirmed [";
+        line += &names(&db.status.synchronous_standbys);
+        line += "]";
         if !db.spec.external_synchronous_standbys.is_empty() {
             line += " placeholder";
         }
@@ -567,6 +595,9 @@ fn obey_as_keeper(
             instance.lsn = instance.lsn.max(source.lsn);
         }
     }
+    let listed = db.spec.synchronous_standbys.iter().map(ToString::to_string);
+    let external = db.spec.external_synchronous_standbys.iter().cloned();
+    instance.waits_for = listed.chain(external).collect();
     instance.generation = db.generation;
 }
 
