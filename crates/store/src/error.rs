@@ -22,6 +22,14 @@ pub enum Error {
         /// The time allowed.
         limit: std::time::Duration,
     },
+    /// No TLS connection can be made: one side does not accept the other's certificate.
+    #[error("no TLS connection to store {store}: {cause}")]
+    Tls {
+        /// Backend and endpoints.
+        store: String,
+        /// What the last handshakes ended with.
+        cause: String,
+    },
     /// The store refuses: no permission, not authenticated.
     #[error("store {store} refused: {cause}")]
     Denied {

@@ -66,11 +66,9 @@ impl Leadership {
 }
 
 impl Drop for Leadership {
+    /// The task gives the leadership up behind this, within the bound of one call to the store.
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
     }
 }
 

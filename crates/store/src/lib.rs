@@ -11,6 +11,7 @@ mod keys;
 mod leadership;
 pub mod memory;
 mod sqlite;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +174,7 @@ pub struct Config {
 pub fn open(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let keys = keys::Keys::new(&config.prefix, &config.cluster_name);
     match config.backend {
-        Backend::Etcd3 => Err(Error::Config("not yet".to_owned())),
+        Backend::Etcd3 => Ok(Arc::new(etcd3::Etcd3Store::open(config, keys)?)),
         Backend::Sqlite => Ok(Arc::new(sqlite::SqliteStore::open(config, keys)?)),
     }
 }
