@@ -73,7 +73,7 @@ pub enum Event {
     Observed(Health),
     /// The data at rest were looked at.
     Inspected(Disk),
-    /// The postmaster ended.
+    /// The postmaster ended; never sent before the [`Outcome::Started`] of its start.
     PostmasterGone,
     /// A step ended.
     StepEnded(Outcome),
@@ -132,17 +132,22 @@ pub struct Keeper {
     reading: bool,
     read_again: bool,
     observing: bool,
-    /// A step changed the instance since it was last looked at.
-    outdated: bool,
-    /// The look on its way began before that step ended.
-    early_look: bool,
+    /// The look that is on its way began before the instance was changed.
+    outdated_look: bool,
     running: Option<Step>,
     publishing: bool,
     last_read: Option<Instant>,
+    read_failed: bool,
     last_observation: Option<Instant>,
     last_publication: Option<Instant>,
     published: Option<KeeperInfo>,
     retry_at: Option<Instant>,
+    /// Failures of steps in a row, without those of starts.
+    failures: u32,
+    /// After failed starts: no other start before this.
+    start_at: Option<Instant>,
+    /// Promotion was asked for; not again before this.
+    promote_at: Option<Instant>,
     round_closed: bool,
     said: Vec<(String, String)>,
 }
@@ -161,7 +166,8 @@ impl Keeper {
                 starts_failed: 0,
                 released_at: None,
                 applied: None,
-                parameters_known: false,
+                roles_set_up: false,
+                is_health_fresh: true,
                 error: None,
             },
             document: None,
@@ -169,15 +175,18 @@ impl Keeper {
             reading: false,
             read_again: false,
             observing: false,
-            outdated: false,
-            early_look: false,
+            outdated_look: false,
             running: None,
             publishing: false,
             last_read: None,
+            read_failed: false,
             last_observation: None,
             last_publication: None,
             published: None,
             retry_at: None,
+            failures: 0,
+            start_at: None,
+            promote_at: None,
             round_closed: false,
             said: Vec::new(),
         }
@@ -209,19 +218,18 @@ impl Keeper {
                 revision,
                 data,
             } => {
-                self.reading = false;
-                self.last_read = Some(now);
+                self.read_ended(now, false);
                 self.take_document(sent_at, revision, data, &mut effects);
             }
-            Event::ReadFailed => {
-                self.reading = false;
-                self.last_read = Some(now);
-            }
+            Event::ReadFailed => self.read_ended(now, true),
             Event::Observed(health) => {
                 self.observing = false;
                 self.last_observation = Some(now);
-                self.outdated &= std::mem::take(&mut self.early_look);
-                self.take_health(now, health, &mut effects);
+                if std::mem::take(&mut self.outdated_look) {
+                    self.last_observation = None;
+                } else {
+                    self.take_health(now, health, &mut effects);
+                }
             }
             Event::Inspected(disk) => self.facts.disk = disk,
             Event::PostmasterGone => self.postmaster_gone(now, &mut effects),
@@ -235,6 +243,12 @@ impl Keeper {
         self.publish(now, &mut effects);
         self.schedule(now, &mut effects);
         effects
+    }
+
+    fn read_ended(&mut self, now: Instant, failed: bool) {
+        self.reading = false;
+        self.last_read = Some(now);
+        self.read_failed = failed;
     }
 
     fn spec(&self) -> crate::model::EffectiveSpec {
@@ -290,7 +304,9 @@ impl Keeper {
             .is_none_or(|known| known.revision != revision);
         if changed {
             self.round_closed = false;
+            self.failures = 0;
             self.retry_at = None;
+            self.start_at = None;
         }
         self.document = Some(Document {
             sent_at,
@@ -303,8 +319,12 @@ impl Keeper {
         if !self.facts.process.is_running() {
             return;
         }
+        self.facts.is_health_fresh = true;
         if let Health::Running(observation) = &health {
-            self.facts.starts_failed = 0;
+            if self.facts.starts_failed > 0 {
+                self.facts.starts_failed = 0;
+                self.facts.error = None;
+            }
             if !observation.in_recovery {
                 self.facts.writable_until = now;
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::facts::Process;
-use stolon_core::keeper::{Effect, Event, Keeper, Settings};
+use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
 use stolon_core::model::{KeeperUid, wire};
 use stolon_core::time::Instant;
 use stolon_postgres::Installation;
@@ -74,7 +74,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     );
     let instance = Arc::new(Instance::new(config.clone(), installation, local));
     let (events, inbox) = mpsc::channel(256);
-    let process = instance.find_process(&events)?;
+    let process = instance.find_process()?;
+    instance.tell_of_the_end(&events);
     let disk = instance.inspect(process.is_running()).await;
     let keeper = Keeper::new(settings, clock::now(), disk, process);
     let (registry, metrics) = metrics::registry(&config.common.cluster_name);
@@ -196,8 +197,12 @@ impl Shell {
             Effect::Run(step) => {
                 let instance = self.instance.clone();
                 tokio::spawn(async move {
-                    let outcome = instance.run(*step, &events).await;
+                    let outcome = instance.run(*step).await;
+                    let started = matches!(outcome, Outcome::Started(_));
                     send(&events, Event::StepEnded(outcome)).await;
+                    if started {
+                        instance.tell_of_the_end(&events);
+                    }
                 });
             }
             Effect::Publish(mut info, ttl) => {

@@ -44,9 +44,15 @@ pub fn set_identity(pgdata: &Path, uid: &str) -> Result<(), Error> {
     replace_file(&pgdata.join(IDENTITY_FILE), format!("{uid}\n").as_bytes())
 }
 
-/// Removes what a copy took over of its source's identity.
+/// Removes, durably, what a data directory says of itself; a copy brings that of its source along.
 pub fn clear_identity(pgdata: &Path) -> Result<(), Error> {
-    remove_file(&pgdata.join(IDENTITY_FILE))
+    remove_file(&pgdata.join(IDENTITY_FILE))?;
+    match sync_folder(pgdata) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("sync", pgdata)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Replaces a file atomically and durably, readable by its owner only.
@@ -87,6 +93,13 @@ pub fn remove_all(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes a data directory. What it says of itself goes first, durably: a removal that is broken off
+/// leaves something that nobody takes for whole data.
+pub fn discard(path: &Path) -> Result<(), Error> {
+    clear_identity(path)?;
+    remove_all(path)
 }
 
 /// Makes a private directory that may be there already.
@@ -177,7 +190,7 @@ pub fn remove_stale_pid_file(pgdata: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Content, content, identity, replace_file, set_identity, swap};
+    use super::{Content, content, discard, identity, replace_file, set_identity, swap};
 
     #[test]
     fn a_swap_exchanges_and_an_identity_moves_with_its_data() {
@@ -193,6 +206,17 @@ mod tests {
         swap(&new, &old).expect("exchange");
         assert_eq!(identity(&old).as_deref(), Some("cafe0003"));
         assert_eq!(identity(&new).as_deref(), Some("cafe0002"));
+    }
+
+    #[test]
+    fn what_is_discarded_is_gone_and_may_be_gone_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let old = folder.path().join("old");
+        discard(&old).expect("nothing there");
+        std::fs::create_dir(&old).expect("old");
+        set_identity(&old, "cafe0002").expect("identity");
+        discard(&old).expect("discarded");
+        assert!(!old.exists());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub async fn run(
     target: &Path,
     options: &Options,
 ) -> Result<(), Error> {
-    data_dir::remove_all(target)?;
+    data_dir::discard(target)?;
     let password_file = target.with_extension("pwfile");
     let mut command = installation.command("initdb");
     command
@@ -53,7 +53,7 @@ pub async fn run(
     if output.status.success() {
         return Ok(());
     }
-    data_dir::remove_all(target)?;
+    data_dir::discard(target)?;
     Err(Error::Program {
         program: "initdb".to_owned(),
         status: output.status.to_string(),

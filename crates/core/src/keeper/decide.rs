@@ -13,7 +13,7 @@ pub use access::lets_users_in;
 pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
 
-use super::facts::{Content, DbState, Facts};
+use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
 use crate::model::spec::NewConfig;
@@ -27,6 +27,8 @@ pub struct Decision {
     pub step: Option<Step>,
     /// Why, or what is waited for.
     pub reasons: Vec<Reason>,
+    /// Whether all is as the document says.
+    pub settled: bool,
 }
 
 /// One step. Each may be repeated after a crash at any point of it.
@@ -196,10 +198,11 @@ pub fn decide(
     if facts.process == super::facts::Process::Leftovers {
         return act(Step::KillAll, Vec::new());
     }
-    if let Some(state) = identified(facts) {
+    let assigned = data.db_of(&settings.uid);
+    if let Some(state) = identified(facts, assigned) {
         return act(Step::SaveState(state), Vec::new());
     }
-    match data.db_of(&settings.uid) {
+    match assigned {
         None => without_db(&situation),
         Some(db) if holds(facts, &db.uid) => serve(&situation, db),
         Some(db) => make(&situation, db),
@@ -210,6 +213,7 @@ fn act(step: Step, reasons: Vec<Reason>) -> Decision {
     Decision {
         step: Some(step),
         reasons,
+        settled: false,
     }
 }
 
@@ -217,13 +221,46 @@ fn wait(reason: Reason) -> Decision {
     Decision {
         step: None,
         reasons: vec![reason],
+        settled: false,
     }
 }
 
-const fn settled() -> Decision {
+/// Nothing is left to do.
+const fn settled(reasons: Vec<Reason>) -> Decision {
     Decision {
         step: None,
-        reasons: Vec::new(),
+        reasons,
+        settled: true,
+    }
+}
+
+/// What the instance says; or why it says nothing, when that is to be told.
+fn listen<'a>(situation: &Situation<'a>) -> Result<&'a Observation, Option<Reason>> {
+    let waiting = |reason| Err(Some(reason));
+    match &situation.facts.health {
+        // It was seen before it was changed: the next look is on its way.
+        Health::Running(_) if !situation.facts.is_health_fresh => Err(None),
+        Health::Running(observation) => Ok(observation),
+        Health::Saturated(_) => waiting(Reason::warn(
+            "saturated",
+            "the instance has no connection left for the keeper",
+        )),
+        Health::Unknown | Health::Starting(_) => waiting(Reason::info(
+            "starting",
+            "waiting for the instance to accept connections",
+        )),
+        Health::Silent(why) => {
+            waiting(Reason::warn("silent", "the instance does not answer").with("error", why))
+        }
+    }
+}
+
+/// Waits until the instance says something.
+fn until_it_speaks(reason: Option<Reason>) -> Decision {
+    Decision {
+        step: None,
+        reasons: reason.into_iter().collect(),
+        settled: false,
     }
 }
 
@@ -238,14 +275,14 @@ fn holds(facts: &Facts, db: &DbUid) -> bool {
 }
 
 /// What `dbstate` is to say when PGDATA itself says that it holds another db: a crash between the
-/// swap of the directories and the note of it.
-fn identified(facts: &Facts) -> Option<DbState> {
+/// swap of the directories and the note of it, or the making of another db that was called off. While
+/// a new db is being made beside them, they are what is to be replaced.
+fn identified(facts: &Facts, assigned: Option<&Db>) -> Option<DbState> {
     let identity = facts.disk.identity.as_ref()?;
-    let noted = facts
-        .disk
-        .state
-        .as_ref()
-        .is_some_and(|state| state.uid == *identity);
+    let noted = facts.disk.state.as_ref().is_some_and(|state| {
+        let is_making = state.initializing && assigned.is_some_and(|db| db.uid == state.uid);
+        state.uid == *identity || is_making
+    });
     if noted || facts.disk.content != Content::Cluster {
         return None;
     }

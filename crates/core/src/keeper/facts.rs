@@ -23,9 +23,11 @@ pub struct Facts {
     pub released_at: Option<u64>,
     /// The configuration last written for the running instance.
     pub applied: Option<Wanted>,
-    /// Whether the roles were set up in this life of the keeper.
-    pub parameters_known: bool,
-    /// Why the last step failed.
+    /// Whether the roles of a new instance were set up in this life of the keeper.
+    pub roles_set_up: bool,
+    /// Whether `health` was seen after the last step that changed the running instance.
+    pub is_health_fresh: bool,
+    /// Why the last step or start failed.
     pub error: Option<String>,
 }
 

@@ -12,6 +12,8 @@ const AWAIT_PAUSE: Duration = Duration::from_millis(50);
 const START_PAUSE: Duration = Duration::from_millis(150);
 /// Publications that are due to a change follow one another no faster than this.
 const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
+/// A read that failed is tried again after this, or after sleepInterval when that is shorter.
+const READ_PAUSE: Duration = Duration::from_millis(500);
 
 impl Keeper {
     pub(super) fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -28,31 +30,38 @@ impl Keeper {
             document,
             self.running.as_ref(),
         );
-        let interval = self.spec().sleep_interval;
         let age = self.last_publication.map(|last| now.since(last));
         let changed = self
             .published
             .as_ref()
             .is_none_or(|p| report::differs(p, &info));
-        let due = age.is_none_or(|age| {
-            // A little early, so that looks a sleepInterval apart never miss one.
-            age >= interval.mul_f64(0.9) || (changed && age >= PUBLICATION_PAUSE)
-        });
+        let due = age.is_none_or(|age| age >= self.beat() || (changed && age >= PUBLICATION_PAUSE));
         if !due || cluster.uid.is_empty() {
             return;
         }
         self.publishing = true;
         self.last_publication = Some(now);
         self.published = Some(info.clone());
-        let ttl = Duration::from_secs(20).max(interval);
+        let ttl = Duration::from_secs(20).max(self.spec().sleep_interval);
         effects.push(Effect::Publish(Box::new(info), ttl));
+    }
+
+    /// The longest time between two publications: a little less than the sleepInterval within which
+    /// the sentinel expects one.
+    fn beat(&self) -> Duration {
+        self.spec().sleep_interval.mul_f64(0.9)
     }
 
     /// Asks for the next looks, and to be woken for whatever time brings.
     pub(super) fn schedule(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let interval = self.spec().sleep_interval;
         let since = |last: Option<Instant>| last.map_or(Duration::MAX, |last| now.since(last));
-        if !self.reading && since(self.last_read) >= interval {
+        let read_pause = if self.read_failed {
+            interval.min(READ_PAUSE)
+        } else {
+            interval
+        };
+        if !self.reading && since(self.last_read) >= read_pause {
             self.round_closed = false;
             self.read(effects);
         }
@@ -64,25 +73,23 @@ impl Keeper {
             (false, _) => interval,
         };
         let observable = self.facts.process.is_running();
-        let due = self.outdated || since(self.last_observation) >= pause;
-        if observable && !self.observing && due {
+        if observable && !self.observing && since(self.last_observation) >= pause {
             self.observing = true;
             effects.push(Effect::Observe);
         }
-        let mut wake = now.after(interval);
-        for (last, pause) in [
-            (self.last_read, interval),
-            (self.last_observation.filter(|_| observable), pause),
-            (self.last_publication, PUBLICATION_PAUSE),
-        ] {
-            let at = last.map_or(now, |last| last.after(pause));
-            if at > now {
-                wake = wake.min(at);
-            }
-        }
-        if let Some(at) = self.retry_at.filter(|at| *at > now) {
-            wake = wake.min(at);
-        }
+        let after = |last: Option<Instant>, pause| last.map(|last| last.after(pause));
+        let times = [
+            after(self.last_read, read_pause),
+            after(self.last_observation.filter(|_| observable), pause),
+            after(self.last_publication, PUBLICATION_PAUSE),
+            after(self.last_publication, self.beat()),
+            self.retry_at,
+            self.start_at,
+            self.promote_at,
+        ];
+        let next = times.into_iter().flatten().filter(|at| *at > now).min();
+        let longest = now.after(interval);
+        let wake = next.map_or(longest, |next| next.min(longest));
         effects.push(Effect::WakeAt(wake));
     }
 

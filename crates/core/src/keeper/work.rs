@@ -6,11 +6,14 @@ use super::decide::{Decision, Step, decide};
 use super::facts::{Health, Process};
 use super::sync::SyncTracker;
 use super::{Effect, Keeper, Outcome};
+use crate::model::Role;
 use crate::reason::Reason;
 use crate::time::Instant;
 
-/// A failed step is tried again after this, or after sleepInterval when that is longer.
+/// A failed step is tried again after this, and after twice as long each time, up to sleepInterval.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Doublings of that pause.
+const MOST_DOUBLINGS: u32 = 10;
 
 impl Keeper {
     pub(super) fn postmaster_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -18,28 +21,48 @@ impl Keeper {
             return;
         }
         let stopping = matches!(self.running, Some(Step::Stop { .. } | Step::KillAll));
-        if !stopping {
-            effects.push(Effect::Log(Reason::warn(
-                "postmaster-gone",
-                "the postmaster ended",
-            )));
-        }
-        if matches!(self.facts.health, Health::Unknown | Health::Starting(_)) {
-            self.facts.starts_failed = self.facts.starts_failed.saturating_add(1);
+        let answered = !matches!(self.facts.health, Health::Unknown | Health::Starting(_));
+        if !stopping && answered {
+            let text = "the postmaster ended";
+            effects.push(Effect::Log(Reason::warn("postmaster-gone", text)));
+        } else if !stopping {
+            let why = "the postmaster ended before it accepted connections: its own log says why";
+            self.start_failed(now, why, effects);
         }
         self.instance_ended(now);
+        // What failed over a connection has nothing to wait for any more.
+        self.retry_at = None;
         // I8: whatever comes next is decided from a document read after this moment.
         self.read(effects);
     }
 
+    /// Nothing writable is left, or what is left is about to be ended.
     fn instance_ended(&mut self, now: Instant) {
         self.facts.process = Process::Leftovers;
         self.facts.health = Health::Unknown;
+        self.facts.is_health_fresh = true;
         self.facts.writable_until = now;
         self.facts.applied = None;
-        self.outdated = false;
+        self.promote_at = None;
+        self.outdated_look = self.observing;
         self.sync = SyncTracker::new(false);
         self.round_closed = false;
+    }
+
+    fn start_failed(&mut self, now: Instant, error: &str, effects: &mut Vec<Effect>) {
+        let text = "failed to start postgres";
+        let reason = Reason::error("start-failed", text).with("error", error);
+        effects.push(Effect::Log(reason));
+        self.facts.error = Some(format!("{text}: {error}"));
+        self.start_at = Some(now.after(self.pause(self.facts.starts_failed)));
+        self.facts.starts_failed = self.facts.starts_failed.saturating_add(1);
+    }
+
+    /// How long to wait after so many failures in a row.
+    fn pause(&self, failures: u32) -> Duration {
+        let longest = self.spec().sleep_interval.max(RETRY_PAUSE);
+        let factor = 2_u32.saturating_pow(failures.min(MOST_DOUBLINGS));
+        RETRY_PAUSE.saturating_mul(factor).min(longest)
     }
 
     pub(super) fn step_ended(&mut self, now: Instant, outcome: Outcome, effects: &mut Vec<Effect>) {
@@ -49,12 +72,16 @@ impl Keeper {
         self.round_closed = false;
         match outcome {
             Outcome::Done(disk) => {
-                self.facts.error = None;
+                self.failures = 0;
+                // What a failed start left to say is said until an instance answers.
+                if self.facts.starts_failed == 0 {
+                    self.facts.error = None;
+                }
                 self.facts.disk = disk;
                 self.step_done(now, step);
             }
             Outcome::Started(disk) => {
-                self.facts.error = None;
+                self.failures = 0;
                 self.facts.disk = disk;
                 self.facts.process = Process::Started;
                 self.facts.health = Health::Unknown;
@@ -63,47 +90,80 @@ impl Keeper {
             }
             Outcome::Failed(error, disk) => {
                 self.facts.disk = disk;
-                let text = step.failure_text();
-                let reason = Reason::error("step-failed", text).with("error", &error);
-                effects.push(Effect::Log(reason));
-                if matches!(step, Step::Start { .. }) {
-                    self.facts.starts_failed = self.facts.starts_failed.saturating_add(1);
-                    self.facts.process = Process::Leftovers;
-                }
-                self.facts.error = Some(format!("{text}: {error}"));
-                self.retry_at = Some(now.after(RETRY_PAUSE));
+                self.step_failed(now, &step, &error, effects);
             }
         }
     }
 
+    fn step_failed(&mut self, now: Instant, step: &Step, error: &str, effects: &mut Vec<Effect>) {
+        if matches!(step, Step::Start { .. }) {
+            self.facts.process = Process::Leftovers;
+            self.facts.released_at = None;
+            self.start_failed(now, error, effects);
+            return;
+        }
+        if matches!(step, Step::Configure(_)) {
+            // Nobody knows how much of it was written.
+            self.facts.applied = None;
+        }
+        let text = step.failure_text();
+        let reason = Reason::error("step-failed", text).with("error", error);
+        effects.push(Effect::Log(reason));
+        self.facts.error = Some(format!("{text}: {error}"));
+        self.retry_at = Some(now.after(self.pause(self.failures)));
+        self.failures = self.failures.saturating_add(1);
+    }
+
     fn step_done(&mut self, now: Instant, step: Step) {
         match step {
+            // The instance it was written for may have ended meanwhile, and with it what decides
+            // whether the next one is to start as a standby.
+            Step::Configure(_) if self.facts.process == Process::Leftovers => {}
             Step::Configure(wanted) => {
                 self.facts.applied = Some(*wanted);
-                self.instance_changed();
+                self.look_again();
             }
-            Step::Slots { .. } | Step::Promote => self.instance_changed(),
-            Step::KillAll => self.facts.process = Process::None,
-            Step::Stop { .. } => {
+            Step::KillAll => {
+                // I8: an orphaned backend could commit until now. Whatever comes next is decided
+                // from a document read after this moment.
                 self.instance_ended(now);
+                self.facts.process = Process::None;
                 self.read_again = true;
             }
+            Step::Stop { .. } => self.instance_ended(now),
             Step::Release { revision } => self.facts.released_at = Some(revision),
-            Step::SetUpRoles => self.facts.parameters_known = true,
-            Step::Stir => self.sync.stirred(),
+            Step::SetUpRoles => {
+                self.facts.roles_set_up = true;
+                self.look_again();
+            }
+            Step::Stir => {
+                self.sync.stirred();
+                self.look_again();
+            }
+            Step::Promote => {
+                // It takes a while, and is seen by looking.
+                self.promote_at = Some(now.after(RETRY_PAUSE));
+                self.look_again();
+            }
+            Step::Slots { .. } => self.look_again(),
+            // Other data take this place: nothing that was done to the old ones was done to them.
+            Step::Swap { .. } => self.facts.applied = None,
+            Step::Initialize { .. } => self.facts.roles_set_up = false,
             Step::SaveState(_)
-            | Step::Initialize { .. }
             | Step::Copy { .. }
-            | Step::Swap { .. }
             | Step::Discard
             | Step::Claim { .. }
             | Step::Start { .. } => {}
         }
     }
 
-    fn instance_changed(&mut self) {
-        self.outdated = true;
-        self.early_look = self.observing;
+    /// What is known of the instance is from before it was changed.
+    fn look_again(&mut self) {
+        if self.facts.process.is_running() {
+            self.facts.is_health_fresh = false;
+            self.outdated_look = self.observing;
+            self.last_observation = None;
+        }
     }
 
     /// Decides and begins the next step, when none is running.
@@ -111,47 +171,41 @@ impl Keeper {
         if self.running.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return;
         }
-        // Decided from how the instance was before the step, the step would be taken again.
-        if self.outdated && self.facts.process.is_running() {
-            return;
-        }
         let Some(document) = &self.document else {
             return;
         };
-        let Decision { step, reasons } = decide(&self.settings, &self.facts, document, &self.sync);
-        self.say(reasons, effects);
+        let Decision {
+            step,
+            reasons,
+            settled,
+        } = decide(&self.settings, &self.facts, document, &self.sync);
+        if settled || !reasons.is_empty() {
+            self.say(reasons, effects);
+        }
         match step {
-            Some(Step::Release { revision }) => {
-                self.facts.released_at = Some(revision);
-            }
+            Some(Step::Release { revision }) => self.facts.released_at = Some(revision),
+            Some(Step::Start { .. }) if self.start_at.is_some_and(|at| now < at) => {}
+            Some(Step::Promote) if self.promote_at.is_some_and(|at| now < at) => {}
             Some(step) => {
                 self.retry_at = None;
                 self.running = Some(step.clone());
                 effects.push(Effect::Run(Box::new(step)));
             }
-            None => self.close_round(effects),
+            None if settled => self.close_round(effects),
+            None => {}
         }
     }
 
     /// What follows every round that found nothing to change (contract, section 2).
     fn close_round(&mut self, effects: &mut Vec<Effect>) {
-        if self.round_closed || !matches!(self.facts.health, Health::Running(_)) {
+        if std::mem::replace(&mut self.round_closed, true) {
             return;
         }
-        self.round_closed = true;
-        let Some(db) = self
-            .document
-            .as_ref()
-            .and_then(|d| d.data.db_of(&self.settings.uid))
-        else {
-            return;
-        };
+        let document = self.document.as_ref();
+        let db = document.and_then(|document| document.data.db_of(&self.settings.uid));
         let role = db
-            .spec
-            .role
-            .as_ref()
-            .map_or("", |role| role.as_str())
-            .to_owned();
+            .and_then(|db| db.spec.role.as_ref())
+            .map_or("", Role::as_str);
         for text in [
             format!("our db requested role is {role}"),
             format!("already {role}"),
@@ -161,7 +215,7 @@ impl Keeper {
         }
     }
 
-    /// Logs the reasons that were not there at the last decision.
+    /// Logs the reasons that were not there at the last decision that had any.
     fn say(&mut self, reasons: Vec<Reason>, effects: &mut Vec<Effect>) {
         let key = |reason: &Reason| (reason.code.clone(), reason.text.clone());
         let now: Vec<_> = reasons.iter().map(key).collect();

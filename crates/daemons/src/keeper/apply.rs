@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use stolon_core::keeper::Outcome;
 use stolon_core::keeper::decide::{Follow, Step, Wanted};
-use stolon_core::keeper::{Event, Outcome};
 use stolon_core::model::DbUid;
 use stolon_core::model::spec::NewConfig;
 use stolon_core::time::Instant;
@@ -12,7 +12,6 @@ use stolon_postgres::conninfo::ConnInfo;
 use stolon_postgres::process::{self, Postmaster};
 use stolon_postgres::query::{Session, Target};
 use stolon_postgres::{basebackup, data_dir, initdb};
-use tokio::sync::mpsc;
 
 use super::Error;
 use super::instance::Instance;
@@ -29,9 +28,9 @@ const COPY_RESERVE: u64 = 256 << 20;
 
 impl Instance {
     /// Runs a step.
-    pub(super) async fn run(&self, step: Step, events: &mpsc::Sender<Event>) -> Outcome {
+    pub(super) async fn run(&self, step: Step) -> Outcome {
         let starts = matches!(step, Step::Start { .. });
-        let result = self.try_run(step, events).await;
+        let result = self.try_run(step).await;
         let running = self.postmaster().is_some();
         let disk = self.inspect(running).await;
         match result {
@@ -41,7 +40,7 @@ impl Instance {
         }
     }
 
-    async fn try_run(&self, step: Step, events: &mpsc::Sender<Event>) -> Result<(), Error> {
+    async fn try_run(&self, step: Step) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         match step {
             Step::SaveState(state) => self.local.save_db_state(&state),
@@ -58,13 +57,12 @@ impl Instance {
             Step::Discard => {
                 tracing::info!("removing the old copy of the data");
                 // Removing a large copy takes time that nothing else should wait for.
-                let removed =
-                    tokio::task::spawn_blocking(move || data_dir::remove_all(&beside)).await;
+                let removed = tokio::task::spawn_blocking(move || data_dir::discard(&beside)).await;
                 Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
             }
             Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
             Step::Configure(wanted) => self.configure(&wanted),
-            Step::Start { db } => self.start(&db, events),
+            Step::Start { db } => self.start(&db),
             Step::Stop { why, patience } => {
                 tracing::info!(why, "stopping postgres");
                 Ok(self.stop(patience).await?)
@@ -130,7 +128,7 @@ impl Instance {
 
     async fn copy(&self, db: &DbUid, source: &Follow, may_discard: bool) -> Result<(), Error> {
         let beside = self.local.beside();
-        data_dir::remove_all(&beside)?;
+        data_dir::discard(&beside)?;
         self.make_room(source, may_discard).await?;
         let began = clock::now();
         let mut told: Option<Instant> = None;
@@ -205,7 +203,11 @@ impl Instance {
             "no room for two copies: removing the old one first, since the primary is healthy and \
              has all of it"
         );
-        Ok(data_dir::remove_all(&pgdata)?)
+        // Moved away whole, so that at no moment a part of it stands where the whole is looked for.
+        data_dir::clear_identity(&pgdata)?;
+        let beside = self.local.beside();
+        data_dir::swap(&pgdata, &beside)?;
+        Ok(data_dir::discard(&beside)?)
     }
 
     fn conninfo(&self, follow: &Follow) -> ConnInfo {
@@ -245,7 +247,7 @@ impl Instance {
         Ok(postmaster.reload()?)
     }
 
-    fn start(&self, db: &DbUid, events: &mpsc::Sender<Event>) -> Result<(), Error> {
+    fn start(&self, db: &DbUid) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
         data_dir::remove_stale_pid_file(&pgdata)?;
         self.forget_looks();
@@ -254,7 +256,7 @@ impl Instance {
         let settings = [("unix_socket_directories".to_owned(), socket)];
         let postmaster =
             Postmaster::start(&self.installation, &pgdata, &settings, logging::write_line)?;
-        self.take(postmaster, events);
+        self.take(postmaster);
         Ok(())
     }
 

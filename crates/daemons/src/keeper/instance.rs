@@ -51,10 +51,10 @@ impl Instance {
     }
 
     /// What runs on PGDATA at the keeper's start; a postmaster is taken over.
-    pub(super) fn find_process(&self, events: &mpsc::Sender<Event>) -> Result<Process, Error> {
+    pub(super) fn find_process(&self) -> Result<Process, Error> {
         let pgdata = self.local.pgdata();
         if let Some(postmaster) = Postmaster::adopt(&pgdata)? {
-            self.take(postmaster, events);
+            self.take(postmaster);
             return Ok(Process::Adopted);
         }
         let left = data_dir::processes(&pgdata).is_empty();
@@ -65,13 +65,24 @@ impl Instance {
         })
     }
 
-    /// Makes a postmaster the present one, and its end an event.
-    pub(super) fn take(&self, postmaster: Postmaster, events: &mpsc::Sender<Event>) {
-        let mut end = postmaster.end();
+    /// Makes a postmaster the present one.
+    pub(super) fn take(&self, postmaster: Postmaster) {
         *self.lock_postmaster() = Some(Arc::new(postmaster));
-        let events = events.clone();
+    }
+
+    /// Makes the end of the present postmaster an event, unless another one is the present one by
+    /// then.
+    pub(super) fn tell_of_the_end(self: &Arc<Self>, events: &mpsc::Sender<Event>) {
+        let Some(postmaster) = self.lock_postmaster().clone() else {
+            return;
+        };
+        let (instance, events, mut end) = (self.clone(), events.clone(), postmaster.end());
         tokio::spawn(async move {
-            if end.wait_for(|gone| *gone).await.is_ok() {
+            if end.wait_for(|gone| *gone).await.is_err() {
+                return;
+            }
+            let present = instance.lock_postmaster().clone();
+            if present.is_some_and(|present| Arc::ptr_eq(&present, &postmaster)) {
                 let _ = events.send(Event::PostmasterGone).await;
             }
         });

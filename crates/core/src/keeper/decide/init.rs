@@ -1,7 +1,7 @@
 //! A new db: `initdb` beside PGDATA, swapped in, started, given its roles.
 
-use super::super::facts::{Content, DbState, Health};
-use super::{Decision, Patience, Situation, Step, act, parameters, wait};
+use super::super::facts::{Content, DbState};
+use super::{Decision, Patience, Situation, Step, act, listen, parameters, until_it_speaks};
 use crate::model::{Db, Generation};
 use crate::reason::Reason;
 
@@ -55,13 +55,11 @@ fn set_up(situation: &Situation<'_>, db: &Db) -> Decision {
     if !facts.process.is_running() {
         return act(Step::Start { db: db.uid.clone() }, Vec::new());
     }
-    let Health::Running(observation) = &facts.health else {
-        return wait(Reason::info(
-            "starting",
-            "waiting for the new instance to accept connections",
-        ));
+    let observation = match listen(situation) {
+        Ok(observation) => observation,
+        Err(why) => return until_it_speaks(why),
     };
-    if !facts.parameters_known {
+    if !facts.roles_set_up {
         return act(Step::SetUpRoles, Vec::new());
     }
     let state = DbState {

@@ -1,8 +1,9 @@
 //! Running the primary: started only on a fresh word, configured before it is promoted.
 
-use super::super::facts::{Health, Observation};
+use super::super::facts::Observation;
 use super::{
-    Decision, Patience, Situation, Step, act, converged, not_admitted, parameters, settled, wait,
+    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, settled,
+    until_it_speaks, wait,
 };
 use crate::model::Db;
 use crate::reason::Reason;
@@ -20,31 +21,23 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
     if situation.facts.applied.as_ref() != Some(&wanted) {
         return act(Step::Configure(Box::new(wanted)), Vec::new());
     }
-    match &situation.facts.health {
-        Health::Running(observation) if observation.in_recovery => {
-            let reason = Reason::info("promoting", "promoting to primary").with("db", &db.uid);
-            if observation.synchronous_standby_names == names(db) {
-                act(Step::Promote, vec![reason])
-            } else {
-                wait(Reason::info(
-                    "configuring",
-                    "waiting for the configuration to be in force",
-                ))
-            }
-        }
-        Health::Running(observation) => settle(situation, db, observation),
-        Health::Saturated(_) => wait(Reason::warn(
-            "saturated",
-            "the instance has no connection left for the keeper",
-        )),
-        Health::Unknown | Health::Starting(_) => wait(Reason::info(
-            "starting",
-            "waiting for the instance to accept connections",
-        )),
-        Health::Silent(why) => {
-            wait(Reason::warn("silent", "the instance does not answer").with("error", why))
-        }
+    let observation = match listen(situation) {
+        Ok(observation) => observation,
+        Err(why) => return until_it_speaks(why),
+    };
+    if !observation.in_recovery {
+        return settle(situation, db, observation);
     }
+    if observation.synchronous_standby_names != names(db) {
+        return wait(configuring());
+    }
+    let reason = Reason::info("promoting", "promoting to primary").with("db", &db.uid);
+    act(Step::Promote, vec![reason])
+}
+
+fn configuring() -> Reason {
+    let text = "waiting for the configuration to be in force";
+    Reason::info("configuring", text)
 }
 
 fn names(db: &Db) -> String {
@@ -104,22 +97,20 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
     }
     // The generation tells others that the list is in force.
     if observation.synchronous_standby_names != names(db) {
-        reasons.push(Reason::info(
-            "configuring",
-            "waiting for the configuration to be in force",
-        ));
+        reasons.push(configuring());
         return Decision {
-            step: None,
-            reasons,
+            settled: false,
+            ..settled(reasons)
         };
     }
-    match converged(situation.facts, db) {
-        Some(step) => act(step, reasons),
-        None => Decision {
-            reasons,
-            ..settled()
-        },
+    if let Some(step) = converged(situation.facts, db) {
+        return act(step, reasons);
     }
+    // It is open: what it replaced may go.
+    if situation.facts.disk.beside.is_some() {
+        return act(Step::Discard, reasons);
+    }
+    settled(reasons)
 }
 
 /// The slots of the followers, and the additional ones.

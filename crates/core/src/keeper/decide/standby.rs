@@ -1,9 +1,8 @@
 //! Running a standby.
 
-use super::super::facts::Health;
 use super::{
-    Decision, Patience, Situation, Step, act, converged, not_admitted, parameters, primary, resync,
-    settled, wait,
+    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, primary,
+    resync, settled, until_it_speaks, wait,
 };
 use crate::model::{Db, FollowType};
 use crate::reason::Reason;
@@ -57,23 +56,9 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
 
 fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
     let facts = situation.facts;
-    let observation = match &facts.health {
-        Health::Running(observation) => observation,
-        Health::Saturated(_) => {
-            return wait(Reason::warn(
-                "saturated",
-                "the instance has no connection left",
-            ));
-        }
-        Health::Unknown | Health::Starting(_) => {
-            return wait(Reason::info(
-                "starting",
-                "waiting for the instance to accept connections",
-            ));
-        }
-        Health::Silent(why) => {
-            return wait(Reason::warn("silent", "the instance does not answer").with("error", why));
-        }
+    let observation = match listen(situation) {
+        Ok(observation) => observation,
+        Err(why) => return until_it_speaks(why),
     };
     if !observation.in_recovery {
         // Somebody promoted it by hand. Its new timeline tells the sentinel, which has it copied.
@@ -102,8 +87,5 @@ fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
     if facts.disk.beside.is_some() && observation.streams_from.is_some() {
         return act(Step::Discard, reasons);
     }
-    Decision {
-        reasons,
-        ..settled()
-    }
+    settled(reasons)
 }

@@ -1,0 +1,205 @@
+//! Commands that change a keeper's world, as words.
+
+use stolon_core::keeper::facts::{Content, DbState};
+use stolon_core::model::{
+    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, InitMode, Keeper, List, Lsn, Role,
+    TimelineId, TimelineSwitch,
+};
+
+use crate::world::{Data, Folder, THEM, US, World, system_id};
+
+/// Carries out a command.
+///
+/// * `keeper` starts it; `kill keeper|postmaster|machine`
+/// * `disk DB LSN [dirty] [standby] [go]` what is on disk: a db's data, cleanly ended unless said
+/// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
+/// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is
+/// * `cluster UID` another cluster takes the place of this one; `no-document`
+/// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
+/// * `restore N` the store goes back by so many revisions, with the document as it is now
+pub(crate) fn change(world: &mut World, words: &[&str]) {
+    let (verb, rest) = words.split_first().expect("a command");
+    match *verb {
+        "keeper" => world.start_keeper(),
+        "kill" => match rest[0] {
+            "keeper" => world.kill_keeper(),
+            "postmaster" => world.kill_postmaster(),
+            "machine" => world.kill_machine(),
+            other => panic!("nothing to kill: {other}"),
+        },
+        "disk" => disk(world, rest),
+        "doc" => document(world, rest[0], &rest[1..]),
+        "none" => world.edit(|data| data.dbs.retain(|_, db| db.spec.keeper_uid != US.into())),
+        "them" => them(world, rest),
+        "master" => world.edit(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            cluster.status.master = Some(rest[0].into());
+        }),
+        "cluster" => world.edit(|data| {
+            data.cluster.as_mut().expect("a cluster").uid = rest[0].into();
+            data.cluster.as_mut().expect("a cluster").status.master = None;
+            data.dbs.clear();
+            for keeper in data.keepers.values_mut() {
+                keeper.status.boot_uuid = BootUuid::default();
+            }
+        }),
+        "no-document" => world.store(None),
+        "set" => world.edit(|data| {
+            let spec = data
+                .cluster
+                .as_mut()
+                .and_then(|cluster| cluster.spec.as_mut());
+            spec.expect("a spec").automatic_pg_restart = Some(rest[0] == "restart=on");
+        }),
+        "fault" => fault(world, rest[0], rest[1] == "on"),
+        "peer" => {
+            let name = DbUid::from(rest[0]).replication_name();
+            let behind = rest[1].parse().expect("bytes");
+            world.peers.insert(name, behind);
+        }
+        "no-peer" => {
+            world.peers.remove(&DbUid::from(rest[0]).replication_name());
+        }
+        "restore" => {
+            world.revision -= rest[0].parse::<u64>().expect("a number");
+            world.store(world.data.clone());
+        }
+        other => panic!("no such command: {other}"),
+    }
+}
+
+fn fault(world: &mut World, name: &str, on: bool) {
+    let faults = &mut world.faults;
+    let fault = match name {
+        "store" => &mut faults.store_down,
+        "start" => &mut faults.start_dies,
+        "copy" => &mut faults.copy_fails,
+        "room" => &mut faults.no_room,
+        "silent" => &mut faults.silent,
+        "saturated" => &mut faults.saturated,
+        "unadmitted" => &mut faults.not_admitting,
+        "slots" => &mut faults.slots_fail,
+        other => panic!("no such fault: {other}"),
+    };
+    *fault = on;
+}
+
+fn disk(world: &mut World, words: &[&str]) {
+    let (uid, says) = (DbUid::from(words[0]), |word| words.contains(&word));
+    world.pgdata = Folder {
+        content: Content::Cluster,
+        // The Go program's data say nothing of themselves.
+        identity: (!says("go")).then(|| uid.clone()),
+        whole: true,
+        signal: says("standby"),
+        data: Data {
+            owner: uid.clone(),
+            system: system_id(),
+            timeline: 1,
+            lsn: words[1].parse().expect("a position"),
+            roles: true,
+            clean: !says("dirty"),
+            ..Data::default()
+        },
+        ..Folder::default()
+    };
+    world.state = Some(DbState {
+        uid,
+        generation: Generation::FIRST,
+        ..DbState::default()
+    });
+}
+
+fn names(value: &str) -> List<DbUid> {
+    let names = value.split(',').filter(|name| !name.is_empty());
+    names.map(DbUid::from).collect()
+}
+
+/// Every change of a db raises its generation.
+fn document(world: &mut World, uid: &str, words: &[&str]) {
+    world.edit(|data| {
+        let uid = DbUid::from(uid);
+        data.keepers.entry(US.into()).or_default();
+        let others = |_: &DbUid, db: &mut Db| db.spec.keeper_uid != US.into() || db.uid == uid;
+        data.dbs.retain(others);
+        let db = data.dbs.entry(uid.clone()).or_default();
+        db.generation = db.generation.next();
+        db.uid = uid;
+        db.spec.keeper_uid = US.into();
+        db.spec.max_standbys = 20;
+        for word in words {
+            field(db, word);
+        }
+        "10.0.0.1".clone_into(&mut db.status.listen_address);
+    });
+}
+
+fn field(db: &mut Db, word: &str) {
+    let (name, value) = word.split_once('=').expect("FIELD=VALUE");
+    let spec = &mut db.spec;
+    match name {
+        "role" => {
+            spec.role = Some(match value {
+                "master" => Role::Primary,
+                _ => Role::Standby,
+            });
+        }
+        "init" => {
+            spec.init_mode = Some(match value {
+                "new" => InitMode::New,
+                "resync" => InitMode::Resync,
+                _ => InitMode::None,
+            });
+        }
+        "follow" => spec.follow_config = Some(FollowConfig::internal(value.into())),
+        "followers" => spec.followers = names(value),
+        "sync" => {
+            spec.synchronous_replication = true;
+            spec.synchronous_standbys = names(value);
+        }
+        "param" => {
+            let (name, value) = value.split_once(':').expect("NAME:VALUE");
+            let parameters = &mut spec.pg_parameters;
+            parameters.insert(name.to_owned(), value.to_owned());
+        }
+        "generation" => db.generation = Generation(value.parse().expect("a number")),
+        other => panic!("no such field: {other}"),
+    }
+}
+
+/// The neighbour: a healthy primary on timeline 2, which it began at 3000.
+fn them(world: &mut World, words: &[&str]) {
+    let position = world.source_lsn;
+    world.edit(|data| {
+        data.keepers.insert(THEM.into(), Keeper::default());
+        let db = data.dbs.entry("d2".into()).or_default();
+        db.uid = "d2".into();
+        db.spec.keeper_uid = THEM.into();
+        db.generation = db.generation.next();
+        db.spec.role = Some(Role::Primary);
+        db.status = DbStatus {
+            healthy: true,
+            current_generation: db.generation,
+            listen_address: "10.0.0.2".to_owned(),
+            port: "5432".to_owned(),
+            system_id: system_id(),
+            timeline_id: TimelineId(2),
+            xlog_pos: Lsn(position),
+            timelines_history: vec![TimelineSwitch {
+                timeline_id: TimelineId(1),
+                switch_point: Lsn(3000),
+                ..TimelineSwitch::default()
+            }],
+            ..DbStatus::default()
+        };
+        for word in words {
+            match word.split_once('=') {
+                Some(("healthy", value)) => db.status.healthy = value == "yes",
+                Some(("followers", value)) => db.spec.followers = names(value),
+                Some(("port", value)) => value.clone_into(&mut db.status.port),
+                Some(("behind", _)) => db.status.current_generation = Generation::NONE,
+                other => panic!("no such field: {other:?}"),
+            }
+        }
+    });
+}
