@@ -1,9 +1,15 @@
 //! The proxy: where clients may go, and when they may go nowhere.
 //!
 //! A check is a linearizable read of the cluster data and a stored publication. A proxy forwards
-//! only while its last good check, counted from when the read was sent, is younger than proxyTimeout
-//! (I6); it publishes a generation only after the connections it forbids are gone (I1). So the
-//! sentinel knows of a proxy that is silent for longer than that that it forwards nothing.
+//! only while its last good check, counted from when the read was sent, is younger than the
+//! proxyTimeout it announced (I6); it publishes a generation only after the connections it forbids
+//! are gone (I1). So the sentinel knows of a proxy that is silent for longer than that that it
+//! forwards nothing.
+
+mod checks;
+mod decide;
+mod leave;
+mod seen;
 
 use std::time::Duration;
 
@@ -11,6 +17,12 @@ use crate::model::report::{FEATURE_AGE_FROM_SEND, IMPLEMENTATION, ProxyInfo};
 use crate::model::{ClusterData, ClusterSpec, DbUid, EffectiveSpec, Generation, ProxyUid};
 use crate::reason::Reason;
 use crate::time::Instant;
+use checks::{Checks, Pause};
+use leave::{Leave, Publication};
+use seen::Seen;
+
+/// The shortest time between two checks, whatever proxyCheckInterval says (0 is valid there).
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where clients go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +67,7 @@ pub enum Event {
     },
     /// The document could not be read.
     ReadFailed,
-    /// What the last [`Effect::Route`] forbids is gone.
+    /// An [`Effect::Route`] was carried out: what it forbids is gone. One answer to each, in order.
     RouteSet,
     /// A publication ended: whether it is stored.
     Published(bool),
@@ -67,7 +79,7 @@ pub enum Effect {
     /// Read the document; answer with [`Event::Document`] or [`Event::ReadFailed`].
     Read,
     /// Let clients go there and nowhere else; answer with [`Event::RouteSet`] once every connection
-    /// to another place is gone.
+    /// to another place is gone, and every one whose leave had ended. In the order asked for.
     Route(Route),
     /// Accept connections, or do not.
     Listen(bool),
@@ -94,32 +106,22 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Proxy {
     settings: Settings,
-    /// What the newest document says, with its revision.
+    /// The newest document.
     seen: Option<Seen>,
-    /// When the read of the newest document was sent.
-    read_at: Option<Instant>,
-    /// When the read of the last good check was sent.
-    good_at: Option<Instant>,
-    /// The read that the publication on its way belongs to.
-    publishing: Option<Instant>,
-    published_at: Option<Instant>,
+    checks: Checks,
+    leave: Leave,
+    /// A publication is owed: a check was read, or what was carried out changed.
+    owed: bool,
+    publishing: Option<Publication>,
+    publish_pause: Pause,
+    /// The generation last sent to the store.
     published: Option<Generation>,
-    reading: bool,
-    read_again: bool,
     listening: bool,
     route: Route,
-    /// A route is being set: connections it forbids may still be there.
-    setting: bool,
+    /// Routes asked for and not set yet: connections they forbid may still be there.
+    unset: u32,
     started_at: Option<Instant>,
     warned: bool,
-}
-
-#[derive(Debug)]
-struct Seen {
-    revision: u64,
-    data: Option<Box<ClusterData>>,
-    /// The document is older than one seen before: everything closes first (I5).
-    fallen: bool,
 }
 
 impl Proxy {
@@ -128,16 +130,15 @@ impl Proxy {
         Self {
             settings,
             seen: None,
-            read_at: None,
-            good_at: None,
+            checks: Checks::default(),
+            leave: Leave::default(),
+            owed: false,
             publishing: None,
-            published_at: None,
+            publish_pause: Pause::default(),
             published: None,
-            reading: false,
-            read_again: false,
             listening: false,
             route: Route::Closed("the cluster data were not read yet".to_owned()),
-            setting: false,
+            unset: 0,
             started_at: None,
             warned: false,
         }
@@ -148,86 +149,129 @@ impl Proxy {
         &self.route
     }
 
-    /// When the last good check was sent.
-    pub const fn good_at(&self) -> Option<Instant> {
-        self.good_at
+    /// When the read of the last good check was sent.
+    pub fn good_at(&self) -> Option<Instant> {
+        self.leave.good_at()
     }
 
     /// Takes in what happened and says what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         let started_at = *self.started_at.get_or_insert(now);
+        // First, whatever the event brings: a leave that has ended is never just prolonged, because
+        // the connections it allowed have to be closed (I1). A paused process comes through here.
+        self.leave.lapse(now);
+        self.learn(now, event, &mut effects);
+        self.checks.turn(now, self.interval());
+        self.listen(now, &mut effects);
+        self.set_route(now, &mut effects);
+        self.publish(now, &mut effects);
+        self.warn(now, started_at, &mut effects);
+        if self.checks.send(now) {
+            effects.push(Effect::Read);
+        }
+        effects.push(Effect::WakeAt(self.wake_at(now)));
+        effects
+    }
+
+    fn learn(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Wake => {}
-            Event::StoreChanged => self.read(&mut effects),
+            Event::StoreChanged => self.checks.want(),
             Event::Document {
                 sent_at,
                 revision,
                 data,
             } => {
-                self.reading = false;
-                let fallen = self
-                    .seen
-                    .as_ref()
-                    .is_some_and(|seen| revision < seen.revision);
-                self.seen = Some(Seen {
+                let seen = Seen {
+                    sent_at,
                     revision,
                     data,
-                    fallen,
-                });
-                self.read_at = Some(sent_at);
+                };
+                self.take_document(now, seen, effects);
             }
-            Event::ReadFailed => self.reading = false,
-            Event::RouteSet => self.setting = false,
-            Event::Published(stored) => {
-                if let (Some(read_at), true) = (self.publishing.take(), stored) {
-                    self.good_at = self.good_at.max(Some(read_at));
-                }
+            Event::ReadFailed => {
+                self.checks.failed(now, self.interval());
+                // What cannot be read must not look alive: the sentinel would wait for it.
+                self.owed = false;
             }
+            Event::RouteSet => self.unset = self.unset.saturating_sub(1),
+            Event::Published(stored) => self.take_publication(now, stored),
         }
-        if !self.reading && std::mem::take(&mut self.read_again) {
-            self.read(&mut effects);
+    }
+
+    fn take_document(&mut self, now: Instant, seen: Seen, effects: &mut Vec<Effect>) {
+        self.owed |= self.checks.answered();
+        let behind = self
+            .seen
+            .as_ref()
+            .and_then(|known| Some((known.revision, seen.falls_behind(known)?)));
+        if let Some((known, why)) = behind {
+            // Everything closes; the document counts once a whole new check has found it again.
+            self.leave.end();
+            self.owed = true;
+            self.checks.want();
+            let reason = Reason::warn("document-fell", format!("closing to clients: {why}"));
+            let reason = reason.with("revision", seen.revision);
+            effects.push(Effect::Log(reason.with("known", known)));
+        } else {
+            self.leave.read(now, seen.sent_at);
         }
-        self.listen(now, &mut effects);
-        self.set_route(now, &mut effects);
-        self.publish(now, &mut effects);
-        self.warn(now, started_at, &mut effects);
-        self.schedule(now, &mut effects);
-        effects
+        self.seen = Some(seen);
+        self.owed |= self.published != Some(self.generation());
+    }
+
+    fn take_publication(&mut self, now: Instant, stored: bool) {
+        let Some(publication) = self.publishing.take() else {
+            return;
+        };
+        if stored {
+            self.publish_pause.reset();
+            if self.leave.announced(now, publication) {
+                self.checks.want();
+            }
+        } else {
+            self.leave.unanswered(publication);
+            self.publish_pause.lengthen(now, self.interval());
+            self.owed = true;
+        }
+    }
+
+    fn data(&self) -> Option<&ClusterData> {
+        self.seen.as_ref()?.data.as_deref()
+    }
+
+    fn generation(&self) -> Generation {
+        self.data()
+            .map_or(Generation::NONE, |data| data.proxy.generation)
     }
 
     fn spec(&self) -> EffectiveSpec {
-        let data = self.seen.as_ref().and_then(|seen| seen.data.as_ref());
-        let spec = data.and_then(|data| data.cluster.as_ref()?.spec.as_ref());
+        let spec = self
+            .data()
+            .and_then(|data| data.cluster.as_ref()?.spec.as_ref());
         spec.map_or_else(
             || ClusterSpec::default().effective(),
             ClusterSpec::effective,
         )
     }
 
-    fn read(&mut self, effects: &mut Vec<Effect>) {
-        if self.reading {
-            self.read_again = true;
-        } else {
-            self.reading = true;
-            effects.push(Effect::Read);
-        }
+    fn interval(&self) -> Duration {
+        self.spec().proxy_check_interval.max(SHORTEST_INTERVAL)
     }
 
-    /// Until when the last good check lets it forward.
-    fn fresh_until(&self) -> Option<Instant> {
-        self.good_at
-            .map(|good| good.after(self.spec().proxy_timeout))
+    /// Until when the newest document counts as seen lately, for listening.
+    fn sighted_until(&self) -> Option<Instant> {
+        let seen = self.seen.as_ref()?;
+        Some(seen.sent_at.after(self.spec().proxy_timeout))
     }
 
     /// It does not listen before its first read; while it is blind it stops, where asked to.
     fn listen(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let timeout = self.spec().proxy_timeout;
-        let read_lately = self.read_at.is_some_and(|read| now.since(read) < timeout);
         let wanted = if self.settings.stop_listening {
-            read_lately
+            self.sighted_until().is_some_and(|until| now < until)
         } else {
-            self.listening || self.read_at.is_some()
+            self.listening || self.seen.is_some()
         };
         if wanted != self.listening {
             self.listening = wanted;
@@ -243,14 +287,8 @@ impl Proxy {
     }
 
     fn set_route(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let route = decide(
-            &self.settings.uid,
-            self.seen
-                .as_ref()
-                .filter(|seen| !seen.fallen)
-                .and_then(|seen| seen.data.as_deref()),
-            self.fresh_until().filter(|until| now < *until),
-        );
+        let until = self.leave.until().filter(|until| now < *until);
+        let route = decide::route(&self.settings.uid, self.data(), until);
         if route == self.route {
             return;
         }
@@ -258,8 +296,7 @@ impl Proxy {
             Route::To { target, .. } => Some(target.clone()),
             Route::Closed(_) => None,
         };
-        let (before, after) = (target(&self.route), target(&route));
-        if before != after {
+        if target(&self.route) != target(&route) {
             let reason = match &route {
                 Route::To { target, .. } => Reason::info("proxying", "proxying to the primary")
                     .with("db", &target.db)
@@ -268,52 +305,50 @@ impl Proxy {
             };
             effects.push(Effect::Log(reason));
         }
-        // To forbid takes until it is done; to permit, or to prolong, is done at once.
-        self.setting |= before.is_some() && before != after;
+        self.unset = self.unset.saturating_add(1);
         self.route = route.clone();
         effects.push(Effect::Route(route));
     }
 
-    /// Publishes what it has carried out: at once when that changed, else each proxyCheckInterval.
+    /// Publishes what it has carried out: once in each check, and at once when that changed.
     fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(read_at) = self.read_at else { return };
-        if self.publishing.is_some() || self.setting {
+        let Some(read_at) = self.seen.as_ref().map(|seen| seen.sent_at) else {
+            return;
+        };
+        let waits = self.publishing.is_some() || self.unset > 0;
+        if !self.owed || waits || !self.publish_pause.is_over(now) {
             return;
         }
-        let spec = self.spec();
-        let seen = self.seen.as_ref();
-        let generation = seen
-            .and_then(|seen| seen.data.as_ref())
-            .map_or(Generation::NONE, |d| d.proxy.generation);
-        let age = self.published_at.map(|at| now.since(at));
-        let due = age.is_none_or(|age| age >= spec.proxy_check_interval.mul_f64(0.9));
-        if !due && self.published == Some(generation) {
+        let timeout = self.spec().proxy_timeout;
+        if now.since(read_at) >= timeout {
+            // A read that old proves nothing.
             return;
         }
-        // A read that is too old proves nothing: the next one is waited for.
-        if now.since(read_at) >= spec.proxy_check_interval && age.is_some() {
+        self.leave.shorten(now.after(timeout));
+        self.set_route(now, effects);
+        if self.unset > 0 {
             return;
         }
-        self.publishing = Some(read_at);
-        self.published_at = Some(now);
+        let generation = self.generation();
+        let publication = Publication {
+            read_at,
+            sent_at: now,
+            timeout,
+            lifetime: timeout.saturating_mul(2),
+        };
+        self.owed = false;
+        self.publishing = Some(publication);
         self.published = Some(generation);
-        if let Some(seen) = self.seen.as_mut() {
-            // Everything is closed; from the next check on the older document counts.
-            seen.fallen = false;
-        }
         let info = ProxyInfo {
             uid: self.settings.uid.clone(),
             generation,
-            proxy_timeout_nanos: i64::try_from(spec.proxy_timeout.as_nanos()).unwrap_or(i64::MAX),
+            proxy_timeout_nanos: i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX),
             implementation: IMPLEMENTATION.to_owned(),
             version: self.settings.version.clone(),
             features: vec![FEATURE_AGE_FROM_SEND.to_owned()],
             ..ProxyInfo::default()
         };
-        effects.push(Effect::Publish(
-            Box::new(info),
-            spec.proxy_timeout.saturating_mul(2),
-        ));
+        effects.push(Effect::Publish(Box::new(info), publication.lifetime));
     }
 
     /// A live proxy is enabled within a round; one that waits for longer tells (scenario B7).
@@ -330,69 +365,23 @@ impl Proxy {
 
     /// Whether there is a primary to go to, and no leave to.
     pub fn waits_to_be_enabled(&self) -> bool {
-        let data = self.seen.as_ref().and_then(|seen| seen.data.as_ref());
-        data.is_some_and(|data| {
+        self.data().is_some_and(|data| {
             let spec = &data.proxy.spec;
             !spec.primary_db_uid.is_empty() && !spec.enabled_proxies.contains(&self.settings.uid)
         })
     }
 
-    fn schedule(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let interval = self.spec().proxy_check_interval;
-        let since_read = self.read_at.map_or(Duration::MAX, |read| now.since(read));
-        if since_read >= interval {
-            self.read(effects);
-            // One on its way is enough.
-            self.read_again = false;
-        }
-        let next_read = self
-            .read_at
-            .map_or(now.after(interval), |read| read.after(interval));
-        let mut wake = if next_read > now {
-            next_read
-        } else {
-            now.after(interval)
-        };
-        for at in [
-            self.fresh_until(),
-            self.read_at.map(|r| r.after(self.spec().proxy_timeout)),
-        ] {
-            if let Some(at) = at.filter(|at| *at > now) {
-                wake = wake.min(at);
-            }
-        }
-        effects.push(Effect::WakeAt(wake));
+    fn wake_at(&self, now: Instant) -> Instant {
+        let interval = self.interval();
+        let retry = self.publish_pause.until().filter(|_| self.owed);
+        [self.leave.until(), self.sighted_until(), retry]
+            .into_iter()
+            .flatten()
+            .chain([self.checks.wake_at(now, interval)])
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or_else(|| now.after(interval))
     }
-}
-
-/// Where the document lets this proxy forward while its last good check is fresh.
-fn decide(uid: &ProxyUid, data: Option<&ClusterData>, until: Option<Instant>) -> Route {
-    let closed = |why: &str| Route::Closed(why.to_owned());
-    let Some(until) = until else {
-        return closed("no check of the cluster data succeeded lately");
-    };
-    let Some(data) = data else {
-        return closed("there is no cluster");
-    };
-    let spec = &data.proxy.spec;
-    if spec.primary_db_uid.is_empty() {
-        return closed("no primary is open to clients now");
-    }
-    if !spec.enabled_proxies.contains(uid) {
-        return closed("this proxy is not enabled by the sentinel yet");
-    }
-    let Some(db) = data.dbs.get(&spec.primary_db_uid) else {
-        return closed("the primary is not among the dbs");
-    };
-    if db.status.listen_address.is_empty() || db.status.port.is_empty() {
-        return closed("the primary's address is not known");
-    }
-    let target = Target {
-        db: db.uid.clone(),
-        host: db.status.listen_address.clone(),
-        port: db.status.port.clone(),
-    };
-    Route::To { target, until }
 }
 
 #[cfg(test)]
@@ -403,170 +392,239 @@ mod tests {
     use std::time::Duration;
 
     const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
-    /// A proxy with a clock, a document, and a log of what it wanted done.
+    fn spec(timeout: Duration) -> ClusterSpec {
+        ClusterSpec {
+            proxy_check_interval: Some(SECOND.into()),
+            proxy_timeout: Some(timeout.into()),
+            ..ClusterSpec::default()
+        }
+    }
+
+    /// A proxy with a clock, a document, and a store that answers within milliseconds or fails.
     struct World {
         proxy: Proxy,
         now: Instant,
-        data: ClusterData,
+        wake_at: Instant,
+        data: Option<ClusterData>,
         revision: u64,
+        reads_fail: bool,
+        publications_fail: bool,
+        /// When reads were sent.
+        reads: Vec<Instant>,
+        /// What was published.
+        published: Vec<Generation>,
     }
 
     impl World {
+        /// A proxy that was started a moment ago, with a document that lets it go to `db1`.
         fn new(stop_listening: bool) -> Self {
             let settings = Settings {
                 uid: "p1".into(),
                 version: "test".into(),
                 stop_listening,
             };
-            let spec = ClusterSpec {
-                proxy_check_interval: Some(Duration::from_secs(1).into()),
-                proxy_timeout: Some(Duration::from_secs(3).into()),
-                ..ClusterSpec::default()
-            };
-            let data = ClusterData::new(ClusterUid::from("c"), spec, Timestamp::ZERO);
+            let uid = ClusterUid::from("c");
             let now = Instant::from_boot(Duration::from_secs(100));
-            Self {
+            let mut world = Self {
                 proxy: Proxy::new(settings),
                 now,
-                data,
-                revision: 1,
-            }
+                wake_at: now,
+                data: Some(ClusterData::new(uid, spec(3 * SECOND), Timestamp::ZERO)),
+                revision: 10,
+                reads_fail: false,
+                publications_fail: false,
+                reads: Vec::new(),
+                published: Vec::new(),
+            };
+            world.change(|data| {
+                let mut primary = Db {
+                    uid: "db1".into(),
+                    ..Db::default()
+                };
+                primary.status.listen_address = "10.0.0.1".into();
+                primary.status.port = "5432".into();
+                data.dbs.insert("db1".into(), primary);
+                data.proxy.spec.primary_db_uid = "db1".into();
+                data.proxy.spec.enabled_proxies = vec!["p1".into()];
+                data.proxy.generation = Generation(7);
+            });
+            world
         }
 
-        fn open_to(&mut self, db: &str) {
-            self.data.dbs.clear();
-            let mut primary = Db {
-                uid: db.into(),
-                ..Db::default()
-            };
-            primary.status.listen_address = "10.0.0.1".into();
-            primary.status.port = "5432".into();
-            self.data.dbs.insert(db.into(), primary);
-            self.data.proxy.spec.primary_db_uid = db.into();
-            self.data.proxy.spec.enabled_proxies = vec!["p1".into()];
-            self.raise();
+        /// The same after its first check.
+        fn open(stop_listening: bool) -> Self {
+            let mut world = Self::new(stop_listening);
+            world.settle(Event::StoreChanged);
+            assert!(world.is_open());
+            world
+        }
+
+        fn change(&mut self, change: impl FnOnce(&mut ClusterData)) {
+            change(self.data.as_mut().expect("a document"));
+            self.revision += 1;
         }
 
         fn close(&mut self) {
-            self.data.proxy.spec.primary_db_uid = "".into();
-            self.raise();
-        }
-
-        fn raise(&mut self) {
-            self.data.proxy.generation = self.data.proxy.generation.next();
-            self.revision += 1;
+            self.change(|data| {
+                data.proxy.spec.primary_db_uid = "".into();
+                data.proxy.generation = data.proxy.generation.next();
+            });
         }
 
         fn tell(&mut self, event: Event) -> Vec<Effect> {
             self.now = self.now.after(MS);
-            self.proxy.handle(self.now, event)
-        }
-
-        fn document(&mut self) -> Vec<Effect> {
-            let (sent_at, revision) = (self.now, self.revision);
-            let data = Some(Box::new(self.data.clone()));
-            self.tell(Event::Document {
-                sent_at,
-                revision,
-                data,
-            })
-        }
-
-        /// A whole good check.
-        fn check(&mut self) -> Vec<Effect> {
-            let mut effects = self.document();
-            effects.extend(self.tell(Event::RouteSet));
-            effects.extend(self.tell(Event::Published(true)));
-            effects.extend(self.tell(Event::Published(true)));
+            let effects = self.proxy.handle(self.now, event);
+            for effect in &effects {
+                match effect {
+                    Effect::WakeAt(at) => {
+                        assert!(*at > self.now, "a wake that has passed never ends");
+                        self.wake_at = *at;
+                    }
+                    Effect::Read => self.reads.push(self.now),
+                    Effect::Publish(info, _) => self.published.push(info.generation),
+                    Effect::Route(_) | Effect::Listen(_) | Effect::Log(_) => {}
+                }
+            }
             effects
+        }
+
+        fn answer(&self, effect: &Effect) -> Option<Event> {
+            match effect {
+                Effect::Read if self.reads_fail => Some(Event::ReadFailed),
+                Effect::Read => Some(self.document()),
+                Effect::Publish(..) => Some(Event::Published(!self.publications_fail)),
+                Effect::Route(_) => Some(Event::RouteSet),
+                Effect::WakeAt(_) | Effect::Listen(_) | Effect::Log(_) => None,
+            }
+        }
+
+        fn document(&self) -> Event {
+            Event::Document {
+                sent_at: self.now,
+                revision: self.revision,
+                data: self.data.clone().map(Box::new),
+            }
+        }
+
+        /// Tells it, answers whatever it asks for, until it asks for nothing more.
+        fn settle(&mut self, event: Event) -> Vec<Effect> {
+            let mut all = Vec::new();
+            let mut waiting = std::collections::VecDeque::from([event]);
+            while let Some(event) = waiting.pop_front() {
+                let effects = self.tell(event);
+                waiting.extend(effects.iter().filter_map(|effect| self.answer(effect)));
+                all.extend(effects);
+                assert!(all.len() < 1_000, "it never comes to rest");
+            }
+            all
+        }
+
+        /// Lets time pass.
+        fn pass(&mut self, time: Duration) -> Vec<Effect> {
+            let end = self.now.after(time);
+            let mut all = Vec::new();
+            while self.wake_at <= end {
+                self.now = self.now.max(self.wake_at);
+                all.extend(self.settle(Event::Wake));
+            }
+            self.now = end;
+            all
         }
 
         fn is_open(&self) -> bool {
             matches!(self.proxy.route(), Route::To { .. })
         }
+
+        fn open_until(&self) -> Instant {
+            match self.proxy.route() {
+                Route::To { until, .. } => *until,
+                Route::Closed(why) => panic!("closed: {why}"),
+            }
+        }
     }
 
-    fn published(effects: &[Effect]) -> Option<Generation> {
-        effects.iter().rev().find_map(|effect| match effect {
-            Effect::Publish(info, _) => Some(info.generation),
-            _ => None,
-        })
+    fn publishes(effects: &[Effect]) -> bool {
+        let publish = |effect: &Effect| matches!(effect, Effect::Publish(..));
+        effects.iter().any(publish)
+    }
+
+    fn closes(effects: &[Effect]) -> bool {
+        let close = |effect: &Effect| matches!(effect, Effect::Route(Route::Closed(_)));
+        effects.iter().any(close)
     }
 
     #[test]
-    fn it_opens_only_after_a_read_and_a_stored_publication() {
+    fn it_opens_only_after_a_stored_publication_and_a_read_sent_after_it() {
         let mut world = World::new(true);
-        world.open_to("db1");
-        let effects = world.document();
+        world.tell(Event::StoreChanged);
+        let effects = world.tell(world.document());
         assert!(effects.contains(&Effect::Listen(true)), "{effects:?}");
-        assert_eq!(published(&effects), Some(Generation(1)));
+        assert!(publishes(&world.tell(Event::RouteSet)));
         assert!(!world.is_open());
-        world.tell(Event::Published(false));
-        assert!(
-            !world.is_open(),
-            "a publication that failed is no good check"
-        );
-        world.now = world.now.after(MS * 950);
-        world.check();
+        // Before this moment the sentinel may have opened another instance without waiting for us.
+        assert!(world.tell(Event::Published(true)).contains(&Effect::Read));
+        assert!(!world.is_open(), "what was read may be out of date");
+        world.tell(world.document());
+        assert!(world.is_open());
+    }
+
+    #[test]
+    fn a_publication_that_failed_is_no_good_check() {
+        let mut world = World::new(true);
+        world.publications_fail = true;
+        world.settle(Event::StoreChanged);
+        world.pass(5 * SECOND);
+        assert!(!world.is_open());
+        world.publications_fail = false;
+        world.pass(SECOND);
         assert!(world.is_open());
     }
 
     #[test]
     fn it_acknowledges_only_after_the_forbidden_connections_are_gone() {
-        let mut world = World::new(true);
-        world.open_to("db1");
-        world.check();
-        assert!(world.is_open());
+        let mut world = World::open(true);
         world.close();
-        let effects = world.document();
-        assert!(!world.is_open());
-        assert_eq!(published(&effects), None, "the connections are still there");
-        let effects = world.tell(Event::RouteSet);
-        assert_eq!(published(&effects), Some(Generation(2)));
+        assert!(world.tell(Event::StoreChanged).contains(&Effect::Read));
+        let effects = world.tell(world.document());
+        assert!(closes(&effects) && !world.is_open());
+        assert!(!publishes(&effects), "the connections are still there");
+        world.tell(Event::Wake);
+        assert_eq!(world.published.last(), Some(&Generation(7)));
+        world.tell(Event::RouteSet);
+        assert_eq!(world.published.last(), Some(&Generation(8)));
     }
 
     #[test]
     fn it_closes_by_its_own_clock_and_stops_listening_when_blind() {
         for stop_listening in [true, false] {
-            let mut world = World::new(stop_listening);
-            world.open_to("db1");
-            world.check();
-            world.tell(Event::ReadFailed);
-            world.now = world.now.after(Duration::from_millis(2900));
-            world.tell(Event::Wake);
+            let mut world = World::open(stop_listening);
+            let until = world.open_until();
+            world.reads_fail = true;
+            world.pass(until.since(world.now).saturating_sub(10 * MS));
             assert!(world.is_open(), "younger than proxyTimeout");
-            world.now = world.now.after(Duration::from_millis(200));
-            let effects = world.tell(Event::Wake);
-            assert!(!world.is_open(), "I6");
-            assert_eq!(effects.contains(&Effect::Listen(false)), stop_listening);
-            world.tell(Event::ReadFailed);
-            let effects = world.check();
-            assert_eq!(effects.contains(&Effect::Listen(true)), stop_listening);
-            world.now = world.now.after(MS * 950);
-            world.check();
+            let effects = world.pass(20 * MS);
+            assert!(!world.is_open() && closes(&effects), "I6");
+            let effects = world.pass(SECOND);
+            let stopped = world.proxy.listening;
+            assert_eq!(stopped, !stop_listening, "{effects:?}");
+            world.reads_fail = false;
+            let effects = world.pass(2 * SECOND);
             assert!(world.is_open());
+            assert_eq!(effects.contains(&Effect::Listen(true)), stop_listening);
         }
     }
 
     #[test]
     fn the_age_of_a_check_counts_from_when_its_read_was_sent() {
-        let mut world = World::new(true);
-        world.open_to("db1");
-        let (sent_at, revision) = (world.now, world.revision);
-        // The answer takes almost proxyTimeout.
-        world.now = world.now.after(Duration::from_millis(2900));
-        let data = Some(Box::new(world.data.clone()));
-        world.tell(Event::Document {
-            sent_at,
-            revision,
-            data,
-        });
-        world.tell(Event::Published(true));
-        match world.proxy.route() {
-            Route::To { until, .. } => assert_eq!(*until, sent_at.after(Duration::from_secs(3))),
-            Route::Closed(why) => panic!("closed: {why}"),
-        }
+        let mut world = World::open(true);
+        world.now = world.wake_at;
+        assert!(world.tell(Event::Wake).contains(&Effect::Read));
+        let (asked, asked_at) = (world.document(), world.now);
+        world.now = world.now.after(900 * MS);
+        world.settle(asked);
+        assert_eq!(world.open_until(), asked_at.after(3 * SECOND));
     }
 
     #[test]
@@ -577,42 +635,159 @@ mod tests {
             |data| data.dbs.values_mut().for_each(|db| db.status.port.clear()),
         ];
         for spoil in cases {
-            let mut world = World::new(true);
-            world.open_to("db1");
-            spoil(&mut world.data);
-            world.check();
+            let mut world = World::open(true);
+            world.change(spoil);
+            world.settle(Event::StoreChanged);
             assert!(!world.is_open());
         }
     }
 
     #[test]
-    fn an_older_document_closes_everything_first() {
-        let mut world = World::new(true);
-        world.open_to("db1");
-        world.check();
-        world.revision = 1;
-        world.document();
-        assert!(!world.is_open(), "I5");
-        world.tell(Event::RouteSet);
-        world.now = world.now.after(MS * 950);
-        world.check();
-        world.now = world.now.after(MS * 950);
-        world.check();
-        assert!(
-            world.is_open(),
-            "the store is another one, and is believed from now on"
-        );
+    fn an_older_document_closes_everything_and_counts_only_after_a_whole_new_check() {
+        type Fall = fn(&mut World);
+        let cases: [(&str, Fall); 4] = [
+            ("a lower revision", |world| world.revision = 1),
+            ("a lower generation", |world| {
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("another cluster", |world| {
+                world.change(|data| {
+                    let cluster = data.cluster.as_mut().expect("a cluster");
+                    cluster.uid = "other".into();
+                });
+            }),
+            ("no cluster", |world| world.data = None),
+        ];
+        for (case, fall) in cases {
+            let mut world = World::open(true);
+            let before = world.data.clone();
+            fall(&mut world);
+            world.tell(Event::StoreChanged);
+            let effects = world.tell(world.document());
+            assert!(closes(&effects) && !world.is_open(), "I5: {case}");
+            assert!(!publishes(&effects), "{case}");
+            // Found again, but by no check that the sentinel could have seen.
+            world.tell(world.document());
+            assert!(!world.is_open(), "{case}");
+            if world.data.is_none() {
+                world.data = before;
+            }
+            world.settle(Event::RouteSet);
+            world.pass(3 * SECOND);
+            assert!(world.is_open(), "{case} is believed in the end");
+        }
     }
 
     #[test]
-    fn a_publication_is_renewed_and_never_on_an_old_read() {
-        let mut world = World::new(true);
-        world.open_to("db1");
-        world.check();
-        world.now = world.now.after(Duration::from_millis(1500));
-        let effects = world.tell(Event::Wake);
-        assert!(effects.contains(&Effect::Read));
-        assert_eq!(published(&effects), None, "the last read is too old");
-        assert_eq!(published(&world.document()), Some(Generation(1)));
+    fn a_leave_that_has_ended_is_closed_before_anything_renews_it() {
+        // As a process that was stopped and goes on, with answers waiting for it.
+        let late: [fn(&World) -> Event; 3] = [
+            |_| Event::Published(true),
+            |world| world.document(),
+            |_| Event::RouteSet,
+        ];
+        for event in late {
+            let mut world = World::open(true);
+            world.now = world.wake_at;
+            world.tell(Event::Wake);
+            assert!(publishes(&world.tell(world.document())));
+            world.now = world.open_until();
+            let event = event(&world);
+            let effects = world.tell(event);
+            assert!(closes(&effects) && !world.is_open(), "I1: {effects:?}");
+        }
+    }
+
+    #[test]
+    fn a_longer_timeout_counts_from_when_it_was_announced_and_a_shorter_one_at_once() {
+        let change = |world: &mut World, timeout: Duration| {
+            world.change(|data| {
+                let cluster = data.cluster.as_mut().expect("a cluster");
+                cluster.spec = Some(spec(timeout));
+            });
+        };
+        let mut world = World::open(true);
+        let before = world.open_until();
+        change(&mut world, 20 * SECOND);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        assert_eq!(world.open_until(), before, "nobody was told of the new one");
+        world.publications_fail = false;
+        world.pass(2 * SECOND);
+        let doubtful = world.now.after(4 * SECOND);
+        assert!(world.open_until() > doubtful);
+        // Told or not: the sentinel may have seen it.
+        change(&mut world, 2 * SECOND);
+        world.publications_fail = true;
+        world.pass(1100 * MS);
+        assert!(world.open_until() <= world.now.after(2 * SECOND));
+    }
+
+    #[test]
+    fn a_failed_read_is_sent_again_soon_but_not_at_once() {
+        let mut world = World::open(true);
+        world.reads_fail = true;
+        world.reads.clear();
+        world.pass(10 * SECOND);
+        assert!((9..=16).contains(&world.reads.len()), "{:?}", world.reads);
+        // A watch that breaks tells of a change each time.
+        world.reads.clear();
+        for _ in 0..1_000 {
+            world.settle(Event::StoreChanged);
+        }
+        assert!(world.reads.len() <= 3, "{:?}", world.reads);
+    }
+
+    #[test]
+    fn checks_keep_to_the_grid_of_their_interval() {
+        let mut world = World::open(true);
+        world.reads.clear();
+        world.published.clear();
+        world.pass(60 * SECOND);
+        assert_eq!(world.published.len(), 60);
+        for pair in world.reads.windows(2) {
+            let [one, next] = pair else { continue };
+            assert_eq!(next.since(*one), SECOND);
+        }
+    }
+
+    #[test]
+    fn a_change_that_comes_while_it_reads_is_read_too() {
+        let mut world = World::open(true);
+        world.tell(Event::StoreChanged);
+        let asked = world.document();
+        world.close();
+        assert!(!world.tell(Event::StoreChanged).contains(&Effect::Read));
+        assert!(world.tell(asked).contains(&Effect::Read));
+        world.settle(world.document());
+        assert_eq!(world.published.last(), Some(&Generation(8)));
+    }
+
+    #[test]
+    fn it_does_not_look_alive_while_it_cannot_read() {
+        let mut world = World::open(true);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        world.reads_fail = true;
+        world.publications_fail = false;
+        world.pass(SECOND);
+        world.published.clear();
+        world.pass(5 * SECOND);
+        assert!(world.published.is_empty());
+    }
+
+    #[test]
+    fn an_interval_of_zero_is_no_hot_loop() {
+        let mut world = World::open(true);
+        world.change(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            let mut spec = spec(3 * SECOND);
+            spec.proxy_check_interval = Some(Duration::ZERO.into());
+            cluster.spec = Some(spec);
+        });
+        world.settle(Event::StoreChanged);
+        world.reads.clear();
+        world.pass(SECOND);
+        assert!(world.reads.len() <= 10, "{:?}", world.reads);
     }
 }

@@ -93,16 +93,17 @@ impl Shell {
         let mut watch = self.store.watch();
         let mut wake_at: Option<Instant> = None;
         let mut event = Event::StoreChanged;
+        // Routes that are set and not yet answered for.
+        let mut routes_set = 0_u32;
         loop {
             self.health.turn();
-            let mut follow_up = None;
             for effect in self.proxy.handle(clock::now(), event) {
                 match effect {
                     Effect::WakeAt(at) => wake_at = Some(at),
                     // Returns when what it forbids is gone: then core may acknowledge it.
                     Effect::Route(route) => {
                         self.relay.set_route(&route);
-                        follow_up = Some(Event::RouteSet);
+                        routes_set += 1;
                     }
                     effect => self.carry_out(effect),
                 }
@@ -114,8 +115,9 @@ impl Shell {
                 Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
                 Some(_) => None,
             });
-            if let Some(next) = follow_up {
-                event = next;
+            if routes_set > 0 {
+                routes_set -= 1;
+                event = Event::RouteSet;
                 continue;
             }
             event = tokio::select! {
