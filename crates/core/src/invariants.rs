@@ -16,7 +16,6 @@ mod standbys;
 mod synchronous;
 
 use crate::model::{ClusterData, Generation};
-use crate::sentinel::decide::decide;
 use crate::sentinel::observe::View;
 use scene::Scene;
 
@@ -116,15 +115,19 @@ pub fn check(step: Step<'_>) -> Vec<Violation> {
 }
 
 /// Decides again and again while the facts stay as they are, checking each decision, and returns
-/// how many rounds changed something.
+/// how many rounds changed something. `decide` gives the next document.
 ///
 /// # Errors
 ///
 /// What the first bad decision breaks; or that after [`MOST_ROUNDS`] rounds there is still no rest.
-pub fn settle(data: &ClusterData, view: &View) -> Result<usize, Vec<Violation>> {
+pub fn settle(
+    data: &ClusterData,
+    view: &View,
+    decide: impl Fn(&ClusterData, &View) -> ClusterData,
+) -> Result<usize, Vec<Violation>> {
     let (mut data, mut view) = (data.clone(), view.clone());
     for round in 0..=MOST_ROUNDS {
-        let after = decide(&data, &view).next;
+        let after = decide(&data, &view);
         if after == data {
             return Ok(round);
         }

@@ -1,0 +1,227 @@
+//! All small worlds: every cluster of a few members in every combination of states, each decided
+//! once, checked, and then decided until it rests.
+
+#[path = "support/small.rs"]
+#[allow(dead_code, reason = "shared with the proofs, which use other parts")]
+mod small;
+
+use small::{Health, Membership, Place, Primary, ProxyState, Route, Small, Standby, judge};
+
+/// Judges every world and tells of the first few that are decided badly.
+fn all_good(worlds: impl Iterator<Item = Small>) -> usize {
+    let mut bad = Vec::new();
+    let mut count = 0;
+    for world in worlds {
+        count += 1;
+        let violations = judge(&world);
+        if !violations.is_empty() {
+            let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            bad.push(format!("{world:?}\n  {}", list.join("\n  ")));
+        }
+    }
+    let some: Vec<&String> = bad.iter().take(5).collect();
+    assert!(
+        bad.is_empty(),
+        "{} of {count} are bad, for example {some:#?}",
+        bad.len()
+    );
+    count
+}
+
+fn standbys(healths: &[Health], places: &[Place], roles: &[Membership]) -> Vec<Standby> {
+    let mut all = Vec::new();
+    for health in healths {
+        // What is being copied is nowhere yet.
+        let places = if *health == Health::Copying {
+            &places[..1]
+        } else {
+            places
+        };
+        for place in places {
+            all.extend(roles.iter().map(|role| Standby(*health, *place, *role)));
+        }
+    }
+    all
+}
+
+/// Every choice of `number` standbys, in one order.
+fn groups(all: &[Standby], number: usize) -> Vec<Vec<Standby>> {
+    let mut groups = vec![(0, Vec::new())];
+    for _ in 0..number {
+        let mut longer = Vec::new();
+        for (from, group) in &groups {
+            for (index, standby) in all.iter().enumerate().skip(*from) {
+                let mut group: Vec<Standby> = group.clone();
+                group.push(*standby);
+                longer.push((index, group));
+            }
+        }
+        groups = longer;
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+const ALL_PRIMARIES: [Primary; 9] = [
+    Primary::Good,
+    Primary::Sick,
+    Primary::Silent,
+    Primary::Converging,
+    Primary::Overdue,
+    Primary::Released,
+    Primary::Forced,
+    Primary::Gone,
+    Primary::Recovering,
+];
+const ALL_HEALTHS: [Health; 6] = [
+    Health::Streams,
+    Health::Apart,
+    Health::Sick,
+    Health::Silent,
+    Health::Late,
+    Health::Copying,
+];
+const ALL_PLACES: [Place; 8] = [
+    Place::Level,
+    Place::Behind,
+    Place::FarBehind,
+    Place::Unknown,
+    Place::Earlier,
+    Place::Overrun,
+    Place::Later,
+    Place::Elsewhere,
+];
+const ALL_MEMBERSHIPS: [Membership; 4] = [
+    Membership::Out,
+    Membership::Listed,
+    Membership::JustConfirmed,
+    Membership::Confirmed,
+];
+
+#[test]
+fn asynchronous_clusters_of_up_to_three() {
+    let all = standbys(&ALL_HEALTHS, &ALL_PLACES, &[Membership::Out]);
+    let mut worlds = Vec::new();
+    for number in 0..=2 {
+        for group in groups(&all, number) {
+            for primary in ALL_PRIMARIES {
+                worlds.push(Small::asynchronous(primary, &group));
+            }
+        }
+    }
+    let count = all_good(worlds.into_iter());
+    assert!(count > 7_000, "{count}");
+}
+
+#[test]
+fn synchronous_clusters_of_up_to_three() {
+    let all = standbys(
+        &[
+            Health::Streams,
+            Health::Apart,
+            Health::Silent,
+            Health::Copying,
+        ],
+        &[Place::Level, Place::Behind, Place::Overrun],
+        &ALL_MEMBERSHIPS,
+    );
+    let mut worlds = Vec::new();
+    for number in 0..=2 {
+        for group in groups(&all, number) {
+            for primary in ALL_PRIMARIES {
+                for members in [(0, 1), (1, 1), (1, 2), (2, 2)] {
+                    worlds.push(Small::synchronous(members, primary, &group));
+                }
+            }
+        }
+    }
+    let count = all_good(worlds.into_iter());
+    assert!(count > 20_000, "{count}");
+}
+
+#[test]
+fn synchronous_clusters_of_four_and_five() {
+    let all = standbys(
+        &[Health::Streams, Health::Silent],
+        &[Place::Level, Place::Behind],
+        &[Membership::Out, Membership::Listed, Membership::Confirmed],
+    );
+    let mut worlds = Vec::new();
+    for number in 3..=4 {
+        for group in groups(&all, number) {
+            for primary in [Primary::Good, Primary::Silent] {
+                for members in [(1, 1), (1, 2), (2, 3)] {
+                    let mut world = Small::synchronous(members, primary, &group);
+                    world.senders = 4;
+                    worlds.push(world);
+                }
+            }
+        }
+    }
+    let count = all_good(worlds.into_iter());
+    assert!(count > 10_000, "{count}");
+}
+
+#[test]
+fn changes_of_the_replication_mode_and_of_the_number_of_standbys() {
+    let all = standbys(
+        &[Health::Streams, Health::Silent, Health::Copying],
+        &[Place::Level, Place::Overrun],
+        &[Membership::Out, Membership::Confirmed],
+    );
+    let mut worlds = Vec::new();
+    for number in 0..=3 {
+        for group in groups(&all, number) {
+            for primary in ALL_PRIMARIES {
+                for (synchronous, in_force) in [(None, true), (Some((1, 1)), false)] {
+                    for (senders, free_keepers) in [(1, 0), (3, 2)] {
+                        worlds.push(Small {
+                            synchronous,
+                            in_force,
+                            senders,
+                            free_keepers,
+                            ..Small::asynchronous(primary, &group)
+                        });
+                    }
+                }
+            }
+        }
+    }
+    let count = all_good(worlds.into_iter());
+    assert!(count > 4_000, "{count}");
+}
+
+#[test]
+fn proxies_in_every_state() {
+    let states = [
+        ProxyState::Acknowledged,
+        ProxyState::Behind,
+        ProxyState::Dead,
+        ProxyState::GoJustNow,
+        ProxyState::GoLongAgo,
+        ProxyState::Unheard,
+    ];
+    let standby = Standby(Health::Streams, Place::Level, Membership::Confirmed);
+    let mut worlds = Vec::new();
+    for first in states {
+        for second in states {
+            for route in [Route::Open, Route::Closed, Route::Astray] {
+                for primary in ALL_PRIMARIES {
+                    for synchronous in [None, Some((1, 1))] {
+                        for recent_failovers in [0, 3] {
+                            worlds.push(Small {
+                                synchronous,
+                                in_force: synchronous.is_some(),
+                                proxies: vec![first, second],
+                                route,
+                                recent_failovers,
+                                ..Small::asynchronous(primary, &[standby])
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let count = all_good(worlds.into_iter());
+    assert!(count > 3_000, "{count}");
+}
