@@ -34,6 +34,7 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         set(&before.spec.synchronous_standbys),
         set(&after.spec.synchronous_standbys),
     );
+    confirmed(after, &set(&before.status.synchronous_standbys), found);
     if !scene.is_primary_good() {
         found.require(listed == next, Invariant::I2, "set-changed-blindly", || {
             format!("the set of a primary that does not serve goes from {listed:?} to {next:?}")
@@ -138,7 +139,6 @@ fn changed(scene: &Scene<'_>, before: &Db, after: &Db, found: &mut Found) {
     let from: Set = set(&before.spec.synchronous_standbys);
     let to: Set = set(&after.spec.synchronous_standbys);
     let had = set(&before.status.synchronous_standbys);
-    confirmed(after, &had, found);
     let dropped: Set = from
         .difference(&to)
         .filter(|uid| !lost(uid))
