@@ -58,6 +58,26 @@ const NETWORK_FILE_SYSTEMS: [u64; 8] = [
     0x5346_414F,
 ];
 
+/// What a write outlives.
+#[derive(Debug, Clone, Copy)]
+enum Durability {
+    /// A power cut: whoever wrote it was told that it is there.
+    Disk,
+    /// The end of this process: for what expires, and is written anew after a reboot anyway. The
+    /// lock is held for microseconds, not for as long as a disk takes.
+    Process,
+}
+
+impl Durability {
+    /// As `PRAGMA synchronous` calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "FULL",
+            Self::Process => "NORMAL",
+        }
+    }
+}
+
 /// A store in a SQLite file.
 #[derive(Debug, Clone)]
 pub(crate) struct SqliteStore {
@@ -70,7 +90,9 @@ struct Shared {
     keys: Keys,
     boot: String,
     timeout: Duration,
-    connection: Mutex<Connection>,
+    /// Apart, so that no read waits behind a write that waits for the lock.
+    reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
     changes: watch::Sender<u64>,
     closed: Arc<AtomicBool>,
 }
@@ -99,8 +121,9 @@ impl SqliteStore {
         refuse_network_file_system(&path)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| failed(&error))?;
-        let connection = connect(&path, config.timeout).map_err(|error| failed(&error))?;
-        prepare(&connection).map_err(|cause| failed(&cause))?;
+        let writer = connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        prepare(&writer).map_err(|cause| failed(&cause))?;
+        let reader = connect(&path, config.timeout).map_err(|error| failed(&error))?;
         let watcher = connect(&path, config.timeout).map_err(|error| failed(&error))?;
         let changes = watch::channel(0).0;
         let closed = Arc::new(AtomicBool::new(false));
@@ -110,7 +133,8 @@ impl SqliteStore {
             keys,
             boot: boot.trim().to_owned(),
             timeout: config.timeout,
-            connection: Mutex::new(connection),
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
             changes,
             closed,
         };
@@ -120,12 +144,20 @@ impl SqliteStore {
     }
 
     /// Runs a transaction that writes: it takes the lock at its beginning.
-    async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    async fn run<T, F>(&self, durability: Durability, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.transact(TransactionBehavior::Immediate, work).await
+        self.away(move |shared| {
+            let mut writer = lock(&shared.writer);
+            writer.pragma_update(None, "synchronous", durability.name())?;
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = work(shared, &transaction)?;
+            transaction.commit()?;
+            Ok(answer)
+        })
+        .await
     }
 
     /// Runs a transaction that only reads: it sees the last commit, and waits for nobody.
@@ -134,27 +166,22 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.transact(TransactionBehavior::Deferred, work).await
+        self.away(move |shared| {
+            let mut reader = lock(&shared.reader);
+            work(shared, &reader.transaction()?)
+        })
+        .await
     }
 
-    /// Runs a transaction away from the asynchronous threads.
-    async fn transact<T, F>(&self, behavior: TransactionBehavior, work: F) -> Result<T, Error>
+    /// Works away from the asynchronous threads.
+    async fn away<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Shared, &Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&Shared) -> rusqlite::Result<T> + Send + 'static,
     {
         let shared = self.shared.clone();
         let limit = self.shared.timeout;
-        let task = tokio::task::spawn_blocking(move || {
-            let mut connection = shared
-                .connection
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let transaction = connection.transaction_with_behavior(behavior)?;
-            let answer = work(&shared, &transaction)?;
-            transaction.commit()?;
-            Ok(answer)
-        });
+        let task = tokio::task::spawn_blocking(move || work(&shared));
         let failed = |cause: String| Error::File {
             path: self.shared.path.display().to_string(),
             cause,
@@ -177,9 +204,13 @@ impl SqliteStore {
         value: Option<(&[u8], Option<Duration>)>,
     ) -> Written {
         let path = self.shared.keys.path(key);
+        let durability = match value {
+            Some((_, Some(_))) => Durability::Process,
+            Some((_, None)) | None => Durability::Disk,
+        };
         let value = value.map(|(bytes, ttl)| (bytes.to_vec(), ttl));
         let outcome = self
-            .run(move |shared, transaction| {
+            .run(durability, move |shared, transaction| {
                 if let Some(expected) = expected {
                     let present = revision_of(shared, transaction, &path)?;
                     let wanted = match expected {
@@ -209,6 +240,10 @@ impl SqliteStore {
             Err(error) => Written::Unknown(error),
         }
     }
+}
+
+fn lock(connection: &Mutex<Connection>) -> std::sync::MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
@@ -374,7 +409,7 @@ impl Store for SqliteStore {
         let path = self.shared.keys.path(key);
         let wanted = path.clone();
         let found = self
-            .run(move |shared, t| entries(shared, t, &wanted))
+            .read(move |shared, t| entries(shared, t, &wanted))
             .await?;
         let found = found.into_iter().find(|(found, _, _)| *found == path);
         Ok(found.map(|(_, value, revision)| Entry {
@@ -406,7 +441,7 @@ impl Store for SqliteStore {
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
         let prefix = self.shared.keys.folder(folder);
         let found = self
-            .run(move |shared, t| entries(shared, t, &prefix))
+            .read(move |shared, t| entries(shared, t, &prefix))
             .await?;
         let entry = |(path, value, revision): (String, Vec<u8>, u64)| {
             let key = self.shared.keys.parse(folder, &path)?;
@@ -453,7 +488,7 @@ impl Lease for SqliteStore {
     async fn hold(&self, token: &str, uid: &str, ttl: Duration) -> Result<bool, Error> {
         let (path, token) = (self.shared.keys.leader(), token.to_owned());
         let uid = uid.to_owned();
-        self.run(move |shared, transaction| {
+        self.run(Durability::Process, move |shared, transaction| {
             let now = boot_time();
             let changed = transaction.execute(
                 "INSERT INTO leaders VALUES (?1, ?2, ?3, ?4, ?5)
@@ -477,7 +512,7 @@ impl Lease for SqliteStore {
 
     async fn release(&self, token: &str) -> Result<(), Error> {
         let (path, token) = (self.shared.keys.leader(), token.to_owned());
-        self.run(move |_, transaction| {
+        self.run(Durability::Process, move |_, transaction| {
             transaction.execute(
                 "DELETE FROM leaders WHERE path = ?1 AND token = ?2",
                 [path, token],
