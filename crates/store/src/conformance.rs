@@ -165,11 +165,13 @@ async fn concurrent_swaps(open: Open) -> Result<(), String> {
     const WRITERS: usize = 4;
     const EACH: usize = 25;
     let mut tasks = tokio::task::JoinSet::new();
+    // All set out from the same value, however fast the store is.
+    let line = Arc::new(tokio::sync::Barrier::new(WRITERS));
     for _ in 0..WRITERS {
-        let store = open().map_err(text)?;
+        let (store, line) = (open().map_err(text)?, line.clone());
         tasks.spawn(async move {
             for _ in 0..EACH {
-                increment(store.as_ref()).await?;
+                increment(store.as_ref(), &line).await?;
             }
             Ok::<(), String>(())
         });
@@ -190,8 +192,8 @@ async fn concurrent_swaps(open: Open) -> Result<(), String> {
     )
 }
 
-async fn increment(store: &dyn Store) -> Result<(), String> {
-    for _ in 0..10_000 {
+async fn increment(store: &dyn Store, line: &tokio::sync::Barrier) -> Result<(), String> {
+    for attempt in 0..10_000 {
         let entry = store.get(&Key::ClusterData).await.map_err(text)?;
         let (expected, count) = match &entry {
             None => (Expected::Absent, 0),
@@ -201,6 +203,9 @@ async fn increment(store: &dyn Store) -> Result<(), String> {
             }
         };
         let next = (count + 1).to_string();
+        if attempt == 0 {
+            line.wait().await;
+        }
         match store
             .compare_and_swap(&Key::ClusterData, expected, next.as_bytes())
             .await
