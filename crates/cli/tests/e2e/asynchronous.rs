@@ -4,20 +4,14 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::eventually;
-
-/// Runs a story on each store.
-macro_rules! on_each_store {
-    ($($story:ident),* $(,)?) => {
-        mod on_sqlite { $(#[test] fn $story() { super::$story(super::Store::Sqlite); })* }
-        mod on_etcd { $(#[test] fn $story() { super::$story(super::Store::Etcd); })* }
-    };
-}
+use crate::on_each_store;
 
 on_each_store!(
     the_postmaster_is_killed,
     the_postmaster_alone_is_frozen,
     the_node_is_killed,
     the_node_is_frozen_and_thawed,
+    a_standby_is_killed,
 );
 
 fn the_postmaster_is_killed(store: Store) {
@@ -69,7 +63,7 @@ fn the_node_is_frozen_and_thawed(store: Store) {
     let cluster = Cluster::start(&Plan::new(store));
     let primary = cluster.primary();
     let writer = cluster.writer();
-    cluster.keepers[primary].freeze();
+    cluster.freeze(primary);
     let new = cluster.another_primary_than(primary);
     writer.goes_on();
     cluster.keepers[primary].thaw();
@@ -91,4 +85,20 @@ fn the_node_is_frozen_and_thawed(store: Store) {
         lost.len() <= 2,
         "more than what was on its way is lost: {lost:?}"
     );
+}
+
+fn a_standby_is_killed(store: Store) {
+    let mut cluster = Cluster::start(&Plan::new(store));
+    let primary = cluster.primary();
+    let standby = cluster.standbys()[0];
+    let writer = cluster.writer();
+    cluster.keepers[standby].kill();
+    writer.goes_on();
+    cluster.is_whole_with(2);
+    assert_eq!(cluster.primary(), primary);
+    cluster.keepers[standby].daemon.start();
+    cluster.is_whole();
+    let account = writer.stop();
+    cluster.has_all(&account);
+    cluster.follows(standby);
 }

@@ -3,3 +3,21 @@
 
 mod asynchronous;
 mod harness;
+mod lifecycle;
+mod network;
+mod operator;
+mod store;
+mod synchronous;
+
+/// Runs stories on each store.
+macro_rules! on_each_store {
+    ($($story:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[test] fn $story() { super::$story(crate::harness::cluster::Store::Sqlite); })*
+        }
+        mod on_etcd {
+            $(#[test] fn $story() { super::$story(crate::harness::cluster::Store::Etcd); })*
+        }
+    };
+}
+use on_each_store;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::etcd::Etcd;
 use super::hosts::Network;
-use super::process::{self, Process};
+use super::process::{self, Process, Surroundings};
 use super::writer::{Account, Address, Writer};
 use super::{LIMIT, eventually, free_port, within};
 
@@ -32,6 +32,7 @@ pub(crate) struct Plan {
     sentinels: usize,
     hosts: bool,
     spec: Value,
+    proxy_flags: Vec<String>,
 }
 
 impl Plan {
@@ -42,6 +43,7 @@ impl Plan {
             keepers: 3,
             sentinels: 1,
             hosts: false,
+            proxy_flags: Vec::new(),
             spec: json!({
                 "initMode": "new", "sleepInterval": "1s", "failInterval": "4s",
                 "proxyCheckInterval": "1s", "proxyTimeout": "3s"
@@ -73,6 +75,12 @@ impl Plan {
     /// Commits wait for a standby.
     pub(crate) fn synchronous(self) -> Self {
         self.with("synchronousReplication", json!(true))
+    }
+
+    /// More flags for the proxy.
+    pub(crate) fn proxy_flags(mut self, flags: &[&str]) -> Self {
+        self.proxy_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self
     }
 
     /// Another value for a field of the specification.
@@ -109,7 +117,7 @@ pub(crate) struct Daemon {
     name: String,
     place: Place,
     words: Vec<String>,
-    namespace: Option<String>,
+    pub(crate) surroundings: Surroundings,
     process: Option<Process>,
 }
 
@@ -192,6 +200,7 @@ impl Cluster {
             network,
             folder,
         };
+        cluster.proxy.words.extend(plan.proxy_flags.clone());
         cluster.ctl(&["init", "-y", &plan.spec.to_string()]);
         for number in 0..plan.sentinels {
             let namespace = cluster.network.as_ref().map(|n| n.namespace(number));
@@ -256,18 +265,23 @@ impl Cluster {
         }
     }
 
-    /// Runs a command of stolonctl.
-    pub(crate) fn try_ctl(&self, words: &[&str]) -> Output {
-        // Where the cut host of a test is not.
-        let namespace = self.address().namespace;
-        self.ctl_command(namespace.as_deref(), words)
-            .output()
-            .expect("stolonctl runs")
+    /// The file of a cluster on the embedded store.
+    pub(crate) fn store_file(&self) -> PathBuf {
+        self.place.folder.join("store.db")
     }
 
-    /// The same as a command to be run.
-    pub(crate) fn ctl_command(&self, namespace: Option<&str>, words: &[&str]) -> Command {
-        let mut command = process::command(&self.place.program, namespace);
+    /// Runs a command of stolonctl.
+    pub(crate) fn try_ctl(&self, words: &[&str]) -> Output {
+        self.ctl_command(words).output().expect("stolonctl runs")
+    }
+
+    /// The same as a command to be run; on the clients' host, which no test cuts off the store.
+    pub(crate) fn ctl_command(&self, words: &[&str]) -> Command {
+        let surroundings = Surroundings {
+            network: self.address().namespace,
+            ..Surroundings::default()
+        };
+        let mut command = process::command(&self.place.program, &surroundings);
         command.arg("ctl").args(&self.place.store).args(words);
         command
     }
@@ -358,6 +372,25 @@ impl Cluster {
     fn is_open(&self) -> bool {
         let recovering = self.address().query("SELECT pg_is_in_recovery()::text");
         recovering.is_ok_and(|rows| rows == ["false"])
+    }
+
+    /// Freezes a keeper and its PostgreSQL. On the one-host store a process that is frozen inside a
+    /// transaction takes the store with it; that is another story, so such a moment is passed over.
+    pub(crate) fn freeze(&self, keeper: usize) {
+        eventually("a keeper is frozen outside a transaction", || {
+            self.keepers[keeper].freeze();
+            if self.etcd.is_empty() && !self.store_is_free() {
+                self.keepers[keeper].thaw();
+                return None;
+            }
+            Some(())
+        });
+    }
+
+    fn store_is_free(&self) -> bool {
+        let file = rusqlite::Connection::open(self.store_file()).expect("the store's file");
+        file.busy_timeout(Duration::from_secs(1)).expect("a limit");
+        file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
     }
 
     /// A client that writes.
@@ -452,7 +485,10 @@ impl Place {
             name: name.to_owned(),
             place: self.clone(),
             words,
-            namespace,
+            surroundings: Surroundings {
+                network: namespace,
+                ..Surroundings::default()
+            },
             process: None,
         }
     }
@@ -470,7 +506,7 @@ impl Place {
 impl Daemon {
     /// Starts it, also again.
     pub(crate) fn start(&mut self) {
-        let mut command = process::command(&self.place.program, self.namespace.as_deref());
+        let mut command = process::command(&self.place.program, &self.surroundings);
         command.args(&self.words);
         let log = self
             .place
@@ -543,7 +579,7 @@ impl Keeper {
     }
 
     /// Stops all its processes from running, as when the host is paused.
-    pub(crate) fn freeze(&self) {
+    fn freeze(&self) {
         self.daemon.signal(Signal::STOP);
         for pid in process::working_in(&self.pgdata) {
             process::send(pid, Signal::STOP);

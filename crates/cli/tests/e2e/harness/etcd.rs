@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::process::{self, Process};
+use super::process::{self, Process, Surroundings};
 use super::{LIMIT, free_port, within};
 
 /// One member of an etcd cluster.
@@ -74,7 +74,11 @@ impl Etcd {
 
     /// Starts it, also again with its data.
     pub(crate) fn start(&mut self) {
-        let mut command = process::command(Path::new("/usr/bin/etcd"), self.namespace.as_deref());
+        let surroundings = Surroundings {
+            network: self.namespace.clone(),
+            ..Surroundings::default()
+        };
+        let mut command = process::command(Path::new("/usr/bin/etcd"), &surroundings);
         command.args(&self.words);
         self.process = Some(Process::start("etcd", command, &self.log));
     }

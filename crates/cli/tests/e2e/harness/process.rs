@@ -1,7 +1,7 @@
 //! Processes that end with their owner.
 
 use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,12 +12,25 @@ use super::within;
 /// The user that database processes run as when the tests run as root.
 pub(crate) const DATABASE_USER: &str = "postgres";
 
-/// A command that runs as the unprivileged user, in a network namespace when one is named, and that
-/// the kernel ends together with the thread that starts it.
-pub(crate) fn command(program: &Path, namespace: Option<&str>) -> Command {
+/// What a process runs in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// A network namespace; none: this one.
+    pub(crate) network: Option<String>,
+    /// Whether it is the first process of a process namespace of its own, as in a container.
+    pub(crate) first_process: bool,
+}
+
+/// A command that runs as the unprivileged user, and that the kernel ends together with the thread
+/// that starts it.
+pub(crate) fn command(program: &Path, surroundings: &Surroundings) -> Command {
     let mut words: Vec<String> = Vec::new();
-    if let Some(namespace) = namespace {
+    if let Some(namespace) = &surroundings.network {
         words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+    }
+    if surroundings.first_process {
+        let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+        words.extend(unshare.map(str::to_owned));
     }
     words.extend(["setpriv", "--pdeathsig=KILL"].map(str::to_owned));
     if rustix::process::geteuid().is_root() {
@@ -56,7 +69,6 @@ pub(crate) fn give(path: &Path) {
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
-    log: PathBuf,
     child: Child,
 }
 
@@ -72,7 +84,6 @@ impl Process {
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Self {
             name: name.to_owned(),
-            log: log.to_owned(),
             child,
         }
     }
@@ -87,27 +98,11 @@ impl Process {
         send(self.pid(), signal);
     }
 
-    /// Whether it has ended.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_some()
-    }
-
-    /// Kills it.
-    pub(crate) fn kill(mut self) {
-        self.end();
-    }
-
     /// Asks it to stop and waits for it.
     pub(crate) fn stop(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         let what = format!("{} stops", self.name);
         within(limit, &what, || self.child.try_wait().expect("a child"))
-    }
-
-    /// What it said.
-    pub(crate) fn said(&self) -> String {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn end(&mut self) {
@@ -135,9 +130,36 @@ fn open(log: &Path) -> File {
 /// Sends a signal to a process that may be gone.
 pub(crate) fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        let sent = kill_process(pid, signal);
-        drop(sent);
+        let _ = kill_process(pid, signal);
     }
+}
+
+/// A process's parent.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    stat(pid)?.get(1)?.parse().ok()
+}
+
+/// Whether it has ended and nobody has reaped it.
+pub(crate) fn is_zombie(pid: i32) -> bool {
+    stat(pid).is_some_and(|words| words.first().is_some_and(|state| state == "Z"))
+}
+
+/// The processes whose parent it is.
+pub(crate) fn children(of: i32) -> Vec<i32> {
+    let all = pids();
+    all.filter(|pid| parent(*pid) == Some(of)).collect()
+}
+
+/// proc(5), `/proc/pid/stat`, from the state on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
 }
 
 /// The processes whose working directory is `folder`: every process of the PostgreSQL that has its
@@ -146,9 +168,7 @@ pub(crate) fn working_in(folder: &Path) -> Vec<i32> {
     let Ok(folder) = folder.canonicalize() else {
         return Vec::new();
     };
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+    pids()
         .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder))
         .collect()
 }

@@ -44,6 +44,31 @@ impl Address {
         Ok(client)
     }
 
+    /// A session that stays open, idle, until it is dropped; its `application_name` is `name`.
+    pub(crate) fn hold(&self, name: &str) -> Session {
+        let (address, name) = (self.clone(), name.to_owned());
+        let (drop_me, dropped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            if let Some(namespace) = &address.namespace {
+                hosts::enter(namespace);
+            }
+            runtime().block_on(async {
+                let client = address.connect().await.expect("a session");
+                let set = format!("SET application_name = '{name}'");
+                client.batch_execute(&set).await.expect("its name");
+                ready.send(()).expect("somebody waits");
+                let end = dropped.await;
+                drop((end, client));
+            });
+        });
+        is_ready.recv().expect("a session");
+        Session {
+            drop_me: Some(drop_me),
+            thread: Some(thread),
+        }
+    }
+
     /// The first column of every row, as text; an error as text when there is none.
     pub(crate) fn query(&self, sql: &str) -> Result<Vec<String>, String> {
         let (address, sql) = (self.clone(), sql.to_owned());
@@ -93,6 +118,23 @@ fn runtime() -> tokio::runtime::Runtime {
         .enable_all()
         .build()
         .expect("a runtime")
+}
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    drop_me: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.drop_me.take());
+        if let Some(thread) = self.thread.take() {
+            let joined = thread.join();
+            drop(joined);
+        }
+    }
 }
 
 /// What a client was told.

@@ -1,0 +1,88 @@
+//! What operators do to a running cluster.
+
+use serde_json::json;
+
+use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::eventually;
+
+/// Of updates at the same time every one that is reported done is in force.
+#[test]
+fn updates_at_the_same_time_lose_none() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let running: Vec<_> = (0..8)
+        .map(|n| {
+            let patch = json!({"pgParameters": {format!("test.p{n}"): n.to_string()}});
+            let mut command = cluster.ctl_command(&["update", "--patch", &patch.to_string()]);
+            (n, command.spawn().expect("stolonctl"))
+        })
+        .collect();
+    let mut done = Vec::new();
+    for (n, mut child) in running {
+        if child.wait().expect("its end").success() {
+            done.push(n);
+        }
+    }
+    assert!(!done.is_empty(), "not one update went through");
+    let spec: serde_json::Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("a spec");
+    for n in done {
+        let value = &spec["pgParameters"][format!("test.p{n}")];
+        assert_eq!(value, &json!(n.to_string()), "update {n} was reported done");
+    }
+}
+
+/// A change of a parameter reaches every instance by a reload.
+#[test]
+fn a_parameter_is_changed_everywhere() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(2));
+    let patch = json!({"pgParameters": {"log_min_duration_statement": "1234"}}).to_string();
+    cluster.ctl(&["update", "--patch", &patch]);
+    for keeper in &cluster.keepers {
+        eventually("the parameter is in force", || {
+            let rows = keeper
+                .direct
+                .query("SHOW log_min_duration_statement")
+                .ok()?;
+            (rows == ["1234ms"]).then_some(())
+        });
+        let said = keeper.daemon.said();
+        assert!(said.contains("postgres parameters changed, reloading postgres instance"));
+    }
+}
+
+#[test]
+fn a_failed_keeper_gives_the_primary_away_and_returns() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.ctl(&["failkeeper", &cluster.keepers[primary].uid]);
+    cluster.another_primary_than(primary);
+    writer.goes_on();
+    cluster.is_whole();
+    drop(writer.stop());
+    cluster.follows(primary);
+}
+
+#[test]
+fn a_removed_keeper_comes_back_with_a_new_db() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite));
+    let account = cluster.writer().stop();
+    let standby = cluster.standbys()[0];
+    let uid = cluster.keepers[standby].uid.clone();
+    let db = || {
+        let data = cluster.data()?;
+        let dbs = data["dbs"].as_object()?;
+        let own = dbs
+            .iter()
+            .find(|(_, db)| db["spec"]["keeperUID"] == uid.as_str());
+        own.map(|(db, _)| db.clone())
+    };
+    let before = db().expect("its db");
+    let primary = &cluster.keepers[cluster.primary()].uid;
+    let refused = cluster.try_ctl(&["removekeeper", primary]);
+    assert!(!refused.status.success(), "the primary's keeper is refused");
+    cluster.ctl(&["removekeeper", &uid]);
+    eventually("it has a new db", || db().filter(|now| *now != before));
+    cluster.is_whole();
+    cluster.has_all(&account);
+    cluster.follows(standby);
+}

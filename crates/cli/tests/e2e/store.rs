@@ -1,0 +1,115 @@
+//! The store freezes, its leader dies, its contents are odd.
+
+use std::time::Duration;
+
+use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::{eventually, stays};
+use crate::on_each_store;
+
+on_each_store!(the_leading_sentinel_is_killed);
+
+/// I6: without the store a proxy lets nobody through, and nothing is elected when it returns.
+#[test]
+fn etcd_is_frozen_for_longer_than_the_proxies_wait() {
+    let cluster = Cluster::start(&Plan::new(Store::Etcd));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.etcd[0].freeze();
+    eventually("clients are cut off", || {
+        cluster.address().query("SELECT 1").err()
+    });
+    stays(Duration::from_secs(8), "clients stay out", || {
+        cluster.address().query("SELECT 1").is_err()
+    });
+    cluster.etcd[0].thaw();
+    writer.goes_on();
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), primary, "a blind sentinel fails nobody");
+    cluster.has_all(&writer.stop());
+}
+
+/// The same on one host: somebody holds the file's write lock.
+#[test]
+fn the_file_is_locked_for_longer_than_the_proxies_wait() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    let file = rusqlite::Connection::open(cluster.store_file()).expect("the store's file");
+    file.execute_batch("BEGIN IMMEDIATE")
+        .expect("the write lock");
+    eventually("clients are cut off", || {
+        cluster.address().query("SELECT 1").err()
+    });
+    stays(Duration::from_secs(8), "clients stay out", || {
+        cluster.address().query("SELECT 1").is_err()
+    });
+    file.execute_batch("ROLLBACK")
+        .expect("the lock is released");
+    writer.goes_on();
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), primary, "a blind sentinel fails nobody");
+    cluster.has_all(&writer.stop());
+}
+
+/// An outage shorter than proxyTimeout is nobody's business.
+#[test]
+fn a_short_outage_of_etcd_disturbs_no_client() {
+    let plan = Plan::new(Store::Etcd).with("proxyTimeout", "15s".into());
+    let mut cluster = Cluster::start(&plan);
+    let writer = cluster.writer();
+    cluster.etcd[0].kill();
+    stays(Duration::from_secs(3), "clients stay in", || {
+        cluster.address().query("SELECT 1").is_ok()
+    });
+    cluster.etcd[0].start();
+    writer.goes_on();
+    cluster.is_whole();
+    let account = writer.stop();
+    assert!(
+        account.errors.is_empty(),
+        "clients noticed: {:?}",
+        account.errors
+    );
+}
+
+fn the_leading_sentinel_is_killed(store: Store) {
+    let mut cluster = Cluster::start(&Plan::new(store).sentinels(2));
+    let leads = |n: usize| cluster.sentinels[n].said().contains("leadership acquired");
+    let leader = eventually("a sentinel leads", || (0..2).find(|n| leads(*n)));
+    let other = 1 - leader;
+    assert!(!leads(other), "two lead");
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    // The worst moment: with the primary.
+    cluster.sentinels[leader].kill();
+    cluster.keepers[primary].kill();
+    cluster.another_primary_than(primary);
+    writer.goes_on();
+    let said = cluster.sentinels[other].said();
+    assert!(said.contains("leadership acquired"), "the other one leads");
+    cluster.is_whole_with(2);
+}
+
+/// A8: values that are no documents are told of and do not hold anything up.
+#[test]
+fn odd_values_in_the_store_hold_nothing_up() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Etcd));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    for (key, value) in [
+        ("proxies/info/odd", "not json"),
+        ("proxies/info/empty", ""),
+        ("keepers/info/odd", "{\"uid\": 7"),
+        ("keepers/info/empty", ""),
+        ("sentinels/info/odd", "[]"),
+    ] {
+        let key = format!("stolon/cluster/test/{key}");
+        assert!(cluster.etcd[0].control(&["put", &key, value]), "{key}");
+    }
+    cluster.keepers[primary].kill();
+    cluster.another_primary_than(primary);
+    writer.goes_on();
+    let said = cluster.sentinels[0].said();
+    assert!(said.contains("proxies/info/odd"), "the log names the key");
+    assert!(cluster.try_ctl(&["status"]).status.success());
+}
