@@ -3,7 +3,7 @@
 
 use super::super::facts::{Content, Control};
 use super::{Decision, Follow, Patience, Situation, Step, act, wait};
-use crate::model::{Db, DbUid};
+use crate::model::{Db, DbUid, Lsn};
 use crate::reason::Reason;
 
 /// The next step towards a standby's data.
@@ -98,13 +98,17 @@ fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
     match branch_point(control, source) {
         // The shutdown checkpoint is the last record: whoever has more than its beginning has it.
         Some(point) if control.shut_down => point > control.checkpoint,
-        Some(point) if control.shut_down_in_recovery => point >= control.min_recovery,
+        // A primary that was stopped while it recovered from a crash says so too, and nothing of
+        // where its WAL ends.
+        Some(point) if control.shut_down_in_recovery && disk.standby_signal => {
+            control.min_recovery > Lsn::UNKNOWN && point >= control.min_recovery
+        }
         Some(_) | None => false,
     }
 }
 
 /// Up to where the source's history is the local timeline; none: it is not part of it.
-fn branch_point(control: &Control, source: &Db) -> Option<crate::model::Lsn> {
+fn branch_point(control: &Control, source: &Db) -> Option<Lsn> {
     let status = &source.status;
     let before = crate::model::TimelineId(control.timeline.0.saturating_sub(1));
     let switch = |history: &[crate::model::TimelineSwitch], timeline| {
