@@ -170,6 +170,14 @@ struct Situation<'a> {
     admitted: bool,
 }
 
+impl Situation<'_> {
+    /// Whether the document was read after the instance last was writable: the only word on which it
+    /// may become so again (I8).
+    fn is_word_fresh(&self) -> bool {
+        self.document.sent_at > self.facts.writable_until
+    }
+}
+
 /// Decides the next step.
 pub fn decide(
     settings: &Settings,
@@ -367,6 +375,10 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
             wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))
         }
     }
+}
+
+fn reading() -> Reason {
+    Reason::debug("reading", "reading the cluster data before starting")
 }
 
 fn not_admitted() -> Reason {

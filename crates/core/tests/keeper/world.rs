@@ -11,8 +11,8 @@ use stolon_core::keeper::facts::{
 };
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
 use stolon_core::model::{
-    BootUuid, ClusterData, ClusterSpec, Db, DbUid, Generation, KeeperInfo, KeeperUid, Lsn,
-    PostgresVersion, TimelineId,
+    BootUuid, ClusterData, ClusterSpec, Db, DbUid, Generation, InitMode, KeeperInfo, KeeperUid,
+    Lsn, PostgresVersion, TimelineId,
 };
 use stolon_core::reason::Severity;
 use stolon_core::time::{Instant, Timestamp};
@@ -51,6 +51,8 @@ pub(crate) struct Data {
     pub(crate) lsn: u64,
     pub(crate) roles: bool,
     pub(crate) clean: bool,
+    /// It was stopped while it recovered from a crash: it says that it ended in recovery.
+    pub(crate) interrupted: bool,
     pub(crate) slots: BTreeSet<String>,
 }
 
@@ -93,6 +95,7 @@ enum Act {
 pub(crate) struct Server {
     pub(crate) writable: bool,
     ready_at: Duration,
+    recovers: bool,
     pub(crate) in_force: Wanted,
     pub(crate) pending_restart: Vec<String>,
     promoted_at: Option<Duration>,
@@ -111,10 +114,25 @@ pub(crate) struct Faults {
     pub(crate) slots_fail: bool,
 }
 
+/// What can die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    Keeper,
+    Postmaster,
+    Both,
+    Machine,
+}
+
 struct Work {
     step: Step,
     acts: VecDeque<Act>,
     next_at: Duration,
+}
+
+impl Work {
+    fn is_done(&self) -> bool {
+        self.acts.is_empty()
+    }
 }
 
 pub(crate) struct World {
@@ -134,10 +152,11 @@ pub(crate) struct World {
     pub(crate) source_lsn: u64,
     pub(crate) published: Option<KeeperInfo>,
     pub(crate) log: Vec<String>,
-    /// Changes of the world so far; the keeper dies before the one of this number.
+    /// Changes of the world so far.
     pub(crate) acts: usize,
-    pub(crate) die_at: Option<usize>,
-    pub(crate) deaths: usize,
+    /// What dies after the change of this number, and comes back a little later.
+    pub(crate) death: Option<(usize, Death)>,
+    restart_at: Option<Duration>,
     boot: u32,
     admit_at: Option<Duration>,
     work: Option<Work>,
@@ -169,8 +188,8 @@ impl World {
             published: None,
             log: Vec::new(),
             acts: 0,
-            die_at: None,
-            deaths: 0,
+            death: None,
+            restart_at: None,
             boot: 0,
             admit_at: None,
             work: None,
@@ -225,7 +244,7 @@ impl World {
         }
         self.orphans = true;
         self.inbox
-            .push((self.now + Duration::from_millis(1), Event::PostmasterGone));
+            .push((self.now + Duration::from_millis(2), Event::PostmasterGone));
     }
 
     /// The machine stops: nothing of all that runs is left.
@@ -233,6 +252,22 @@ impl World {
         self.kill_postmaster();
         self.orphans = false;
         self.kill_keeper();
+    }
+
+    /// Something dies; a keeper that died is started again a little later.
+    pub(crate) fn die(&mut self, death: Death) {
+        match death {
+            Death::Keeper => self.kill_keeper(),
+            Death::Postmaster => self.kill_postmaster(),
+            Death::Both => {
+                self.kill_postmaster();
+                self.kill_keeper();
+            }
+            Death::Machine => self.kill_machine(),
+        }
+        if self.keeper.is_none() {
+            self.restart_at = Some(self.now + Duration::from_millis(200));
+        }
     }
 
     /// Changes the stored document.
@@ -277,7 +312,7 @@ impl World {
         while self.now < end {
             self.pass(Duration::from_millis(500));
             let quiet = self.now.saturating_sub(self.busy_at) >= Duration::from_secs(4);
-            if quiet && self.work.is_none() {
+            if quiet && self.work.is_none() && self.keeper.is_some() {
                 return;
             }
         }
@@ -295,6 +330,7 @@ impl World {
             self.work.as_ref().map(|work| work.next_at),
             self.wake_at,
             self.admit_at,
+            self.restart_at,
             promotion,
         ];
         times.into_iter().flatten().min()
@@ -309,6 +345,13 @@ impl World {
             server.writable = true;
             self.pgdata.signal = false;
             self.pgdata.data.timeline += 1;
+            return;
+        }
+        if self.restart_at.is_some_and(|at| at <= self.now) {
+            self.restart_at = None;
+            if self.keeper.is_none() {
+                self.start_keeper();
+            }
             return;
         }
         if self.admit_at.is_some_and(|at| at <= self.now) {
@@ -425,14 +468,17 @@ impl World {
         );
         if told != self.told {
             self.say(&format!("tells: {told}"));
-            self.told = told;
+            self.told.clone_from(&told);
         }
         let known = self
             .data
             .as_ref()
             .and_then(|data| data.keepers.get(US))
             .is_some_and(|keeper| keeper.status.boot_uuid == info.boot_uuid);
-        if !known && !self.faults.not_admitting && self.admit_at.is_none() {
+        // A sentinel answers a new start of the keeper, and a released primary without a successor, by
+        // another document.
+        let asks = !known || told.ends_with(" released");
+        if asks && !self.faults.not_admitting && self.admit_at.is_none() {
             self.admit_at = Some(self.now + Duration::from_millis(300));
         }
         self.published = Some(info);
@@ -449,6 +495,12 @@ impl World {
                 "{step:?} is repeated after {pause:?}\n{}",
                 self.log.join("\n")
             );
+        }
+        match step {
+            Step::Start { .. } if !self.pgdata.signal => self.check_permission("start"),
+            Step::Promote => self.check_permission("promote"),
+            Step::Discard => self.check_proof(),
+            _ => {}
         }
         self.busy_at = self.now;
         self.say(&format!("does: {}", name_of(&step)));
@@ -541,13 +593,6 @@ impl World {
     }
 
     fn work_on(&mut self) {
-        if self.die_at == Some(self.acts) {
-            self.die_at = None;
-            self.deaths += 1;
-            self.acts += 1;
-            self.kill_keeper();
-            return;
-        }
         let work = self.work.as_mut().expect("work");
         let step = work.step.clone();
         work.next_at = self.now + Duration::from_millis(3);
@@ -565,7 +610,18 @@ impl World {
             return;
         }
         self.check_belief();
-        if self.work.as_ref().is_some_and(|work| work.acts.is_empty()) {
+        if let Some((at, death)) = self.death
+            && self.acts == at
+        {
+            self.death = None;
+            if death == Death::Postmaster && self.work.as_ref().is_some_and(Work::is_done) {
+                // Its end is never heard of before its start.
+                self.end_step(None);
+            }
+            self.die(death);
+            return;
+        }
+        if self.work.as_ref().is_some_and(Work::is_done) {
             self.end_step(None);
         }
     }
@@ -714,7 +770,6 @@ impl World {
             }
             Act::Promote if !server.writable => {
                 server.promoted_at = Some(self.now + Duration::from_millis(150));
-                self.check_permission("promote");
             }
             Act::Promote => {}
             Act::Stir => {
@@ -728,10 +783,9 @@ impl World {
 
     /// A generation is told only when what it asks for is in force.
     fn save_state(&mut self, state: &DbState) {
-        if state.generation > Generation::NONE
-            && let Some(db) = self.specs.get(&(state.uid.clone(), state.generation))
-        {
-            let server = self.server.as_ref().expect("acknowledged while it is down");
+        let spec = self.specs.get(&(state.uid.clone(), state.generation));
+        // It may have died since the decision.
+        if let (Some(db), Some(server)) = (spec, &self.server) {
             assert_eq!(
                 self.pgdata.data.owner, state.uid,
                 "acknowledged for another"
@@ -761,11 +815,10 @@ impl World {
         };
         if this.whole {
             let copy = matches!(step, Step::Copy { .. });
-            let allowed = other.whole || (copy && this.given_up);
+            // An operator who has a cluster initialised has said what that means.
+            let ordered = matches!(step, Step::Initialize { .. });
+            let allowed = other.whole || (copy && this.given_up) || ordered;
             assert!(allowed, "the only good copy is removed by {step:?}");
-            if *step == Step::Discard {
-                assert!(self.server.is_some(), "the new copy was never proven");
-            }
         }
         assert!(this.identity.is_none(), "removed while it says it is whole");
         let folder = self.folder(place);
@@ -832,14 +885,20 @@ impl World {
         self.server = Some(Server {
             writable,
             ready_at: self.now + Duration::from_millis(100),
+            recovers: !folder.data.clean,
             in_force: config,
             pending_restart: Vec::new(),
             promoted_at: None,
         });
         self.pgdata.data.clean = false;
-        if writable {
-            self.check_permission("start");
-        }
+        self.pgdata.data.interrupted = false;
+    }
+
+    /// What was replaced goes only when what replaced it was seen to run.
+    fn check_proof(&self) {
+        let keeper = self.keeper.as_ref().expect("a keeper");
+        let runs = matches!(keeper.facts().health, Health::Running(_));
+        assert!(runs, "the new copy was never proven");
     }
 
     /// I8: whoever becomes writable was named primary by a document that was read after it was last
@@ -848,7 +907,7 @@ impl World {
         let keeper = self.keeper.as_ref().expect("a keeper");
         let document = keeper.document().expect("a document");
         let db = document.data.db_of(keeper.uid()).expect("a db");
-        let initialising = db.generation == Generation::FIRST && db.spec.init_mode.is_some();
+        let initialising = db.spec.init_mode == Some(InitMode::New);
         let primary = document.data.primary().map(|primary| &primary.uid);
         assert!(
             primary == Some(&db.uid) || initialising,
@@ -869,7 +928,9 @@ impl World {
         let Some(server) = self.server.take() else {
             return;
         };
-        self.pgdata.data.clean = true;
+        let recovering = server.recovers && server.ready_at > self.now;
+        self.pgdata.data.interrupted = recovering;
+        self.pgdata.data.clean = !recovering;
         if server.writable {
             self.writable_until = self.now;
         }
@@ -912,10 +973,10 @@ impl World {
             Control {
                 system_id: data.system.clone(),
                 shut_down: data.clean && !folder.signal,
-                shut_down_in_recovery: data.clean && folder.signal,
+                shut_down_in_recovery: data.interrupted || data.clean && folder.signal,
                 checkpoint: Lsn(data.lsn),
                 timeline: TimelineId(data.timeline),
-                min_recovery: Lsn(data.lsn),
+                min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
                 history: Vec::new(),
             }
         });

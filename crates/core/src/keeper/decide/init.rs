@@ -1,7 +1,9 @@
 //! A new db: `initdb` beside PGDATA, swapped in, started, given its roles.
 
 use super::super::facts::{Content, DbState};
-use super::{Decision, Patience, Situation, Step, act, listen, parameters, until_it_speaks};
+use super::{
+    Decision, Patience, Situation, Step, act, listen, parameters, reading, until_it_speaks, wait,
+};
 use crate::model::{Db, Generation};
 use crate::reason::Reason;
 
@@ -51,6 +53,9 @@ fn set_up(situation: &Situation<'_>, db: &Db) -> Decision {
     let wanted = parameters::wanted_primary(situation, db);
     if facts.applied.as_ref() != Some(&wanted) {
         return act(Step::Configure(Box::new(wanted)), Vec::new());
+    }
+    if !facts.process.is_running() && !situation.is_word_fresh() {
+        return wait(reading());
     }
     if !facts.process.is_running() {
         return act(Step::Start { db: db.uid.clone() }, Vec::new());

@@ -2,8 +2,8 @@
 
 use super::super::facts::Observation;
 use super::{
-    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, settled,
-    until_it_speaks, wait,
+    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, reading,
+    settled, until_it_speaks, wait,
 };
 use crate::model::Db;
 use crate::reason::Reason;
@@ -47,11 +47,8 @@ fn names(db: &Db) -> String {
 /// I8: the word that makes an instance writable is younger than the end of its last writable life.
 fn start(situation: &Situation<'_>, db: &Db) -> Decision {
     let facts = situation.facts;
-    if situation.document.sent_at <= facts.writable_until {
-        return wait(Reason::debug(
-            "reading",
-            "reading the cluster data before starting",
-        ));
+    if !situation.is_word_fresh() {
+        return wait(reading());
     }
     match facts.released_at {
         Some(revision) if situation.document.revision <= revision => {
