@@ -202,6 +202,8 @@ async fn increment(store: &dyn Store, line: &tokio::sync::Barrier) -> Result<(),
                 (Expected::At(entry.revision), count.map_err(text)?)
             }
         };
+        // The others get their chance to come between, whatever the threads do.
+        tokio::task::yield_now().await;
         let next = (count + 1).to_string();
         if attempt == 0 {
             line.wait().await;
@@ -343,16 +345,36 @@ async fn leadership(open: Open) -> Result<(), String> {
 }
 
 async fn vanished_leader(open: Open) -> Result<(), String> {
-    let (store, other) = (open().map_err(text)?, open().map_err(text)?);
-    let first = store.lead("first");
-    eventually("the first leads", || async { Ok(first.is_leader()) }).await?;
+    let other = open().map_err(text)?;
+    tokio::task::spawn_blocking(move || lead_and_vanish(&open))
+        .await
+        .map_err(text)??;
+    let known = other.leader().await.map_err(text)?;
+    ensure(
+        known.is_none_or(|leader| leader == "first"),
+        "somebody else leads",
+    )?;
     let second = other.lead("second");
-    // Dropped, not resigned: as if its process had been killed.
-    drop(first);
     eventually("the second leads", || async { Ok(second.is_leader()) }).await?;
     let known = other.leader().await.map_err(text)?;
     ensure(
         known.as_deref() == Some("second"),
         format!("the leader is {known:?}"),
     )
+}
+
+/// Leads, and is gone like a process that was killed: its tasks never run again.
+fn lead_and_vanish(open: &Open) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(text)?;
+    let leadership = runtime.block_on(async {
+        let leadership = open().map_err(text)?.lead("first");
+        eventually("the first leads", || async { Ok(leadership.is_leader()) }).await?;
+        Ok::<_, String>(leadership)
+    })?;
+    drop(runtime);
+    drop(leadership);
+    Ok(())
 }

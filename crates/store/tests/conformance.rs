@@ -87,7 +87,7 @@ mod careless {
         }
         async fn publish(&self, key: &Key, value: &[u8], _: Duration) -> Result<(), Error> {
             // Never expires.
-            self.0.publish(key, value, Duration::from_secs(3600)).await
+            self.0.publish(key, value, Duration::from_hours(1)).await
         }
         async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
             self.0.list(folder).await
