@@ -15,7 +15,7 @@ pub enum Error {
         cause: String,
     },
     /// No endpoint answered in time.
-    #[error("store {store} did not answer within {limit:?}")]
+    #[error("store {store} did not answer within {limit:?} (--store-timeout)")]
     Timeout {
         /// Backend and endpoints.
         store: String,

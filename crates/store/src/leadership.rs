@@ -81,6 +81,12 @@ pub(crate) trait Lease: Send + Sync + 'static {
     async fn release(&self, token: &str) -> Result<(), Error>;
 }
 
+/// Until when a lease that was taken or renewed by a request sent at `sent` holds for sure. A tenth
+/// is left for two clocks that differ in rate.
+pub(crate) fn holds_until(sent: Duration, ttl: Duration) -> Duration {
+    sent + ttl.saturating_mul(9) / 10
+}
+
 /// Keeps a lease in a task of its own. Its end is judged from when the renewal was sent.
 pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) -> Leadership {
     let (sender, receiver) = watch::channel(None);
@@ -92,8 +98,7 @@ pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) 
             let sent = boot_time();
             match lease.hold(&token, &uid, ttl).await {
                 Ok(true) => {
-                    // A margin for what the two clocks differ in rate.
-                    sender.send_replace(Some(sent + ttl - ttl / 10));
+                    sender.send_replace(Some(holds_until(sent, ttl)));
                 }
                 Ok(false) => {
                     sender.send_replace(None);

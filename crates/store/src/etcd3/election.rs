@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::failure::lease_is_gone;
 use super::pool::Pool;
 use crate::clock::boot_time;
+use crate::leadership::holds_until;
 use crate::{Error, Leadership};
 
 /// How long a leader holds on after it was last heard (contract, section 3).
@@ -26,11 +27,6 @@ const TTL: Duration = Duration::from_secs(20);
 /// Pauses before a failed step is taken again: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// Until when a lease renewed at `sent` holds for sure: a tenth is for clocks of different rates.
-fn holds_until(sent: Duration, ttl: Duration) -> Duration {
-    sent + ttl - ttl / 10
-}
 
 /// All candidates, the leader first.
 pub(super) async fn candidates(
@@ -111,7 +107,11 @@ impl Candidate {
         changes: &mut watch::Receiver<u64>,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let (lease, held) = self.grant().await?;
+        let (lease, held) = tokio::select! {
+            granted = self.grant() => granted?,
+            // A lease on which nothing hangs ends by itself.
+            () = stop.cancelled() => return Ok(()),
+        };
         let (holds, mut held) = watch::channel(held);
         let renewal = renew(self.pool.clone(), lease.id, lease.ttl, holds);
         let mut renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
@@ -120,7 +120,7 @@ impl Candidate {
             _ = &mut renewal => Ok(()),
             () = stop.cancelled() => Ok(()),
         };
-        self.until.send_replace(None);
+        self.leads_until(None);
         drop(renewal);
         if let Err(error) = self.pool.revoke(self.pool.deadline(), lease.id).await {
             tracing::debug!(%error, "cannot end the candidacy; it ends with its lease");
@@ -163,7 +163,7 @@ impl Candidate {
                     };
                     pause = FIRST_PAUSE;
                     let until = *held.borrow_and_update();
-                    self.until.send_replace((place == 0).then_some(until));
+                    self.leads_until((place == 0).then_some(until));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot read who stands for election");
@@ -186,14 +186,19 @@ impl Candidate {
         tokio::select! {
             renewed = held.changed() => if renewed.is_ok() && leading {
                 // At once: the look at the place may take its time.
-                self.until.send_replace(Some(*held.borrow()));
+                self.leads_until(Some(*held.borrow()));
             },
             // The store wakes whenever anything is published; only who waits has to look.
-            changed = changes.changed(), if !leading => if changed.is_err() {
+            woken = changes.changed(), if !leading => if woken.is_err() {
                 tokio::time::sleep(lease.ttl / 3).await;
             },
             () = tokio::time::sleep(lease.ttl / 3) => {}
         }
+    }
+
+    fn leads_until(&self, until: Option<Duration>) {
+        self.until
+            .send_if_modified(|present| std::mem::replace(present, until) != until);
     }
 
     async fn enrol(&self, lease: &Lease) -> Result<(), Error> {

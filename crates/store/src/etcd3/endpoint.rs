@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tonic::codegen::http::uri::Authority;
 use tonic::transport::Endpoint;
 
 use crate::{Config, Error, tls};
@@ -98,19 +99,21 @@ fn address(given: &str) -> Result<String, Error> {
     if host.contains('@') {
         return refused("an endpoint has no user or password");
     }
-    let Ok(uri) = host.parse::<tonic::codegen::http::uri::Authority>() else {
+    let Ok(authority) = host.parse::<Authority>() else {
         return refused("an endpoint is a host and a port");
     };
-    if uri.host().is_empty() || host.ends_with(':') {
+    if authority.host().is_empty() {
         return refused("an endpoint is a host and a port");
     }
-    match uri.port() {
-        Some(port) if port.as_str().parse::<u16>().is_ok_and(|port| port > 0) => {
-            Ok(format!("{scheme}://{host}"))
-        }
-        Some(_) => refused("a port is between 1 and 65535"),
-        None => Ok(format!("{scheme}://{host}:{DEFAULT_PORT}")),
+    match host.strip_prefix(authority.host()) {
+        Some("") => Ok(format!("{scheme}://{host}:{DEFAULT_PORT}")),
+        Some(port) if is_port(port.trim_start_matches(':')) => Ok(format!("{scheme}://{host}")),
+        _ => refused("a port is a number between 1 and 65535"),
     }
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]

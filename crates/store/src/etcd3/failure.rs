@@ -14,7 +14,9 @@ use tonic::Code;
 pub(super) enum Kind {
     /// No answer in time.
     Timeout,
-    /// No connection, a broken one, or a server that cannot serve now.
+    /// No connection.
+    Unreachable,
+    /// A broken connection, or a server that cannot serve now.
     Unavailable,
     /// No TLS connection: the two do not accept each other.
     Tls,
@@ -34,12 +36,13 @@ pub(super) struct Failure {
 
 /// Answers that mean that the server did nothing, although another one may.
 const DONE_NOTHING: [&str; 3] = [
+    "not supported for learner",
     "etcdserver: no leader",
     "etcdserver: too many requests",
-    "etcdserver: server stopped",
 ];
 /// What rustls, or a server through an alert, says when there is no TLS connection.
-const TLS_WORDS: [&str; 6] = [
+const TLS_WORDS: [&str; 7] = [
+    "tls handshake eof",
     "invalid peer certificate",
     "received fatal alert",
     "received corrupt message",
@@ -52,7 +55,7 @@ impl Failure {
     pub(super) fn timeout(limit: Duration) -> Self {
         Self {
             kind: Kind::Timeout,
-            text: format!("no answer within {limit:?}"),
+            text: format!("no answer within {limit:.1?}"),
             doubtful: true,
         }
     }
@@ -77,6 +80,20 @@ impl Failure {
                 doubtful: *word == "received fatal alert" && !never_connected(status),
             };
         }
+        if never_connected(status) {
+            return Self {
+                kind: Kind::Unreachable,
+                text,
+                doubtful: false,
+            };
+        }
+        if DONE_NOTHING.iter().any(|words| text.contains(words)) {
+            return Self {
+                kind: Kind::Unavailable,
+                text,
+                doubtful: false,
+            };
+        }
         let refused = |remedy: &str| Self {
             kind: Kind::Refused,
             text: format!("{text}{remedy}"),
@@ -87,9 +104,7 @@ impl Failure {
             Code::InvalidArgument if text.contains("user name is empty") => {
                 refused(AUTHENTICATION_REMEDY)
             }
-            Code::PermissionDenied => refused(
-                " (etcd's role for this user must allow reading and writing below the store prefix)",
-            ),
+            Code::PermissionDenied => refused(PERMISSION_REMEDY),
             Code::ResourceExhausted if text.contains("database space exceeded") => refused(
                 " (compact and defragment etcd, then disarm its alarm: etcdctl alarm disarm)",
             ),
@@ -107,30 +122,28 @@ impl Failure {
             | Code::Aborted
             | Code::Internal
             | Code::Unavailable
-            | Code::DataLoss => {
-                let nothing = never_connected(status)
-                    || DONE_NOTHING.iter().any(|words| text.contains(words));
-                Self {
-                    kind: Kind::Unavailable,
-                    text,
-                    doubtful: !nothing,
-                }
-            }
+            | Code::DataLoss => Self {
+                kind: Kind::Unavailable,
+                text,
+                doubtful: true,
+            },
         }
     }
 }
 
-const AUTHENTICATION_REMEDY: &str = " (etcd's authentication is on: give a client certificate whose \
-     common name is an etcd user, by --store-cert-file and --store-key)";
+const AUTHENTICATION_REMEDY: &str = " (etcd's authentication is on: give a client certificate \
+     whose common name is an etcd user, by --store-cert-file and --store-key)";
+const PERMISSION_REMEDY: &str =
+    " (the role of this etcd user must allow reading and writing below --store-prefix)";
 
 fn tls_remedy(text: &str) -> &'static str {
-    if text.contains("UnknownIssuer") {
+    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         " (give the authority that signed the server's certificate by --store-ca-file)"
     } else if text.contains("NotValidForName") {
         " (the server's certificate is not for this host: use a name that it contains)"
     } else if text.contains("Expired") {
         " (renew the server's certificate, or set the clocks)"
-    } else if text.contains("corrupt message") {
+    } else if text.contains("corrupt message") || text.contains("handshake eof") {
         " (the endpoint does not speak TLS: is it http?)"
     } else if text.contains("fatal alert") {
         " (the server does not accept our certificate: give one that its authority signed, by \

@@ -20,6 +20,9 @@ use crate::{Config, Error};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How it looks when the other side ends a connection.
+const CLOSED: [&str; 3] = ["connection closed", "broken pipe", "onnection reset"];
+
 /// The endpoints, and the client of the one in use.
 pub(super) struct Pool {
     endpoints: Vec<(String, Endpoint)>,
@@ -225,14 +228,18 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// How long the next try may take: a share while there are endpoints that were not asked,
-    /// then all the time that is left, so that a slow answer is waited for.
+    /// How long the next try may take: in the first round over the endpoints a fixed share, later
+    /// an equal part of what is left, so that a slow answer is waited for longer, and a frozen
+    /// endpoint still leaves time for the others.
     fn limit(&self, end: Instant) -> Duration {
+        let endpoints = self.pool.endpoints.len();
         let left = end.saturating_duration_since(Instant::now());
-        if self.count < self.pool.endpoints.len() {
-            left.min(self.pool.share())
+        let unasked = endpoints - self.count % endpoints;
+        let part = left / u32::try_from(unasked).unwrap_or(u32::MAX);
+        if self.count < endpoints {
+            part.min(self.pool.share())
         } else {
-            left
+            part
         }
     }
 
@@ -271,7 +278,12 @@ impl<'a> Tries<'a> {
             let cause = failure.text;
             return Some(Error::Denied { store, cause });
         }
-        self.causes[index] = Some((failure.kind, failure.text));
+        let mut text = failure.text;
+        if store.contains(" http:") && CLOSED.iter().any(|words| text.contains(words)) {
+            // All that a server that expects TLS lets one see.
+            text.push_str(" (if it speaks TLS, its address begins with https://)");
+        }
+        self.causes[index] = Some((failure.kind, text));
         if doubtful {
             self.doubt = Some(self.error());
         }
@@ -302,7 +314,7 @@ impl<'a> Tries<'a> {
             let limit = self.pool.timeout;
             return Error::Timeout { store, limit };
         }
-        let cause = match failed.as_slice() {
+        let mut cause = match failed.as_slice() {
             [(_, _, text)] if self.pool.endpoints.len() == 1 => (*text).to_owned(),
             several => several
                 .iter()
@@ -312,6 +324,9 @@ impl<'a> Tries<'a> {
         };
         if failed.iter().any(|(_, kind, _)| *kind == Kind::Tls) {
             return Error::Tls { store, cause };
+        }
+        if all(Kind::Unreachable) {
+            cause.push_str(" (does etcd run there? --store-endpoints says where)");
         }
         Error::Unavailable { store, cause }
     }

@@ -36,6 +36,7 @@ impl Watching {
             pool,
             prefix,
             next: None,
+            stands: false,
             changes: changes.clone(),
         };
         Self {
@@ -70,6 +71,8 @@ struct Follower {
     prefix: String,
     /// The revision to go on from; none: from now.
     next: Option<i64>,
+    /// Whether the server has confirmed the present stream.
+    stands: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -80,9 +83,8 @@ impl Follower {
         loop {
             turns.mark_unchanged();
             let ticket = self.pool.ticket();
-            let stream = self.open(ticket).await;
-            let stood = stream.is_ok();
-            let end = match stream {
+            self.stands = false;
+            let end = match self.open(ticket).await {
                 Ok(stream) => self.follow(stream, &mut turns).await,
                 Err(end) => end,
             };
@@ -97,12 +99,12 @@ impl Follower {
                     self.pool.turn_from(ticket);
                 }
             }
-            self.wake();
-            pause = if stood {
-                FIRST_PAUSE
+            if self.stands {
+                self.wake();
+                pause = FIRST_PAUSE;
             } else {
-                (pause * 2).min(LONGEST_PAUSE)
-            };
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
             tokio::time::sleep(pause).await;
         }
     }
@@ -170,6 +172,7 @@ impl Follower {
                 Some(_) => {}
                 None => self.next = Some(after),
             }
+            self.stands = true;
             self.wake();
         }
         if let Some(change) = message.events().last().and_then(Event::kv) {

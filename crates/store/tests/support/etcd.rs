@@ -45,7 +45,7 @@ pub(crate) struct Server {
 /// A cluster of etcd servers with a folder of its own.
 pub(crate) struct Etcd {
     pub(crate) servers: Vec<Server>,
-    pub(crate) folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Etcd {
@@ -109,7 +109,10 @@ impl Etcd {
                 }
             })
             .collect();
-        let etcd = Self { servers, folder };
+        let etcd = Self {
+            servers,
+            _folder: folder,
+        };
         if certificates.is_none() {
             etcd.answers().await;
         }
