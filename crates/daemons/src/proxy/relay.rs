@@ -113,7 +113,8 @@ impl Relay {
     }
 
     /// Lets clients go along a route and nowhere else. When this returns every connection to another
-    /// place is gone.
+    /// place is gone, and every one whose permit had run out: a permit is prolonged only while it
+    /// holds, so that nothing outlives a time in which nobody knew of it (I1).
     pub(super) fn set_route(&self, route: &Route) {
         match route {
             Route::Closed(why) => self.shared.close(why),
@@ -123,7 +124,7 @@ impl Relay {
                 if let Some(permit) = state
                     .permit
                     .as_ref()
-                    .filter(|permit| permit.target == *target)
+                    .filter(|permit| permit.target == *target && permit.holds())
                 {
                     permit.until.store(until, Ordering::Release);
                     return;
@@ -472,6 +473,28 @@ mod tests {
             !matches!(got, Ok(count) if count > 0),
             "a late byte came through: {got:?}"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed() {
+        // I1: as a proxy that was paused, and goes on with the renewal before the close.
+        let (relay, port) = relay().await;
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+        let lasts = Duration::from_millis(300);
+        relay.set_route(&to(&server, lasts));
+        let mut client = connect(port).await;
+        let (mut served, _) = within(server.accept()).await.expect("a connection");
+        within(client.write_all(b"hello")).await.expect("written");
+        let mut buffer = [0; 5];
+        within(served.read_exact(&mut buffer)).await.expect("read");
+        clock::sleep_until(Some(clock::now().after(lasts))).await;
+        relay.set_route(&to(&server, LIMIT));
+        let end = within(served.read(&mut buffer)).await;
+        assert!(end.is_err(), "{end:?}");
+        let mut again = connect(port).await;
+        let (mut served, _) = within(server.accept()).await.expect("a connection");
+        within(again.write_all(b"hello")).await.expect("written");
+        within(served.read_exact(&mut buffer)).await.expect("read");
     }
 
     #[tokio::test(flavor = "multi_thread")]
