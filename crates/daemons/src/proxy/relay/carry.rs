@@ -1,0 +1,46 @@
+//! Carrying bytes one way.
+
+use std::io::{Error, ErrorKind};
+
+use tokio::net::TcpStream;
+
+use super::Permit;
+
+/// What is carried at a time.
+const BUFFER: usize = 16 * 1024;
+
+/// Carries bytes one way until the end of the stream, which is passed on.
+pub(super) async fn carry(
+    from: &TcpStream,
+    to: &TcpStream,
+    permit: &Permit,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        from.readable().await?;
+        let count = match from.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        hand_over(buffer.get(..count).unwrap_or_default(), to, permit).await?;
+    }
+    rustix::net::shutdown(to, rustix::net::Shutdown::Write).map_err(Error::from)
+}
+
+async fn hand_over(mut bytes: &[u8], to: &TcpStream, permit: &Permit) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        // By the clock and not by what others have noticed: this process may have been paused.
+        if !permit.holds() {
+            return Err(Error::from(ErrorKind::PermissionDenied));
+        }
+        match to.try_write(bytes) {
+            Ok(0) => return Err(Error::from(ErrorKind::WriteZero)),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

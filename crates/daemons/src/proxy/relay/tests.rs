@@ -1,0 +1,293 @@
+//! The relay between sockets of this machine.
+
+use super::{Relay, Route, Target, clock};
+use crate::proxy::config::{Config, Keepalive};
+use crate::proxy::metrics;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn relay() -> (Relay, u16) {
+    relay_with(Keepalive::default()).await
+}
+
+async fn relay_with(keepalive: Keepalive) -> (Relay, u16) {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let store = stolon_store::Config {
+        backend: stolon_store::Backend::Sqlite,
+        endpoints: vec![],
+        prefix: String::new(),
+        cluster_name: String::new(),
+        timeout: LIMIT,
+        tls: stolon_store::Tls::default(),
+    };
+    let log = crate::runtime::logging::LogConfig {
+        level: tracing::Level::ERROR,
+        color: false,
+        format: crate::runtime::logging::LogFormat::Text,
+    };
+    let common = crate::config::CommonConfig {
+        cluster_name: String::new(),
+        store,
+        metrics_listen_address: None,
+        log,
+    };
+    let config = Config {
+        common,
+        listen_address: "127.0.0.1".into(),
+        port,
+        stop_listening: true,
+        keepalive,
+    };
+    let mut relay = Relay::new(&config, metrics::registry("test").1);
+    relay.listen(true);
+    (relay, port)
+}
+
+fn to(server: &TcpListener, lasts: Duration) -> Route {
+    let port = server.local_addr().expect("an address").port().to_string();
+    let target = Target {
+        db: "db1".into(),
+        host: "127.0.0.1".into(),
+        port,
+    };
+    Route::To {
+        target,
+        until: clock::now().after(lasts),
+    }
+}
+
+async fn connect(port: u16) -> TcpStream {
+    let end = tokio::time::Instant::now() + LIMIT;
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)).await {
+            Ok(stream) => return stream,
+            Err(error) => assert!(tokio::time::Instant::now() < end, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.expect("in time")
+}
+
+/// A client and the server's end of its connection through the relay.
+async fn pair(relay: &Relay, port: u16, lasts: Duration) -> (TcpStream, TcpStream) {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, lasts));
+    let mut client = connect(port).await;
+    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    within(client.write_all(b"hello")).await.expect("written");
+    let mut buffer = [0; 5];
+    within(served.read_exact(&mut buffer)).await.expect("read");
+    assert_eq!(&buffer, b"hello");
+    (client, served)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_the_end_of_a_stream_are_passed_on() {
+    let (relay, port) = relay().await;
+    let (mut client, mut server) = pair(&relay, port, LIMIT).await;
+    within(client.shutdown()).await.expect("half closed");
+    let mut rest = Vec::new();
+    within(server.read_to_end(&mut rest))
+        .await
+        .expect("the end");
+    within(server.write_all(&vec![7; 200_000]))
+        .await
+        .expect("an answer after it");
+    within(server.shutdown()).await.expect("closed");
+    let mut answer = Vec::new();
+    within(client.read_to_end(&mut answer))
+        .await
+        .expect("the answer");
+    assert_eq!(answer.len(), 200_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_resets_both_sides_before_it_returns() {
+    let (relay, port) = relay().await;
+    let (mut client, mut server) = pair(&relay, port, LIMIT).await;
+    relay.set_route(&Route::Closed("a test".into()));
+    let mut buffer = [0; 8];
+    for stream in [&mut server, &mut client] {
+        let end = within(stream.read(&mut buffer)).await;
+        assert!(
+            matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset),
+            "{end:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_handed_over_after_the_deadline_even_when_nobody_closed() {
+    // I1, I6: as a proxy that was paused and goes on with bytes it had buffered.
+    let (relay, port) = relay().await;
+    let lasts = Duration::from_millis(300);
+    let (mut client, mut server) = pair(&relay, port, lasts).await;
+    let end = clock::now().after(lasts);
+    clock::sleep_until(Some(end)).await;
+    let _ = client.write_all(b"late").await;
+    let mut buffer = [0; 8];
+    let got = within(server.read(&mut buffer)).await;
+    assert!(
+        !matches!(got, Ok(count) if count > 0),
+        "a late byte came through: {got:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed() {
+    // I1: as a proxy that was paused, and goes on with the renewal before the close.
+    let (relay, port) = relay().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let lasts = Duration::from_millis(300);
+    relay.set_route(&to(&server, lasts));
+    let mut client = connect(port).await;
+    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    within(client.write_all(b"hello")).await.expect("written");
+    let mut buffer = [0; 5];
+    within(served.read_exact(&mut buffer)).await.expect("read");
+    clock::sleep_until(Some(clock::now().after(lasts))).await;
+    relay.set_route(&to(&server, LIMIT));
+    let end = within(served.read(&mut buffer)).await;
+    assert!(end.is_err(), "{end:?}");
+    let mut again = connect(port).await;
+    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    within(again.write_all(b"hello")).await.expect("written");
+    within(served.read_exact(&mut buffer)).await.expect("read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_client_is_told_why_and_nonsense_costs_nothing() {
+    let (relay, port) = relay().await;
+    relay.set_route(&Route::Closed("no primary is open to clients now".into()));
+    for preface in [
+        &[][..],
+        &[0, 0, 0, 8, 4, 210, 22, 47][..],
+        &[0, 0, 0, 8, 4, 210, 22, 48][..],
+    ] {
+        let mut client = connect(port).await;
+        within(client.write_all(preface)).await.expect("written");
+        if !preface.is_empty() {
+            let mut no = [0; 1];
+            within(client.read_exact(&mut no)).await.expect("an answer");
+            assert_eq!(&no, b"N");
+        }
+        within(client.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]))
+            .await
+            .expect("written");
+        let mut answer = Vec::new();
+        within(client.read_to_end(&mut answer))
+            .await
+            .expect("the error");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with('E') && text.contains("C57P03"), "{text}");
+        assert!(text.contains("no primary is open to clients now"), "{text}");
+    }
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xFF; 64][..],
+        &[0, 0, 0, 1, 0, 0, 0, 0][..],
+    ] {
+        let mut client = connect(port).await;
+        within(client.write_all(garbage)).await.expect("written");
+        let mut answer = Vec::new();
+        let _ = within(client.read_to_end(&mut answer)).await;
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+}
+
+/// Keepalive flags that let a peer be silent for two seconds.
+const IMPATIENT: Keepalive = Keepalive {
+    idle: Some(Duration::from_secs(1)),
+    interval: Some(Duration::from_secs(1)),
+    count: Some(1),
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_for_long_is_held_back_and_lives() {
+    const SENT: usize = 48 * 1024 * 1024;
+    let (relay, port) = relay_with(IMPATIENT).await;
+    let (mut client, mut server) = pair(&relay, port, 3 * LIMIT).await;
+    let sending = tokio::spawn(async move {
+        server.write_all(&vec![7; SENT]).await?;
+        server.shutdown().await
+    });
+    // Twice as long as a peer may be silent that does not answer at all.
+    let end = clock::now().after(2 * super::peer::patience(IMPATIENT));
+    clock::sleep_until(Some(end)).await;
+    assert!(!sending.is_finished(), "the relay took it all in");
+    let mut got = Vec::with_capacity(SENT);
+    within(client.read_to_end(&mut got)).await.expect("all");
+    assert_eq!(got.len(), SENT);
+    within(sending).await.expect("a task").expect("all sent");
+}
+
+/// Tells the run of a test inside a network of its own from the one that starts it.
+const INSIDE: &str = "STOLON_TEST_INSIDE_A_NETWORK";
+
+#[test]
+fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
+    let ip = |words: &[&str]| std::process::Command::new("ip").args(words).status();
+    if std::env::var_os(INSIDE).is_none() {
+        let run = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net"])
+            .arg(std::env::current_exe().expect("this program"))
+            .arg("a_peer_that_vanishes_with_data_on_its_way_is_noticed")
+            .env(INSIDE, "1")
+            .output();
+        let Ok(run) = run else {
+            eprintln!("not tested: unshare(1) is not installed");
+            return;
+        };
+        let told = String::from_utf8_lossy(&run.stdout);
+        let errors = String::from_utf8_lossy(&run.stderr);
+        if errors.contains("unshare failed") {
+            eprintln!("not tested: no networks may be made here: {errors}");
+            return;
+        }
+        assert!(run.status.success(), "{told}{errors}");
+        return;
+    }
+    if !ip(&["link", "set", "lo", "up"]).is_ok_and(|status| status.success()) {
+        eprintln!("not tested: ip(8) is not installed");
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let (relay, port) = relay_with(IMPATIENT).await;
+        let (client, mut server) = pair(&relay, port, 3 * LIMIT).await;
+        let sending = tokio::spawn(async move { server.write_all(&vec![7; 48 << 20]).await });
+        within(client.readable()).await.expect("something to read");
+        assert!(ip(&["link", "set", "lo", "down"]).is_ok_and(|status| status.success()));
+        within(async {
+            while !relay.shared.lock().connections.is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        sending.abort();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_reaches_the_server_of_its_session() {
+    let (relay, port) = relay().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let request = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 42, 1, 2, 3, 4];
+    let mut client = connect(port).await;
+    within(client.write_all(&request)).await.expect("written");
+    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    let mut got = [0; 16];
+    within(served.read_exact(&mut got)).await.expect("read");
+    assert_eq!(got, request);
+    drop(served);
+    assert_eq!(within(client.read(&mut got)).await.expect("the end"), 0);
+}
