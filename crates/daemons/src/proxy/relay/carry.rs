@@ -8,6 +8,9 @@ use super::Permit;
 
 /// What is carried at a time.
 const BUFFER: usize = 16 * 1024;
+/// How often in a row one connection may carry before others, timers and the store get their turn.
+/// The sockets of a fast transfer are always ready, and waiting for a ready socket never yields.
+const TURN: u32 = 16;
 
 /// Carries bytes one way until the end of the stream, which is passed on.
 pub(super) async fn carry(
@@ -16,7 +19,13 @@ pub(super) async fn carry(
     permit: &Permit,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; BUFFER];
+    let mut in_a_row = 0;
     loop {
+        in_a_row += 1;
+        if in_a_row >= TURN {
+            in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
         from.readable().await?;
         let count = match from.try_read(&mut buffer) {
             Ok(0) => break,

@@ -276,6 +276,105 @@ fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
     });
 }
 
+#[tokio::test]
+async fn one_connection_does_not_keep_the_turn() {
+    // The sockets of a fast transfer are always ready. Filled by hand, they show what is carried
+    // without a pause: while it lasts no timer of this thread fires, also not the one that closes.
+    let permit = super::Permit {
+        target: Target {
+            db: "db1".into(),
+            host: String::new(),
+            port: String::new(),
+        },
+        until: u64::MAX.into(),
+        revoked: false.into(),
+    };
+    let connection = async || {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+        let address = listener.local_addr().expect("an address");
+        let near = TcpStream::connect(address).await.expect("a connection");
+        (near, listener.accept().await.expect("its end").0)
+    };
+    let ((source, from), (to, sink)) = (connection().await, connection().await);
+    source.writable().await.expect("writable");
+    let full = vec![7; 1 << 20];
+    let mut filled = 0;
+    while let Ok(count) = source.try_write(&full) {
+        filled += count;
+    }
+    from.readable().await.expect("readable");
+    to.writable().await.expect("writable");
+    let mut carrying = std::pin::pin!(super::carry(&from, &to, &permit));
+    assert!(futures_util::poll!(carrying.as_mut()).is_pending());
+    sink.readable().await.expect("readable");
+    let mut got = vec![0; filled];
+    let mut carried = 0;
+    while let Ok(count @ 1..) = sink.try_read(&mut got) {
+        carried += count;
+    }
+    assert!(
+        carried > 0 && carried < 300_000,
+        "{carried} of {filled} at once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_close_at_the_deadline_is_on_time_while_much_is_carried() {
+    use std::io::{Read as _, Write as _};
+    const FLOWS: usize = 16;
+    let (relay, port) = relay().await;
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a server");
+    let target = server.local_addr().expect("an address").port().to_string();
+    let lasts = Duration::from_secs(2);
+    let until = clock::now().after(lasts);
+    let target = Target {
+        db: "db1".into(),
+        host: "127.0.0.1".into(),
+        port: target,
+    };
+    relay.set_route(&Route::To { target, until });
+    connect(port).await;
+    // Threads, so that the relay is what the runtime is busy with.
+    let ends: Vec<_> = (0..FLOWS)
+        .map(|_| {
+            let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a client");
+            std::thread::spawn(move || while client.write_all(&[7; 65_536]).is_ok() {})
+        })
+        .collect();
+    let accepting = std::thread::spawn(move || {
+        let mut sinks = Vec::new();
+        for _ in 0..=FLOWS {
+            let (mut sink, _) = server.accept().expect("a connection");
+            sinks.push(std::thread::spawn(move || {
+                let mut buffer = vec![0; 65_536];
+                let mut last = None;
+                while let Ok(1..) = sink.read(&mut buffer) {
+                    last = Some(clock::now());
+                }
+                last
+            }));
+        }
+        sinks
+    });
+    clock::sleep_until(Some(until)).await;
+    relay.set_route(&Route::Closed("a test".into()));
+    let late = clock::now().since(until);
+    assert!(late < Duration::from_millis(500), "closed {late:?} late");
+    let sinks = accepting.join().expect("all were accepted");
+    let lasts = sinks
+        .into_iter()
+        .filter_map(|sink| sink.join().expect("it ended"));
+    let late = lasts.map(|last| last.since(until)).max().expect("bytes");
+    // What the server's kernel already held is not recalled, but there is nothing after it.
+    assert!(
+        late < Duration::from_millis(500),
+        "a byte came {late:?} late"
+    );
+    for end in ends {
+        end.join().expect("it ended");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_request_reaches_the_server_of_its_session() {
     let (relay, port) = relay().await;
