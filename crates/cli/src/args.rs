@@ -2,7 +2,7 @@
 //!
 //! Flags behave as those of the Go program: `--flag value` and `--flag=value`, a repeated flag's last
 //! value wins, booleans take `--flag` and `--flag=false`. A flag may come from the environment, as
-//! PREFIX_FLAG_NAME; one that is given wins, an empty variable counts as unset.
+//! `PREFIX_FLAG_NAME`; one that is given wins, an empty variable counts as unset.
 
 pub mod common;
 pub mod keeper;
@@ -97,7 +97,7 @@ pub enum Source {
 /// The values of all flags: given, from the environment, or default; empty: none.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    values: BTreeMap<&'static str, (String, Source)>,
+    by_name: BTreeMap<&'static str, (String, Source)>,
     prefix: String,
     /// Notes for the user, for stderr.
     pub notes: Vec<String>,
@@ -106,12 +106,12 @@ pub struct Values {
 impl Values {
     /// The text of a flag; empty when there is none.
     pub fn text(&self, name: &str) -> &str {
-        self.values.get(name).map_or("", |(text, _)| text.as_str())
+        self.by_name.get(name).map_or("", |(text, _)| text.as_str())
     }
 
     /// Where the value of a flag is from.
     pub fn source(&self, name: &str) -> Source {
-        self.values
+        self.by_name
             .get(name)
             .map_or(Source::Default, |(_, source)| *source)
     }
@@ -142,7 +142,7 @@ impl Values {
     /// A flag that holds a number, at least `least`.
     pub fn number<T>(&self, name: &str, least: T, valid: &str) -> Result<T, String>
     where
-        T: std::str::FromStr + PartialOrd,
+        T: std::str::FromStr + PartialOrd + Copy,
     {
         let number = self.text(name).parse().ok();
         number
@@ -185,9 +185,9 @@ pub fn arguments(flags: &[Flag], prefix: &str) -> Vec<Arg> {
     let argument = |flag: &Flag| {
         let mut help = flag.help.to_owned();
         if !flag.default.is_empty() {
-            help += &format!(" (default {})", flag.default);
+            help = format!("{help} (default {})", flag.default);
         }
-        help += &format!(" [${}]", variable(prefix, flag.name));
+        help = format!("{help} [${}]", variable(prefix, flag.name));
         let argument = Arg::new(flag.name)
             .long(flag.name)
             .action(ArgAction::Set)
@@ -250,12 +250,12 @@ pub fn values(
                     flag.name
                 );
                 values.notes.push(note);
-                values.values.insert(flag.name, value);
+                values.by_name.insert(flag.name, value);
             }
             (Kind::DeprecatedText(_) | Kind::DeprecatedBool(_), None) => {}
             (Kind::Text | Kind::Bool, value) => {
                 let value = value.unwrap_or_else(|| (flag.default.to_owned(), Source::Default));
-                values.values.insert(flag.name, value);
+                values.by_name.insert(flag.name, value);
             }
         }
     }
@@ -265,6 +265,24 @@ pub fn values(
 /// The environment of this process.
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The variables of this process's environment that a daemon started from here would take for its
+/// flags, or the programs of PostgreSQL for their settings.
+pub fn variables_of_others() -> Vec<OsString> {
+    let prefixes = [
+        "PG",
+        keeper::PREFIX,
+        sentinel::PREFIX,
+        proxy::PREFIX,
+        crate::ctl::PREFIX,
+    ];
+    let is_theirs = |name: &OsString| {
+        let name = name.to_string_lossy();
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(is_theirs).collect()
 }
 
 /// What a daemon's command line holds, or what to print instead.

@@ -262,13 +262,11 @@ pub fn state(picture: &Picture, db: &Db) -> String {
         None => condition.to_owned(),
     };
     if !instance.pending_restart.is_empty() {
-        text += &format!(
-            ", restart pending for {}",
-            instance.pending_restart.join(" ")
-        );
+        let parameters = instance.pending_restart.join(" ");
+        text = format!("{text}, restart pending for {parameters}");
     }
     if !instance.reason.is_empty() {
-        text += &format!(", {}", instance.reason);
+        text = format!("{text}, {}", instance.reason);
     }
     text
 }

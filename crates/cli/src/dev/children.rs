@@ -1,89 +1,66 @@
 //! The daemons of a dev cluster, as processes of this program.
 
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use stolon_core::time::Instant;
+use stolon_daemons::runtime::clock;
 
 use super::layout::{Layout, SUPERUSER};
+use super::remains;
+use crate::args;
 
 /// How long a daemon may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// How long a daemon that ended is left before it is started again.
 const REVIVE_AFTER: Duration = Duration::from_secs(2);
+/// How long a keeper that was killed is: longer than failInterval, so that a standby takes over.
+const REBOOT: Duration = Duration::from_secs(10);
 
+/// Short intervals, so that the impatient see what happens.
 const SPEC: &str = r#""initMode": "new", "sleepInterval": "1s", "failInterval": "4s",
     "proxyCheckInterval": "1s", "proxyTimeout": "3s""#;
+
+/// This very program, whatever became of its file, and also where the user that the daemons run as
+/// may not go (proc(5): a process may always follow this link of its own).
+const PROGRAM: &str = "/proc/self/exe";
+
+/// The order in which daemons are stopped: keepers last, with their databases.
+const STOP_ORDER: [&str; 3] = ["stolon-proxy", "stolon-sentinel", "stolon-keeper"];
 
 /// The daemons.
 pub(super) struct Children<'a> {
     layout: &'a Layout,
-    program: PathBuf,
     running: Vec<Daemon>,
 }
 
 struct Daemon {
     name: String,
+    program: &'static str,
     words: Vec<String>,
     child: Option<Child>,
-    ended: Option<Instant>,
+    /// When it is to be started again.
+    due: Option<Instant>,
 }
 
 impl<'a> Children<'a> {
-    pub(super) fn new(layout: &'a Layout) -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let children = Self {
+    pub(super) const fn new(layout: &'a Layout) -> Self {
+        Self {
             layout,
-            program,
             running: Vec::new(),
-        };
-        children.end_leftovers();
-        Ok(children)
-    }
-
-    /// Ends daemons of this folder that an earlier `dev` left behind when it was killed.
-    fn end_leftovers(&self) {
-        let marker = self.layout.folder.display().to_string();
-        let end = Instant::now() + STOP_LIMIT;
-        let mut told = false;
-        loop {
-            let found = self.own_processes(&marker);
-            if found.is_empty() || Instant::now() > end {
-                return;
-            }
-            if !told {
-                println!("stopping {} daemons of an earlier run", found.len());
-                for pid in &found {
-                    let _ = kill_process(*pid, Signal::TERM);
-                }
-                told = true;
-            }
-            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Daemons of this program whose command line names this folder.
-    fn own_processes(&self, marker: &str) -> Vec<Pid> {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let own = std::process::id();
-        entries
-            .filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok())
-            .filter(|pid| *pid != own)
-            .filter(|pid| {
-                let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                exe == self.program && String::from_utf8_lossy(&words).contains(marker)
-            })
-            .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-            .collect()
-    }
-
-    fn command(&self, words: &[String]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(words).stdin(Stdio::null());
+    fn command(&self, program: &str, words: &[String]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg0(program).args(words).stdin(Stdio::null());
+        for variable in args::variables_of_others() {
+            command.env_remove(variable);
+        }
         // The terminal's interrupt is for this process, which stops them in order.
         command.process_group(0);
         if let Some((uid, gid)) = self.layout.runs_as {
@@ -92,61 +69,44 @@ impl<'a> Children<'a> {
         command
     }
 
-    /// Makes the cluster, unless there is one.
-    pub(super) fn initialise(&self, synchronous: bool) -> Result<(), String> {
-        let mut words = vec!["ctl".to_owned()];
-        words.extend(self.layout.store_flags());
-        let mut read = words.clone();
-        read.extend(["clusterdata", "read"].map(str::to_owned));
-        let there = self
-            .command(&read)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if there.map_err(|error| error.to_string())?.success() {
-            println!("continuing with the data of an earlier run");
-            return Ok(());
+    /// Makes the cluster, unless there is one; true: it was made.
+    pub(super) fn initialise(&self, synchronous: bool) -> Result<bool, String> {
+        if self.layout.store_file().exists() && self.control(&["spec"]).is_ok() {
+            return Ok(false);
         }
         let spec = format!("{{{SPEC}, \"synchronousReplication\": {synchronous}}}");
-        words.extend(["init".to_owned(), "-y".to_owned(), spec]);
-        let output = self
-            .command(&words)
-            .output()
-            .map_err(|error| error.to_string())?;
+        let outcome = self.control(&["init", "-y", &spec]);
+        outcome.map_err(|error| format!("cannot initialise: {error}"))?;
+        Ok(true)
+    }
+
+    /// Runs `stolonctl`.
+    fn control(&self, own: &[&str]) -> Result<(), String> {
+        let mut words = self.layout.store_flags();
+        words.extend(own.iter().map(ToString::to_string));
+        let output = self.command("stolonctl", &words).output();
+        let output = output.map_err(|error| error.to_string())?;
         if output.status.success() {
             return Ok(());
         }
-        Err(format!(
-            "cannot initialise: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 
     pub(super) fn start_all(&mut self, keepers: usize) -> Result<(), String> {
-        let store = self.layout.store_flags();
-        let with = |role: &str, own: Vec<String>| -> Vec<String> {
-            [vec![role.to_owned()], store.clone(), own].concat()
-        };
-        self.start("sentinel", with("sentinel", vec![]))?;
+        self.start("sentinel", "stolon-sentinel", vec![])?;
         for number in 1..=keepers {
             let name = format!("keeper{number}");
             let own = self.keeper_flags(&name, number);
-            self.start(&name, with("keeper", own))?;
+            self.start(&name, "stolon-keeper", own)?;
         }
         let port = format!("--port={}", self.layout.ports.proxy);
-        self.start("proxy", with("proxy", vec![port]))
+        self.start("proxy", "stolon-proxy", vec![port])
     }
 
     fn keeper_flags(&self, name: &str, number: usize) -> Vec<String> {
-        let folder = &self.layout.folder;
-        let port = self
-            .layout
-            .ports
-            .keepers
-            .get(number - 1)
-            .copied()
-            .unwrap_or_default();
-        let file = |name: &str| folder.join(name).display().to_string();
+        let port = self.layout.ports.keepers.get(number - 1);
+        let port = port.copied().unwrap_or_default();
+        let file = |name: &str| self.layout.folder.join(name).display().to_string();
         vec![
             format!("--uid={name}"),
             format!("--data-dir={}", file(name)),
@@ -159,86 +119,93 @@ impl<'a> Children<'a> {
         ]
     }
 
-    fn start(&mut self, name: &str, words: Vec<String>) -> Result<(), String> {
-        let child = Some(self.spawn(name, &words)?);
-        self.running.push(Daemon {
+    fn start(&mut self, name: &str, program: &'static str, own: Vec<String>) -> Result<(), String> {
+        let mut daemon = Daemon {
             name: name.to_owned(),
-            words,
-            child,
-            ended: None,
-        });
+            program,
+            words: [self.layout.store_flags(), own].concat(),
+            child: None,
+            due: None,
+        };
+        daemon.child = Some(self.spawn(&daemon)?);
+        self.running.push(daemon);
         Ok(())
     }
 
-    fn spawn(&self, name: &str, words: &[String]) -> Result<Child, String> {
-        let path = self.layout.folder.join("log").join(format!("{name}.log"));
-        let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(failed)?;
+    fn spawn(&self, daemon: &Daemon) -> Result<Child, String> {
+        let failed = |error: std::io::Error| format!("cannot start {}: {error}", daemon.name);
+        let path = self.layout.log_file(&daemon.name);
+        let log = OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.map_err(failed)?;
         let again = log.try_clone().map_err(failed)?;
-        self.command(words)
-            .stdout(log)
-            .stderr(again)
-            .spawn()
-            .map_err(failed)
+        let mut command = self.command(daemon.program, &daemon.words);
+        let child = command.stdout(log).stderr(again).spawn().map_err(failed)?;
+        std::fs::write(self.pid_file(daemon), format!("{}\n", child.id())).map_err(failed)?;
+        Ok(child)
     }
 
-    /// Starts again, after a pause, what ended by itself.
-    pub(super) fn revive(&mut self) {
+    fn pid_file(&self, daemon: &Daemon) -> PathBuf {
+        self.layout.pid_file(&daemon.name)
+    }
+
+    /// Starts again, after a pause, what ended by itself or was killed; tells what happened.
+    pub(super) fn revive(&mut self) -> Vec<String> {
+        let mut news = Vec::new();
         let mut daemons = std::mem::take(&mut self.running);
         for daemon in &mut daemons {
             if let Some(child) = daemon.child.as_mut()
                 && let Ok(Some(status)) = child.try_wait()
             {
-                println!(
-                    "{} ended ({status}); starting it again in {REVIVE_AFTER:?}",
-                    daemon.name
-                );
+                // Nothing is to be killed any more by that number.
+                let _ = std::fs::remove_file(self.pid_file(daemon));
+                let (text, pause) = farewell(daemon, status);
+                news.push(text);
                 daemon.child = None;
-                daemon.ended = Some(Instant::now());
+                daemon.due = Some(clock::now().after(pause));
             }
-            let due = daemon
-                .ended
-                .is_some_and(|ended| ended.elapsed() >= REVIVE_AFTER);
-            if due && daemon.child.is_none() {
-                match self.spawn(&daemon.name, &daemon.words) {
-                    Ok(child) => daemon.child = Some(child),
-                    Err(error) => println!("{error}"),
+            if daemon.due.is_some_and(|due| clock::now() >= due) {
+                daemon.due = None;
+                match self.spawn(daemon) {
+                    Ok(child) => {
+                        news.push(format!("{}: its process is started again", daemon.name));
+                        daemon.child = Some(child);
+                    }
+                    Err(error) => {
+                        news.push(error);
+                        daemon.due = Some(clock::now().after(REBOOT));
+                    }
                 }
-                daemon.ended = None;
             }
         }
         self.running = daemons;
+        news
     }
 
-    /// Stops the proxy, the sentinel, then the keepers with their databases.
+    /// Stops the proxy, the sentinel, then the keepers with their databases, and what else works on
+    /// the folder.
     pub(super) fn stop_all(&mut self) {
         let mut daemons = std::mem::take(&mut self.running);
-        daemons.sort_by_key(|daemon| match daemon.name.as_str() {
-            "proxy" => 0,
-            "sentinel" => 1,
-            _ => 2,
-        });
-        let pid = |child: &Child| Pid::from_raw(i32::try_from(child.id()).ok()?);
-        for rank in 0..3 {
-            let of_rank = |daemon: &Daemon| match daemon.name.as_str() {
-                "proxy" => rank == 0,
-                "sentinel" => rank == 1,
-                _ => rank == 2,
-            };
-            for daemon in daemons.iter().filter(|daemon| of_rank(daemon)) {
-                if let Some(pid) = daemon.child.as_ref().and_then(pid) {
+        remains::thaw(&self.layout.folder);
+        for program in STOP_ORDER {
+            let mut concerned: Vec<_> = daemons
+                .iter_mut()
+                .filter(|daemon| daemon.program == program)
+                .collect();
+            for daemon in &concerned {
+                let child = daemon.child.as_ref();
+                // Not waited for yet, so the number is still that of this child.
+                let pid = child.and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
+                if let Some(pid) = pid {
                     let _ = kill_process(pid, Signal::TERM);
                 }
             }
-            let end = Instant::now() + STOP_LIMIT;
-            for daemon in daemons.iter_mut().filter(|daemon| of_rank(daemon)) {
+            let end = clock::now().after(STOP_LIMIT);
+            for daemon in &mut concerned {
                 wait(daemon, end);
+                let _ = std::fs::remove_file(self.layout.pid_file(&daemon.name));
             }
         }
+        remains::end(&self.layout.folder);
     }
 }
 
@@ -248,13 +215,37 @@ impl Drop for Children<'_> {
     }
 }
 
+/// What is said of a daemon that ended, and how long it stays away.
+fn farewell(daemon: &Daemon, status: ExitStatus) -> (String, Duration) {
+    let name = &daemon.name;
+    match (status.signal(), daemon.program) {
+        (Some(signal), "stolon-keeper") => {
+            let text = format!(
+                "{name}: its keeper was killed (signal {signal}); like a machine that boots it is \
+                 back in {REBOOT:?}"
+            );
+            (text, REBOOT)
+        }
+        (Some(signal), _) => {
+            let text = format!("{name}: killed (signal {signal}), back in {REVIVE_AFTER:?}");
+            (text, REVIVE_AFTER)
+        }
+        (None, _) => {
+            let text = format!(
+                "{name}: ended by itself ({status}), see log/{name}.log; back in {REVIVE_AFTER:?}"
+            );
+            (text, REVIVE_AFTER)
+        }
+    }
+}
+
 fn wait(daemon: &mut Daemon, end: Instant) {
     let Some(child) = daemon.child.as_mut() else {
         return;
     };
     while !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-        if Instant::now() > end {
-            println!("{} does not stop: killing it", daemon.name);
+        if clock::now() > end {
+            crate::output::talk(&format!("{} does not stop: killing it", daemon.name));
             let _ = child.kill();
             let _ = child.wait();
             return;

@@ -121,7 +121,11 @@ fn check_precedence(flag: &Flag, is_bool: bool) {
     check(&[], Some(""), (flag.default, Source::Default));
     check(&[], Some(other), (other, Source::Environment));
     let equal = format!("--{name}={one}");
-    check(&[equal.clone()], Some(other), (one, Source::Flag));
+    check(
+        std::slice::from_ref(&equal),
+        Some(other),
+        (one, Source::Flag),
+    );
     check(
         &[format!("--{name}={other}"), equal],
         None,
@@ -135,9 +139,11 @@ fn check_precedence(flag: &Flag, is_bool: bool) {
     }
 }
 
+type Parser<C> = fn(&[OsString], &dyn Fn(&str) -> Option<String>) -> Parsed<C>;
+
 /// Parses a command line that is whole but for `words`, which are divided by blanks.
 fn parse<C>(
-    parser: fn(&[OsString], &dyn Fn(&str) -> Option<String>) -> Parsed<C>,
+    parser: Parser<C>,
     base: &str,
     words: &str,
     environment: &[(&str, &str)],
@@ -216,19 +222,13 @@ fn what_is_missing_is_said_with_what_to_do() {
 
 /// Each wrong value is answered with the flag, the value, and what is valid.
 #[test]
-fn wrong_values_are_refused_with_what_is_valid() {
+fn wrong_values_of_a_keeper_are_refused_with_what_is_valid() {
     let keeper = |words: &str, said: &[&str]| {
         refused(
             parse(keeper::parse, WHOLE_KEEPER, words, &[]).err(),
             words,
             said,
         );
-    };
-    let proxy = |words: &str, said: &[&str]| {
-        refused(parse(proxy::parse, STORE, words, &[]).err(), words, said);
-    };
-    let sentinel = |words: &str, said: &[&str]| {
-        refused(parse(sentinel::parse, STORE, words, &[]).err(), words, said);
     };
     keeper(
         "--uid=Keeper-1",
@@ -278,6 +278,13 @@ fn wrong_values_are_refused_with_what_is_valid() {
         "--pg-repl-username=s",
         &["are the same but provided passwords are different"],
     );
+}
+
+#[test]
+fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
+    let proxy = |words: &str, said: &[&str]| {
+        refused(parse(proxy::parse, STORE, words, &[]).err(), words, said);
+    };
     proxy("--port=0", &["--port", "\"0\"", "1 to 65535"]);
     proxy(
         "--stop-listening=x",
@@ -290,6 +297,13 @@ fn wrong_values_are_refused_with_what_is_valid() {
             &[&flag, "\"-1\"", "0 (the system's) or more"],
         );
     }
+}
+
+#[test]
+fn wrong_values_of_any_daemon_are_refused_with_what_is_valid() {
+    let sentinel = |words: &str, said: &[&str]| {
+        refused(parse(sentinel::parse, STORE, words, &[]).err(), words, said);
+    };
     sentinel(
         "--max-failovers=-1",
         &["--max-failovers", "\"-1\"", "0 or more"],
