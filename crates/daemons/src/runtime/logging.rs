@@ -82,8 +82,11 @@ pub fn flush() {
     std::thread::sleep(std::time::Duration::from_millis(20));
 }
 
-/// Logs a reason.
+/// Logs a reason. Its place is that of the caller: the role that decided.
+#[track_caller]
 pub fn log_reason(reason: &Reason) {
+    let caller = std::panic::Location::caller();
+    let said_at = place(Some(caller.file()), Some(caller.line()));
     let details = serde_json::Map::from_iter(
         reason
             .details
@@ -93,10 +96,10 @@ pub fn log_reason(reason: &Reason) {
     let details = serde_json::Value::Object(details).to_string();
     let (text, code) = (reason.text.as_str(), reason.code.as_str());
     match reason.severity {
-        Severity::Debug => tracing::debug!(details, code, "{text}"),
-        Severity::Info => tracing::info!(details, code, "{text}"),
-        Severity::Warn => tracing::warn!(details, code, "{text}"),
-        Severity::Error => tracing::error!(details, code, "{text}"),
+        Severity::Debug => tracing::debug!(details, code, said_at, "{text}"),
+        Severity::Info => tracing::info!(details, code, said_at, "{text}"),
+        Severity::Warn => tracing::warn!(details, code, said_at, "{text}"),
+        Severity::Error => tracing::error!(details, code, said_at, "{text}"),
     }
 }
 
@@ -120,7 +123,8 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut values = Values::default();
         event.record(&mut values);
         let metadata = event.metadata();
-        let place = place(metadata.file(), metadata.line());
+        let of_event = || place(metadata.file(), metadata.line());
+        let place = values.said_at.take().unwrap_or_else(of_event);
         let line = match self.config.format {
             LogFormat::Text => text_line(*metadata.level(), &place, &values, self.config.color),
             LogFormat::Json => json_line(*metadata.level(), &place, &values),
@@ -139,6 +143,8 @@ fn place(file: Option<&str>, line: Option<u32>) -> String {
 #[derive(Default)]
 struct Values {
     message: String,
+    /// Where it was said, when that is not where the line was made.
+    said_at: Option<String>,
     fatal: bool,
     fields: serde_json::Map<String, serde_json::Value>,
 }
@@ -147,6 +153,7 @@ impl Values {
     fn set(&mut self, name: &str, value: String) {
         match name {
             "message" => self.message = value,
+            "said_at" => self.said_at = Some(value),
             "fatal" => self.fatal = value == "true",
             "details" => {
                 if let Ok(serde_json::Value::Object(details)) = serde_json::from_str(&value) {
@@ -240,6 +247,8 @@ mod tests {
         let mut values = Values::default();
         values.set("message", "replication role created".into());
         values.set("details", r#"{"role": "repl"}"#.into());
+        values.set("said_at", "keeper.rs:1".into());
+        assert_eq!(values.said_at.as_deref(), Some("keeper.rs:1"));
         let line = text_line(Level::INFO, "keeper.rs:1", &values, false);
         let parts: Vec<&str> = line.split('\t').collect();
         assert_eq!(
