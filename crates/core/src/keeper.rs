@@ -207,6 +207,12 @@ impl Keeper {
         self.document.as_ref()
     }
 
+    /// Whether a running instance has not taken in the configuration it is to have.
+    pub fn needs_reload(&self) -> bool {
+        let is_configuring = matches!(self.running, Some(Step::Configure(_)));
+        self.facts.process.is_running() && (is_configuring || self.facts.applied.is_none())
+    }
+
     /// Takes in what happened and says what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();

@@ -132,7 +132,7 @@ impl Metrics {
         let settled = db
             .zip(held)
             .is_some_and(|(db, held)| db.uid == held.uid && db.generation == held.generation);
-        self.needs_reload.set(0);
+        self.needs_reload.set(i64::from(keeper.needs_reload()));
         if settled && observation.is_some() {
             self.last_sync.set(now);
         }
