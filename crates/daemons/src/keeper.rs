@@ -17,6 +17,7 @@ use stolon_core::time::Instant;
 use stolon_postgres::Installation;
 use stolon_store::{Key, Store};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::config::VERSION;
 use crate::runtime::http::Health;
@@ -64,7 +65,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let local = LocalState::open(&config)?;
     let store = stolon_store::open(&config.common.store)?;
     stolon_postgres::process::become_subreaper()?;
-    let uid = local.keeper_uid().to_owned();
+    let uid = local.keeper_uid();
     let settings = settings(&config, &uid, &installation);
     tracing::info!(
         uid,
@@ -97,6 +98,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         health,
         uid,
         process,
+        step: None,
     };
     shell.run(inbox, shutdown).await
 }
@@ -134,6 +136,8 @@ struct Shell {
     health: Health,
     uid: String,
     process: Process,
+    /// The step on its way; there is never more than one.
+    step: Option<JoinHandle<()>>,
 }
 
 impl Shell {
@@ -152,7 +156,9 @@ impl Shell {
         let mut event = Event::StoreChanged;
         loop {
             self.health.turn();
-            for effect in self.keeper.handle(clock::now(), event) {
+            let effects = self.keeper.handle(clock::now(), event);
+            self.note_cluster();
+            for effect in effects {
                 if let Effect::WakeAt(at) = effect {
                     wake_at = Some(at);
                 } else {
@@ -173,10 +179,26 @@ impl Shell {
         }
         tracing::info!("stopping: stopping postgres first");
         let started = clock::now();
+        // A step that goes on could start what is stopped here.
+        if let Some(step) = self.step.take() {
+            step.abort();
+            let _ = step.await;
+        }
         self.instance.shut_down().await;
         self.metrics.set_shutdown(clock::now().since(started));
         logging::flush();
         Ok(())
+    }
+
+    /// What a publication announces is on disk before.
+    fn note_cluster(&self) {
+        let document = self.keeper.document();
+        let Some(cluster) = document.and_then(|document| document.data.cluster.as_ref()) else {
+            return;
+        };
+        if let Err(error) = self.instance.local.note_cluster(cluster.uid.as_str()) {
+            tracing::error!(%error, "cannot note the cluster this keeper belongs to");
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -196,14 +218,14 @@ impl Shell {
             }
             Effect::Run(step) => {
                 let instance = self.instance.clone();
-                tokio::spawn(async move {
+                self.step = Some(tokio::spawn(async move {
                     let outcome = instance.run(*step).await;
                     let started = matches!(outcome, Outcome::Started(_));
                     send(&events, Event::StepEnded(outcome)).await;
                     if started {
                         instance.tell_of_the_end(&events);
                     }
-                });
+                }));
             }
             Effect::Publish(mut info, ttl) => {
                 info.info_uid = names::info_uid();

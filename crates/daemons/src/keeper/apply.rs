@@ -18,7 +18,7 @@ use super::instance::Instance;
 use crate::runtime::{clock, logging};
 
 /// A copy that does not get on for this long is given up.
-const COPY_PATIENCE: Duration = Duration::from_secs(60);
+const COPY_PATIENCE: Duration = Duration::from_mins(1);
 /// How often the progress of a copy is told.
 const COPY_PROGRESS: Duration = Duration::from_secs(5);
 /// Bound on a query of a step.

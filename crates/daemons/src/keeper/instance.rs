@@ -19,7 +19,7 @@ use super::local::LocalState;
 use super::observe::Looks;
 
 /// How long a fast stop may take before what is left is stopped at once.
-const FAST_STOP_LIMIT: Duration = Duration::from_secs(300);
+const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
 /// The same for an instance that nothing may wait for.
 const SHORT_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stop without a checkpoint may take before what is left is killed.

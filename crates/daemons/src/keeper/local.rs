@@ -89,6 +89,21 @@ impl LocalState {
             .clone()
     }
 
+    /// Notes the cluster that the keeper belongs to, before it tells anybody so.
+    pub(super) fn note_cluster(&self, uid: &str) -> Result<(), Error> {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.cluster_uid == uid {
+            return Ok(());
+        }
+        let noted = KeeperState {
+            cluster_uid: uid.to_owned(),
+            ..keeper.clone()
+        };
+        write_json(&self.folder.join("keeperstate"), &noted)?;
+        *keeper = noted;
+        Ok(())
+    }
+
     /// PGDATA.
     pub(super) fn pgdata(&self) -> PathBuf {
         self.folder.join("postgres")
