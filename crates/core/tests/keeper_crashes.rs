@@ -184,7 +184,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         (3..9_u32).prop_map(|db| format!("them followers=d{db} behind=1 healthy=no")),
         (1..4_u32).prop_map(|size| format!("doc d3 param=max_connections:{size}00")),
         (0..2_u64).prop_map(|behind| format!("peer d2 {behind}00")),
-        (1..3_u64).prop_map(|revisions| format!("restore {revisions}")),
+        (1..6_u64).prop_map(|revisions| format!("restore {revisions}")),
+        (1..6_u64).prop_map(|revisions| format!("write-back {revisions}")),
     ];
     let faults = [
         "store",
@@ -208,10 +209,6 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 fn change(world: &mut World, line: &str) {
-    // A document that nobody wrote yet cannot go back.
-    if line.starts_with("restore") && world.revision < 5 {
-        return;
-    }
     script::change(world, &line.split_whitespace().collect::<Vec<_>>());
 }
 

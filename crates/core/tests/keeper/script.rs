@@ -16,7 +16,7 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
-/// * `restore N` the store goes back by so many revisions, with the document as it is now
+/// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
     let (verb, rest) = words.split_first().expect("a command");
     match *verb {
@@ -61,8 +61,10 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             world.peers.remove(&DbUid::from(rest[0]).replication_name());
         }
         "restore" => {
-            world.revision -= rest[0].parse::<u64>().expect("a number");
-            world.store(world.data.clone());
+            world.restore(rest[0].parse().expect("a number"));
+        }
+        "write-back" => {
+            world.write_back(rest[0].parse().expect("a number"));
         }
         other => panic!("no such command: {other}"),
     }

@@ -166,7 +166,8 @@ pub(crate) struct World {
     told: String,
     last_step: Option<(Duration, Step)>,
     pub(crate) busy_at: Duration,
-    /// Every db spec there ever was.
+    /// Every document, and every db spec, there ever was.
+    history: BTreeMap<u64, Option<ClusterData>>,
     specs: BTreeMap<(DbUid, Generation), Db>,
 }
 
@@ -199,6 +200,7 @@ impl World {
             told: String::new(),
             last_step: None,
             busy_at: Duration::ZERO,
+            history: BTreeMap::new(),
             specs: BTreeMap::new(),
         }
     }
@@ -282,8 +284,26 @@ impl World {
             self.specs
                 .insert((db.uid.clone(), db.generation), db.clone());
         }
-        self.data = data;
         self.revision += 1;
+        self.history.insert(self.revision, data.clone());
+        self.data = data;
+        self.tell_of_change();
+    }
+
+    /// The store is restored to what it was so many revisions ago.
+    pub(crate) fn restore(&mut self, revisions: u64) {
+        self.revision = self.revision.saturating_sub(revisions).max(1);
+        self.data = self.history.get(&self.revision).cloned().flatten();
+        self.tell_of_change();
+    }
+
+    /// Somebody writes a document of so many revisions ago over the present one.
+    pub(crate) fn write_back(&mut self, revisions: u64) {
+        let then = self.revision.saturating_sub(revisions).max(1);
+        self.store(self.history.get(&then).cloned().flatten());
+    }
+
+    fn tell_of_change(&mut self) {
         if self.keeper.is_some() {
             self.inbox
                 .push((self.now + Duration::from_millis(1), Event::StoreChanged));
@@ -356,7 +376,8 @@ impl World {
         }
         if self.admit_at.is_some_and(|at| at <= self.now) {
             self.admit_at = None;
-            let boot = boot_uuid(self.boot);
+            let published = self.published.as_ref().expect("a publication");
+            let boot = published.boot_uuid.clone();
             self.edit(|data| {
                 if let Some(keeper) = data.keepers.get_mut(US) {
                     keeper.status.boot_uuid = boot;
@@ -921,7 +942,10 @@ impl World {
         );
         let admitted = document.data.keepers.get(US);
         let admitted = admitted.map(|keeper| keeper.status.boot_uuid.clone());
-        assert_eq!(admitted, Some(boot_uuid(self.boot)), "{what}: not admitted");
+        let asked = self.published.as_ref().map(|info| info.boot_uuid.clone());
+        assert_eq!(admitted, asked, "{what}: not admitted");
+        let starts = admitted.is_some_and(|boot| boot.as_str().starts_with(&boot_name(self.boot)));
+        assert!(starts, "{what}: another start was admitted");
     }
 
     fn stop(&mut self) {
@@ -1084,14 +1108,14 @@ impl World {
     }
 }
 
-fn boot_uuid(boot: u32) -> BootUuid {
-    BootUuid::new(format!("boot{boot}"))
+fn boot_name(boot: u32) -> String {
+    format!("boot{boot}-")
 }
 
 fn settings(boot: u32) -> Settings {
     Settings {
         uid: KeeperUid::from(US),
-        boot_uuid: boot_uuid(boot),
+        boot_uuid: BootUuid::new(boot_name(boot)),
         version: "0".to_owned(),
         postgres_version: PostgresVersion {
             major: 15,
