@@ -128,9 +128,6 @@ pub fn settle(
     let (mut data, mut view) = (data.clone(), view.clone());
     for round in 0..=MOST_ROUNDS {
         let after = decide(&data, &view);
-        if after == data {
-            return Ok(round);
-        }
         let violations = check(Step {
             before: &data,
             view: &view,
@@ -138,6 +135,9 @@ pub fn settle(
         });
         if !violations.is_empty() {
             return Err(violations);
+        }
+        if after == data {
+            return Ok(round);
         }
         view = unchanged_facts(&view, &data, &after);
         data = after;

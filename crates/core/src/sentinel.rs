@@ -6,6 +6,7 @@
 //! predecessor and written by compare-and-swap (I4).
 
 pub mod decide;
+pub(crate) mod lineage;
 pub mod observe;
 
 use std::collections::BTreeSet;

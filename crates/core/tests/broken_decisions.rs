@@ -153,7 +153,7 @@ fn chain() -> Vec<Proof> {
             edit(after, 1, |db| db.spec.follow_config = None);
         }),
         proof("primary-missing", failed(), |_, after| {
-            rename_primary(after, 9)
+            rename_primary(after, 9);
         }),
         proof("cluster-unmade", serving(), |_, after| {
             let cluster = after.cluster.as_mut().expect("a cluster");
@@ -252,7 +252,7 @@ fn elections() -> Vec<Proof> {
     vec![
         // The decision keeps everything as it was.
         proof("failed-primary-kept", failed(), |before, after| {
-            *after = before.clone()
+            *after = before.clone();
         }),
         proof("failover-without-cause", serving(), |_, after| {
             edit(after, 1, |db| db.spec.role = Some(Role::Primary));
@@ -283,24 +283,24 @@ fn elections() -> Vec<Proof> {
                 });
             },
             ..proof("winner-not-a-standby", failed(), |_, after| {
-                rename_primary(after, 2)
+                rename_primary(after, 2);
             })
         },
         // The least advanced candidate wins.
         proof("winner-not-most-advanced", failed(), |_, after| {
-            crown(after, 1, 2)
+            crown(after, 1, 2);
         }),
         proof("winner-ineligible", with(Place::FarBehind), |_, after| {
-            crown(after, 1, 2)
+            crown(after, 1, 2);
         }),
         proof("winner-ineligible", with(Place::Overrun), |_, after| {
-            crown(after, 1, 2)
+            crown(after, 1, 2);
         }),
         proof("winner-ineligible", with(Place::Elsewhere), |_, after| {
-            crown(after, 1, 2)
+            crown(after, 1, 2);
         }),
         proof("winner-ineligible", with(Place::Unknown), |_, after| {
-            crown(after, 1, 2)
+            crown(after, 1, 2);
         }),
         proof(
             "winner-ineligible",
@@ -433,7 +433,7 @@ fn sets() -> Vec<Proof> {
         ),
         // The union of the old and the new set is left out.
         proof("union-skipped", waiting((1, 1), &lost_one), |_, after| {
-            list(after, 0, &[2])
+            list(after, 0, &[2]);
         }),
         // The old member leaves before the new one is confirmed.
         proof(
@@ -477,7 +477,7 @@ fn deletions() -> Vec<Proof> {
                 cluster.status.phase = Some(Phase::Initializing);
             },
             ..proof("deleted-while-initialising", serving(), |_, after| {
-                delete(after, 1)
+                delete(after, 1);
             })
         },
         // The decision that elects also deletes the old primary.

@@ -41,7 +41,7 @@ fn begins_with() -> impl Strategy<Value = (bool, u16, u16)> {
 }
 
 proptest! {
-    #![proptest_config(walks(60))]
+    #![proptest_config(walks(40))]
 
     #[test]
     fn every_decision_of_a_walk_keeps_the_invariants(

@@ -111,9 +111,10 @@ fn tell(story: &str) -> String {
 /// * `keepers NAME …`, `proxies NAME …` start members; `go NAME` makes one a Go member
 /// * `lead` the sentinel is elected; `new-leader` another one without memory is
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
-/// * `kill|start|freeze|thaw|cut|heal|sick|well|stuck|unstuck NAME` what happens to a member
+/// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|up`
+/// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
 /// * `release NAME` its keeper gives up a primary that went down
 /// * `status` shows the state
 fn command(world: &mut Option<World>, line: &str) -> String {
@@ -185,6 +186,8 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
         "start" | "thaw" => world.keeper(name).alive = true,
         "cut" => world.keeper(name).cut = true,
         "heal" => world.keeper(name).cut = false,
+        "mute" => world.keeper(name).mute = true,
+        "unmute" => world.keeper(name).mute = false,
         "sick" => world.keeper(name).healthy = false,
         "well" => world.keeper(name).healthy = true,
         "stuck" => world.keeper(name).stuck = true,
@@ -198,6 +201,13 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             let keeper = world.keeper(name);
             keeper.healthy = false;
             keeper.released_at = Some(revision);
+        }
+        "promoted" => {
+            let by: u64 = rest[1].parse().expect("timelines");
+            let instance = world.keeper(name).instance.as_mut();
+            let instance = instance.expect("an instance");
+            instance.history.push((instance.timeline, instance.lsn));
+            instance.timeline += by;
         }
         "lsn" => {
             let lsn = rest[1].parse().expect("bytes");

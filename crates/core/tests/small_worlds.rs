@@ -177,8 +177,8 @@ fn changes_of_the_replication_mode_and_of_the_number_of_standbys() {
                         worlds.push(Small {
                             synchronous,
                             in_force,
-                            senders,
                             free_keepers,
+                            senders,
                             ..Small::asynchronous(primary, &group)
                         });
                     }

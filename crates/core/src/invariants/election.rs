@@ -4,7 +4,7 @@
 use super::scene::{Scene, is_standby, master, set};
 use super::{Found, Invariant};
 use crate::model::{Db, Generation, Lsn};
-use crate::sentinel::decide::is_forked;
+use crate::sentinel::lineage::{Lineage, lineage};
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     if !scene.is_normal() || scene.primary().is_some_and(is_of_later_version) {
@@ -148,8 +148,11 @@ fn exclusion(scene: &Scene<'_>, db: &Db) -> Option<(Invariant, &'static str)> {
     if db.status.current_generation == Generation::NONE {
         return Some((Invariant::I3, "its copy is not finished"));
     }
-    if primary.is_some_and(|primary| is_forked(primary, db)) {
-        return Some((Invariant::I3, "its history has left the primary's"));
+    if primary.is_some_and(|primary| lineage(primary, db) != Lineage::Follows) {
+        return Some((
+            Invariant::I3,
+            "its history is not known to be the primary's",
+        ));
     }
     if db.status.xlog_pos == Lsn::UNKNOWN {
         return Some((Invariant::I3, "its position is not known"));

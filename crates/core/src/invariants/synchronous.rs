@@ -7,7 +7,7 @@ use super::scene::{Scene, is_standby, phase, set};
 use super::{Found, Invariant};
 use crate::model::db::PLACEHOLDER_STANDBY;
 use crate::model::{Db, DbUid, Generation, Phase};
-use crate::sentinel::decide::is_forked;
+use crate::sentinel::lineage::is_forked;
 
 type Set = BTreeSet<DbUid>;
 

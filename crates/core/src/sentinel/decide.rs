@@ -17,6 +17,7 @@ mod sync_standbys;
 
 use std::collections::BTreeSet;
 
+use super::lineage::{Lineage, is_forked, lineage};
 use super::observe::{DbView, KeeperView, View, fail_after, fresh_within};
 use crate::model::spec::ClusterRole;
 use crate::model::{
@@ -261,41 +262,6 @@ fn is_source(db: &Db) -> Option<bool> {
         (Some(Role::Standby), Some(Some(FollowType::Internal))) => Some(false),
         (Some(Role::Standby), None | Some(None | Some(FollowType::Unknown(_))))
         | (Some(Role::Unknown(_)) | None, _) => None,
-    }
-}
-
-/// Whether `db` has WAL that is not in the history of `source`, as far as the reports tell (I3).
-///
-/// PostgreSQL manual, "Timelines": a standby can follow a source on a later timeline only if that
-/// timeline left the standby's own at or after the standby's position.
-pub(crate) fn is_forked(source: &Db, db: &Db) -> bool {
-    let (ours, theirs) = (&db.status, &source.status);
-    if ours.current_generation == Generation::NONE || theirs.current_generation == Generation::NONE
-    {
-        return false;
-    }
-    if !ours.system_id.is_empty()
-        && !theirs.system_id.is_empty()
-        && ours.system_id != theirs.system_id
-    {
-        return true;
-    }
-    let switch = |db: &Db, timeline| {
-        let history = &db.status.timelines_history;
-        history
-            .iter()
-            .find(|switch| switch.timeline_id == timeline)
-            .map(|s| s.switch_point)
-    };
-    match ours.timeline_id.cmp(&theirs.timeline_id) {
-        std::cmp::Ordering::Greater => true,
-        std::cmp::Ordering::Equal => {
-            let before = crate::model::TimelineId(ours.timeline_id.0.saturating_sub(1));
-            matches!((switch(db, before), switch(source, before)), (Some(a), Some(b)) if a != b)
-        }
-        std::cmp::Ordering::Less => {
-            switch(source, ours.timeline_id).is_some_and(|point| point < ours.xlog_pos)
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stolon_core::invariants::{Step, Violation, check, settle};
+use stolon_core::invariants::{Violation, settle};
 use stolon_core::model::db::PLACEHOLDER_STANDBY;
 use stolon_core::model::report::IMPLEMENTATION;
 use stolon_core::model::spec::ClusterInitMode;
@@ -157,15 +157,8 @@ pub(crate) const PLAIN: Names = Names {
 /// What follows from the world by the present decision, with all that is wrong with it.
 pub(crate) fn judge(small: &Small) -> Vec<Violation> {
     let (before, view) = build(small, &PLAIN);
-    let after = decide(&before, &view).next;
-    let mut violations = check(Step {
-        before: &before,
-        view: &view,
-        after: &after,
-    });
     let settled = settle(&before, &view, |data, view| decide(data, view).next);
-    violations.extend(settled.err().unwrap_or_default());
-    violations
+    settled.err().unwrap_or_default()
 }
 
 const GENERATION: Generation = Generation(5);
@@ -282,7 +275,7 @@ fn db(names: &Names, number: usize) -> Db {
     db.spec.followers = List(Some(Vec::new()));
     db.status.healthy = true;
     db.status.current_generation = GENERATION;
-    db.status.system_id = "7275812345678901234".to_owned();
+    "7275812345678901234".clone_into(&mut db.status.system_id);
     db.status.timeline_id = TimelineId(3);
     db.status.xlog_pos = Lsn(1000);
     db.status.timelines_history = history(&[(1, 100), (2, 500)]);
@@ -363,22 +356,25 @@ fn add_standby(
 fn add_primary(small: &Small, names: &Names, data: &mut ClusterData, view: &mut View) {
     let mut db = db(names, 0);
     db.spec.role = Some(Role::Primary);
-    let named = |wanted: &[Membership]| -> Vec<DbUid> {
+    let members_that = |wanted: &[Membership]| -> Vec<DbUid> {
         let members = small.standbys.iter().enumerate();
         let members = members.filter(|(_, standby)| wanted.contains(&standby.2));
         members.map(|(index, _)| (names.db)(index + 1)).collect()
     };
-    use Membership::{Confirmed, JustConfirmed, Listed};
     db.spec.followers = data.dbs.keys().cloned().collect();
     if small.in_force {
-        let listed = named(&[Listed, JustConfirmed, Confirmed]);
+        let listed = members_that(&[
+            Membership::Listed,
+            Membership::JustConfirmed,
+            Membership::Confirmed,
+        ]);
         let least = small.synchronous.map_or(1, |members| members.0);
         let placeholder = listed.len() < usize::from(least);
         let placeholder = placeholder.then(|| PLACEHOLDER_STANDBY.to_owned());
         db.spec.synchronous_replication = true;
         db.spec.synchronous_standbys = List(Some(listed));
         db.spec.external_synchronous_standbys = placeholder.into_iter().collect();
-        db.status.synchronous_standbys = List(Some(named(&[Confirmed])));
+        db.status.synchronous_standbys = List(Some(members_that(&[Membership::Confirmed])));
     }
     let mut seen = DbView {
         unhealthy_for: Some(Duration::from_millis(100)),
@@ -391,7 +387,10 @@ fn add_primary(small: &Small, names: &Names, data: &mut ClusterData, view: &mut 
     }
     let mut state = report(&db);
     if small.in_force {
-        state.synchronous_standbys = List(Some(named(&[JustConfirmed, Confirmed])));
+        state.synchronous_standbys = List(Some(members_that(&[
+            Membership::JustConfirmed,
+            Membership::Confirmed,
+        ])));
     }
     let instance = state.instance.as_mut().expect("an instance");
     instance.in_recovery = Some(small.primary == Primary::Recovering);

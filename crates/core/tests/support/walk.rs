@@ -42,6 +42,8 @@ pub(crate) enum Fate {
     Recover,
     Stick,
     Loosen,
+    /// It carries out what the document says and cannot say so.
+    Mute,
     /// Its keeper gives up a primary that went down.
     Release,
     /// More WAL than it reported is in it when it is cut off.
@@ -67,7 +69,7 @@ pub(crate) enum Setting {
 
 /// The operator's and nature's doings; `settings` says whether the operator meddles with the spec.
 pub(crate) fn happenings(settings: bool) -> impl Strategy<Value = Vec<Happening>> {
-    let meddling = if settings { 1 } else { 0 };
+    let meddling = u32::from(settings);
     let number = 0_usize..6;
     let one = prop_oneof![
         6 => (1_u64..70).prop_map(|tenths| Happening::Pass(tenths * 100)),
@@ -94,6 +96,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         2 => Just(Fate::Recover),
         1 => Just(Fate::Stick),
         2 => Just(Fate::Loosen),
+        1 => Just(Fate::Mute),
         1 => Just(Fate::Release),
         1 => Just(Fate::RunAhead),
         1 => any::<bool>().prop_map(Fate::ForbidPrimary),
@@ -195,7 +198,11 @@ fn befall_keeper(world: &mut World, number: usize, fate: Fate) {
             keeper.boot += 1;
         }
         Fate::Freeze => keeper.alive = false,
-        Fate::Start => keeper.alive = true,
+        Fate::Start => {
+            keeper.alive = true;
+            keeper.mute = false;
+        }
+        Fate::Mute => keeper.mute = true,
         Fate::Cut => keeper.cut = true,
         Fate::Heal => keeper.cut = false,
         Fate::Sicken => keeper.healthy = false,
@@ -264,6 +271,7 @@ pub(crate) fn heal(world: &mut World) {
         keeper.healthy = true;
         keeper.stuck = false;
         keeper.cut = false;
+        keeper.mute = false;
         keeper.released_at = None;
         keeper.can_be_master = true;
         keeper.can_be_synchronous = true;

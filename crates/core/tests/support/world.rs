@@ -39,6 +39,8 @@ pub(crate) struct KeeperModel {
     pub(crate) stuck: bool,
     /// Does not receive WAL.
     pub(crate) cut: bool,
+    /// Carries out what the document says and cannot say so.
+    pub(crate) mute: bool,
     /// A Go keeper: says less of itself.
     pub(crate) go: bool,
     pub(crate) can_be_master: bool,
@@ -123,6 +125,7 @@ impl World {
             healthy: true,
             stuck: false,
             cut: false,
+            mute: false,
             go: false,
             can_be_master: true,
             can_be_synchronous: true,
@@ -309,7 +312,7 @@ impl World {
     pub(crate) fn publish(&mut self) {
         let names: Vec<String> = self.keepers.keys().cloned().collect();
         for name in names {
-            if self.keepers[&name].alive {
+            if self.keepers[&name].alive && !self.keepers[&name].mute {
                 let info = self.keeper_info(&name);
                 self.keeper_infos.insert(name, info);
             }
@@ -394,7 +397,13 @@ impl World {
             system_id: "7275812345678901234".to_owned(),
             timeline_id: TimelineId(instance.timeline),
             xlog_pos: Lsn(instance.lsn),
-            timelines_history: instance.history.iter().map(switch).collect(),
+            // The format keeps the last two.
+            timelines_history: instance
+                .history
+                .iter()
+                .skip(instance.history.len().saturating_sub(2))
+                .map(switch)
+                .collect(),
             synchronous_standbys: in_sync.collect::<List<DbUid>>(),
             instance: (!keeper.go).then_some(report),
             ..PostgresState::default()

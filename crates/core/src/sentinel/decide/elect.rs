@@ -1,6 +1,6 @@
 //! Who may become the primary, and who of them does.
 
-use super::{Draft, is_forked, is_source};
+use super::{Draft, Lineage, is_source, lineage};
 use crate::model::{Db, DbUid, Generation, KeeperUid, Lsn, TimelineId};
 use crate::reason::Reason;
 
@@ -38,6 +38,8 @@ pub enum Exclusion {
     Unfinished,
     /// It has WAL that the failed primary's history does not (I3).
     Forked,
+    /// Its history is too far from the failed primary's to compare (I3).
+    Unrelated,
     /// It is not in the synchronous set, or not confirmed there (I2).
     NotSynchronous,
     /// It lags more than maxStandbyLag (I2a).
@@ -55,6 +57,7 @@ impl std::fmt::Display for Exclusion {
             Self::Unhealthy => "it is not healthy",
             Self::Unfinished => "its copy of the data is not finished",
             Self::Forked => "its history has left the primary's",
+            Self::Unrelated => "its history is not known to be a part of the primary's",
             Self::NotSynchronous => {
                 "it is not confirmed to have every synchronously acknowledged commit"
             }
@@ -147,6 +150,7 @@ fn exclusion(draft: &Draft<'_>, db: &Db, lag: u64, confirmed: bool) -> Option<Ex
     // (scenario B4).
     let synchronous = draft.spec.synchronous_replication
         && primary.is_none_or(|primary| primary.spec.synchronous_replication);
+    let related = primary.map(|primary| lineage(primary, db));
     let rules = [
         (!draft.is_keeper_healthy(keeper), Exclusion::KeeperFailed),
         (!draft.is_fresh(keeper), Exclusion::Silent),
@@ -156,10 +160,8 @@ fn exclusion(draft: &Draft<'_>, db: &Db, lag: u64, confirmed: bool) -> Option<Ex
             Exclusion::Unfinished,
         ),
         (!db.status.healthy, Exclusion::Unhealthy),
-        (
-            primary.is_some_and(|primary| is_forked(primary, db)),
-            Exclusion::Forked,
-        ),
+        (related == Some(Lineage::Forked), Exclusion::Forked),
+        (related == Some(Lineage::Unknown), Exclusion::Unrelated),
         (synchronous && !confirmed, Exclusion::NotSynchronous),
         (
             db.status.xlog_pos == Lsn::UNKNOWN,
