@@ -237,7 +237,7 @@ impl World {
                 } else {
                     self.chance.below(6_000)
                 };
-                self.paused_until = self.now + pause;
+                self.paused_until = self.paused_until.max(self.now + pause);
                 let next = self.now + 4_000 + self.chance.below(8_000);
                 self.at(next, Step::Pause);
             }
