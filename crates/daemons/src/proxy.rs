@@ -6,6 +6,7 @@ mod metrics;
 mod relay;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stolon_core::model::{ProxyUid, wire};
 use stolon_core::proxy::{Effect, Event, Proxy, Settings};
@@ -19,6 +20,12 @@ use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, http, logging, names};
 use config::Config;
 use relay::Relay;
+
+/// How long statements that are under way may take to end when the proxy stops. It goes on with its
+/// checks in that time, and closes earlier when it must.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a stopping proxy may take to remove itself from the store.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +102,7 @@ impl Shell {
         let mut event = Event::StoreChanged;
         // Routes that are set and not yet answered for.
         let mut routes_set = 0_u32;
+        let mut stop_at: Option<Instant> = None;
         loop {
             self.health.turn();
             for effect in self.proxy.handle(clock::now(), event) {
@@ -111,6 +119,7 @@ impl Shell {
             self.metrics.update(&self.proxy);
             let waits = self.proxy.waits_to_be_enabled();
             self.health.set_ready(match self.proxy.good_at() {
+                _ if stop_at.is_some() => Some("stopping".to_owned()),
                 None => Some("no check of the cluster data succeeded yet".to_owned()),
                 Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
                 Some(_) => None,
@@ -123,15 +132,23 @@ impl Shell {
             event = tokio::select! {
                 // Time first: a flood of events must not keep a deadline waiting.
                 biased;
-                () = shutdown.requested() => break,
+                () = shutdown.requested(), if stop_at.is_none() => {
+                    tracing::info!("stopping stolon proxy");
+                    self.relay.drain();
+                    stop_at = Some(clock::now().after(GRACE));
+                    Event::Wake
+                }
+                () = clock::sleep_until(stop_at), if stop_at.is_some() => break,
+                () = self.relay.drained(), if stop_at.is_some() => break,
                 () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
                 Some(event) = inbox.recv() => event,
                 () = watch.changed() => Event::StoreChanged,
             };
         }
-        tracing::info!("stopping stolon proxy");
         self.relay.close("the proxy is stopping");
-        let _ = self.store.delete(&Key::ProxyInfo(self.uid.clone())).await;
+        // Only now: the sentinel waits for a proxy that it knows of.
+        let info = Key::ProxyInfo(self.uid.clone());
+        let _ = tokio::time::timeout(FAREWELL, self.store.delete(&info)).await;
         logging::flush();
     }
 

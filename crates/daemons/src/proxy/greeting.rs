@@ -7,16 +7,17 @@ use tokio::net::TcpStream;
 
 /// PostgreSQL's own limit on a start-up packet.
 const LONGEST_PACKET: u32 = 10_000;
-/// How long a client may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What a refused client may still send before it hears so.
+const MOST_UNREAD: usize = 64 * 1024;
 
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_MAJOR: u32 = 3;
 
-/// Refuses a client with a proper error: SQLSTATE 57P03 `cannot_connect_now`.
-pub(super) async fn refuse(mut client: TcpStream, why: &str) {
+/// Refuses a client with a proper error: SQLSTATE 57P03 `cannot_connect_now`. A client that is slow
+/// or talks nonsense is just left, after `patience` at the latest.
+pub(super) async fn refuse(mut client: TcpStream, why: &str, patience: Duration) {
     let answer = async {
         // Encryption may be asked for once in each kind before the start-up message.
         for _ in 0..3 {
@@ -25,15 +26,27 @@ pub(super) async fn refuse(mut client: TcpStream, why: &str) {
                 CANCEL_REQUEST => return Ok(()),
                 code if code >> 16 == PROTOCOL_MAJOR => {
                     client.write_all(&error_message(why)).await?;
-                    return client.shutdown().await;
+                    client.shutdown().await?;
+                    return hear_out(&mut client).await;
                 }
                 _ => return Ok(()),
             }
         }
         Ok::<(), std::io::Error>(())
     };
-    // A client that is slow or talks nonsense is just left.
-    let _ = tokio::time::timeout(PATIENCE, answer).await;
+    let _ = tokio::time::timeout(patience, answer).await;
+}
+
+/// Reads what the client had already sent: closing a socket with something unread resets it, and a
+/// reset may reach the client before the error that it is to read.
+async fn hear_out(client: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 512];
+    for _ in 0..MOST_UNREAD / buffer.len() {
+        if client.read(&mut buffer).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a start-up packet and returns its code.

@@ -17,8 +17,9 @@ use std::time::Duration;
 use socket2::SockRef;
 use stolon_core::proxy::{Route, Target};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Keepalive};
 use super::greeting;
@@ -30,6 +31,8 @@ use carry::carry;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
+/// How long a client may take to say who it is and to hear why it is refused.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before trying again to listen, or to accept when the process is out of files.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -45,6 +48,10 @@ struct Shared {
     keepalive: Keepalive,
     state: Mutex<State>,
     refusals: Arc<Semaphore>,
+    /// Nothing more is taken from clients: the proxy is stopping.
+    last: CancellationToken,
+    /// A connection ended.
+    left: Notify,
 }
 
 struct State {
@@ -87,6 +94,8 @@ impl Relay {
             keepalive: config.keepalive,
             state: Mutex::new(state),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+            last: CancellationToken::new(),
+            left: Notify::new(),
         };
         let host = &config.listen_address;
         let address = if host.contains(':') && !host.starts_with('[') {
@@ -101,14 +110,39 @@ impl Relay {
         }
     }
 
-    /// Accepts clients, or stops to.
+    /// Accepts clients, or stops to. One that is stopping accepts nobody.
     pub(super) fn listen(&mut self, listen: bool) {
-        if let Some(task) = self.listener.take() {
+        let before = self.listener.take();
+        if let Some(task) = &before {
             task.abort();
         }
-        if listen {
+        if listen && !self.shared.last.is_cancelled() {
             let (address, shared) = (self.address.clone(), self.shared.clone());
-            self.listener = Some(tokio::spawn(accept(address, shared)));
+            self.listener = Some(tokio::spawn(async move {
+                if let Some(task) = before {
+                    // The address is free once the task is gone.
+                    let _ = task.await;
+                }
+                accept(address, shared).await;
+            }));
+        }
+    }
+
+    /// Accepts nobody and takes nothing more from clients: their servers see the end of the stream,
+    /// finish the statement they are at, and what they answer still goes back.
+    pub(super) fn drain(&mut self) {
+        self.shared.last.cancel();
+        self.listen(false);
+    }
+
+    /// Waits until no connection is left.
+    pub(super) async fn drained(&self) {
+        loop {
+            let left = self.shared.left.notified();
+            if self.shared.lock().connections.is_empty() {
+                return;
+            }
+            left.await;
         }
     }
 
@@ -170,6 +204,24 @@ impl Shared {
         }
     }
 
+    /// The permit in force, or why there is none.
+    fn permit(&self) -> Result<Arc<Permit>, String> {
+        let state = self.lock();
+        if self.last.is_cancelled() {
+            return Err("the proxy is stopping".to_owned());
+        }
+        match &state.permit {
+            Some(permit) if permit.holds() => Ok(permit.clone()),
+            Some(_) => Err("no check of the cluster data succeeded lately".to_owned()),
+            None => Err(state.why_closed.clone()),
+        }
+    }
+
+    fn leave(&self, id: u64) {
+        self.lock().connections.remove(&id);
+        self.left.notify_waiters();
+    }
+
     /// Enters a connection, unless its permit has ended meanwhile.
     fn enter(&self, permit: &Arc<Permit>, connection: Connection) -> Option<u64> {
         let mut state = self.lock();
@@ -219,50 +271,59 @@ async fn accept(address: String, shared: Arc<Shared>) {
 }
 
 async fn serve(client: TcpStream, shared: Arc<Shared>) {
-    let (permit, why) = {
-        let state = shared.lock();
-        let permit = state.permit.clone().filter(|permit| permit.holds());
-        (permit, state.why_closed.clone())
-    };
     peer::prepare(&client, shared.keepalive);
-    let Some(permit) = permit else {
-        return refuse(client, &shared, &why).await;
-    };
-    let address = (
-        permit.target.host.as_str(),
-        permit.target.port.parse().unwrap_or(0),
-    );
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
-    let server = match connecting {
+    match admit(&shared).await {
+        Ok((permit, server)) => serve_between(client, server, &permit, &shared).await,
+        Err(why) => refuse(client, &shared, &why).await,
+    }
+}
+
+/// A connection to the primary that clients may reach now, or why there is none.
+async fn admit(shared: &Shared) -> Result<(Arc<Permit>, TcpStream), String> {
+    let permit = shared.permit()?;
+    let Target { host, port, .. } = &permit.target;
+    let address = (host.as_str(), port.parse().unwrap_or(0));
+    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
+    let server = match connecting.await {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => {
-            let why = format!(
-                "the primary at {}:{} cannot be reached: {error}",
-                address.0, address.1
-            );
-            return refuse(client, &shared, &why).await;
+            return Err(format!(
+                "the primary at {host}:{port} cannot be reached: {error}"
+            ));
         }
-        Err(_) => {
-            let why = format!("the primary at {}:{} does not answer", address.0, address.1);
-            return refuse(client, &shared, &why).await;
-        }
+        Err(_) => return Err(format!("the primary at {host}:{port} does not answer")),
     };
+    // Nothing was read from the client yet: it can still be told when this ended meanwhile.
+    let current = shared.permit()?;
+    if !Arc::ptr_eq(&current, &permit) {
+        return Err("the primary has just changed".to_owned());
+    }
     peer::prepare(&server, shared.keepalive);
+    Ok((permit, server))
+}
+
+async fn serve_between(
+    client: TcpStream,
+    server: TcpStream,
+    permit: &Arc<Permit>,
+    shared: &Shared,
+) {
     let (client, server) = (Arc::new(client), Arc::new(server));
     let connection = Connection {
         client: client.clone(),
         server: server.clone(),
     };
-    let Some(id) = shared.enter(&permit, connection) else {
+    let Some(id) = shared.enter(permit, connection) else {
         abort(&server);
         abort(&client);
         return;
     };
     shared.metrics.connections.inc();
+    let never = CancellationToken::new();
     let both = async {
         tokio::try_join!(
-            carry(&client, &server, &permit),
-            carry(&server, &client, &permit)
+            carry(&client, &server, permit, &shared.last),
+            carry(&server, &client, permit, &never)
         )
     };
     let whole = tokio::select! {
@@ -274,7 +335,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         abort(&server);
         abort(&client);
     }
-    shared.lock().connections.remove(&id);
+    shared.leave(id);
     shared.metrics.connections.dec();
 }
 
@@ -282,7 +343,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
 async fn refuse(client: TcpStream, shared: &Shared, why: &str) {
     shared.metrics.refused.inc();
     if let Ok(_place) = shared.refusals.clone().try_acquire_owned() {
-        greeting::refuse(client, why).await;
+        greeting::refuse(client, why, REFUSAL_LIMIT).await;
     }
 }
 

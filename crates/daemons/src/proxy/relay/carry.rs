@@ -3,6 +3,7 @@
 use std::io::{Error, ErrorKind};
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Permit;
 
@@ -12,11 +13,13 @@ const BUFFER: usize = 16 * 1024;
 /// The sockets of a fast transfer are always ready, and waiting for a ready socket never yields.
 const TURN: u32 = 16;
 
-/// Carries bytes one way until the end of the stream, which is passed on.
+/// Carries bytes one way until the end of the stream, or until `last` says that nothing more is to
+/// be taken; then the end is passed on.
 pub(super) async fn carry(
     from: &TcpStream,
     to: &TcpStream,
     permit: &Permit,
+    last: &CancellationToken,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut in_a_row = 0;
@@ -26,7 +29,11 @@ pub(super) async fn carry(
             in_a_row = 0;
             tokio::task::yield_now().await;
         }
-        from.readable().await?;
+        tokio::select! {
+            biased;
+            () = last.cancelled() => break,
+            ready = from.readable() => ready?,
+        }
         let count = match from.try_read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,

@@ -304,7 +304,8 @@ async fn one_connection_does_not_keep_the_turn() {
     }
     from.readable().await.expect("readable");
     to.writable().await.expect("writable");
-    let mut carrying = std::pin::pin!(super::carry(&from, &to, &permit));
+    let never = tokio_util::sync::CancellationToken::new();
+    let mut carrying = std::pin::pin!(super::carry(&from, &to, &permit, &never));
     assert!(futures_util::poll!(carrying.as_mut()).is_pending());
     sink.readable().await.expect("readable");
     let mut got = vec![0; filled];
@@ -389,4 +390,64 @@ async fn a_cancel_request_reaches_the_server_of_its_session() {
     assert_eq!(got, request);
     drop(served);
     assert_eq!(within(client.read(&mut got)).await.expect("the end"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_relay_lets_statements_end_and_takes_no_more() {
+    let (mut relay, port) = relay().await;
+    let (mut client, mut server) = pair(&relay, port, LIMIT).await;
+    relay.drain();
+    let mut buffer = [0; 16];
+    let end = within(server.read(&mut buffer)).await;
+    assert_eq!(end.expect("the end of what the client says"), 0);
+    let _ = client.write_all(b"too late").await;
+    within(server.write_all(b"done")).await.expect("answered");
+    within(client.read_exact(&mut buffer[..4]))
+        .await
+        .expect("an answer");
+    assert_eq!(&buffer[..4], b"done");
+    drop(server);
+    assert_eq!(within(client.read(&mut buffer)).await.expect("the end"), 0);
+    drop(client);
+    within(relay.drained()).await;
+    relay.listen(true);
+    let refused = within(async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    refused.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_connects_after_the_deadline_is_told_the_reason_of_now() {
+    let (relay, port) = relay().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, Duration::ZERO));
+    let mut client = connect(port).await;
+    // It says more than a refusal needs, all at once.
+    let mut said = vec![0, 0, 0, 9, 0, 3, 0, 0, 0];
+    said.extend_from_slice(&[b'p'; 4_000]);
+    within(client.write_all(&said)).await.expect("written");
+    let mut answer = Vec::new();
+    let mut buffer = [0; 512];
+    // Read slowly: a reset on the heels of the error would take it away.
+    while let count @ 1.. = within(client.read(&mut buffer)).await.expect("no reset") {
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    let text = String::from_utf8_lossy(&answer);
+    let why = "no check of the cluster data succeeded lately";
+    assert!(text.contains(why), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_is_left_in_time() {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let address = server.local_addr().expect("an address");
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let (accepted, _) = within(server.accept()).await.expect("its end");
+    let patience = Duration::from_millis(50);
+    within(super::greeting::refuse(accepted, "a test", patience)).await;
+    let mut buffer = [0; 1];
+    assert_eq!(within(client.read(&mut buffer)).await.expect("the end"), 0);
 }
