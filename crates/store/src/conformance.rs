@@ -202,8 +202,6 @@ async fn increment(store: &dyn Store, line: &tokio::sync::Barrier) -> Result<(),
                 (Expected::At(entry.revision), count.map_err(text)?)
             }
         };
-        // The others get their chance to come between, whatever the threads do.
-        tokio::task::yield_now().await;
         let next = (count + 1).to_string();
         if attempt == 0 {
             line.wait().await;

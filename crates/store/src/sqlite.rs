@@ -6,6 +6,9 @@
 //! write survives a power cut; a local file system only. Keys expire by the boot clock and the boot
 //! id, which wall-clock jumps do not touch.
 
+mod file;
+mod rows;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,41 +26,6 @@ use crate::{
 
 /// How long a leader holds on after it was last heard.
 const LEADER_TTL: Duration = Duration::from_secs(6);
-/// How often the file is looked at for others' changes; `data_version` costs about a microsecond.
-const WATCH_EVERY: Duration = Duration::from_millis(10);
-/// The version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = "
-    CREATE TABLE entries (
-        path TEXT PRIMARY KEY,
-        value BLOB NOT NULL,
-        revision INTEGER NOT NULL,
-        expires_ns INTEGER,
-        boot TEXT
-    ) WITHOUT ROWID;
-    CREATE TABLE leaders (
-        path TEXT PRIMARY KEY,
-        token TEXT NOT NULL,
-        uid TEXT NOT NULL,
-        expires_ns INTEGER NOT NULL,
-        boot TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE counter (revision INTEGER NOT NULL);
-    INSERT INTO counter VALUES (0);
-    PRAGMA user_version = 1;";
-/// Magic numbers of file systems on which SQLite's locks or shared memory do not work between
-/// hosts (statfs(2)): NFS, SMB, SMB2, CIFS, 9P, FUSE (which sshfs and others are), Ceph, AFS.
-const NETWORK_FILE_SYSTEMS: [u64; 8] = [
-    0x6969,
-    0x517B,
-    0xFE53_4D42,
-    0xFF53_4D42,
-    0x0102_1997,
-    0x6573_5546,
-    0x00C3_6400,
-    0x5346_414F,
-];
-
 /// What a write outlives.
 #[derive(Debug, Clone, Copy)]
 enum Durability {
@@ -118,16 +86,16 @@ impl SqliteStore {
             path: path.display().to_string(),
             cause: error.to_string(),
         };
-        refuse_network_file_system(&path)?;
+        file::refuse_network_file_system(&path)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| failed(&error))?;
-        let writer = connect(&path, config.timeout).map_err(|error| failed(&error))?;
-        prepare(&writer).map_err(|cause| failed(&cause))?;
-        let reader = connect(&path, config.timeout).map_err(|error| failed(&error))?;
-        let watcher = connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        let writer = file::connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        file::prepare(&writer).map_err(|cause| failed(&cause))?;
+        let reader = file::connect(&path, config.timeout).map_err(|error| failed(&error))?;
+        let watcher = file::connect(&path, config.timeout).map_err(|error| failed(&error))?;
         let changes = watch::channel(0).0;
         let closed = Arc::new(AtomicBool::new(false));
-        watch_file(watcher, changes.clone(), closed.clone()).map_err(|error| failed(&error))?;
+        file::watch(watcher, changes.clone(), closed.clone()).map_err(|error| failed(&error))?;
         let shared = Shared {
             path,
             keys,
@@ -212,25 +180,25 @@ impl SqliteStore {
         let outcome = self
             .run(durability, move |shared, transaction| {
                 if let Some(expected) = expected {
-                    let present = revision_of(shared, transaction, &path)?;
+                    let present = rows::revision_of(transaction, &shared.boot, &path)?;
                     let wanted = match expected {
                         Expected::Absent => None,
-                        Expected::At(revision) => Some(revision.0),
+                        Expected::At(revision) => Some(revision),
                     };
                     if present != wanted {
                         return Ok(None);
                     }
                 }
-                let revision = next_revision(transaction)?;
+                let revision = rows::next_revision(transaction)?;
                 match value {
                     Some((bytes, ttl)) => {
-                        store(shared, transaction, &path, &bytes, revision, ttl)?;
+                        rows::store(transaction, &shared.boot, &path, &bytes, revision, ttl)?;
                     }
                     None => {
                         transaction.execute("DELETE FROM entries WHERE path = ?1", [&path])?;
                     }
                 }
-                Ok(Some(Revision(revision)))
+                Ok(Some(revision))
             })
             .await;
         match outcome {
@@ -246,176 +214,17 @@ fn lock(connection: &Mutex<Connection>) -> std::sync::MutexGuard<'_, Connection>
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let cause = |cause: String| Error::File {
-        path: path.display().to_string(),
-        cause,
-    };
-    let status = rustix::fs::statfs(folder)
-        .map_err(|error| cause(format!("cannot look at its folder: {error}")))?;
-    #[allow(clippy::cast_sign_loss, reason = "magic numbers are bit patterns")]
-    let magic = status.f_type as u64 & 0xFFFF_FFFF;
-    if NETWORK_FILE_SYSTEMS.contains(&magic) {
-        return Err(cause(
-            "it lies on a network file system, where its locks do not work: use a local one, or \
-             etcd for a cluster of several hosts"
-                .to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-fn connect(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(timeout)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    Ok(connection)
-}
-
-/// Makes the tables, once.
-fn prepare(connection: &Connection) -> Result<(), String> {
-    let text = |error: rusqlite::Error| error.to_string();
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(text)?;
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(text)?;
-    let made = match version {
-        0 => connection.execute_batch(SCHEMA).map_err(text),
-        SCHEMA_VERSION => Ok(()),
-        newer => Err(format!(
-            "its format is version {newer}, and this program knows version {SCHEMA_VERSION}"
-        )),
-    };
-    connection
-        .execute_batch(if made.is_ok() { "COMMIT" } else { "ROLLBACK" })
-        .map_err(text)?;
-    made
-}
-
-/// Looks for others' changes on a thread of its own, until the store is dropped.
-fn watch_file(
-    connection: Connection,
-    changes: watch::Sender<u64>,
-    closed: Arc<AtomicBool>,
-) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("store-watch".to_owned())
-        .spawn(move || {
-            let mut seen: Option<i64> = None;
-            while !closed.load(Ordering::Relaxed) {
-                let version: rusqlite::Result<i64> =
-                    connection.pragma_query_value(None, "data_version", |row| row.get(0));
-                // A file that cannot be read wakes too: whoever reads next sees the error.
-                let now = version.ok();
-                if now.is_none() || (seen.is_some() && now != seen) {
-                    changes.send_modify(|count| *count += 1);
-                }
-                seen = now;
-                std::thread::sleep(WATCH_EVERY);
-            }
-        })?;
-    Ok(())
-}
-
-fn nanoseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
-}
-
-fn next_revision(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
-    let revision: i64 = transaction.query_row(
-        "UPDATE counter SET revision = revision + 1 RETURNING revision",
-        [],
-        |row| row.get(0),
-    )?;
-    Ok(u64::try_from(revision).unwrap_or(0))
-}
-
-/// The revision of a key that has not expired.
-fn revision_of(
-    shared: &Shared,
-    transaction: &Transaction<'_>,
-    path: &str,
-) -> rusqlite::Result<Option<u64>> {
-    let revision: Option<i64> = transaction
-        .query_row(
-            "SELECT revision FROM entries WHERE path = ?1
-             AND (expires_ns IS NULL OR (boot = ?2 AND expires_ns > ?3))",
-            params![path, shared.boot, nanoseconds(boot_time())],
-            |row| row.get(0),
-        )
-        .optional()?;
-    Ok(revision.and_then(|revision| u64::try_from(revision).ok()))
-}
-
-fn store(
-    shared: &Shared,
-    transaction: &Transaction<'_>,
-    path: &str,
-    bytes: &[u8],
-    revision: u64,
-    ttl: Option<Duration>,
-) -> rusqlite::Result<()> {
-    let now = boot_time();
-    let expires = ttl.map(|ttl| nanoseconds(now + ttl));
-    transaction.execute(
-        "INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
-            path,
-            bytes,
-            i64::try_from(revision).unwrap_or(i64::MAX),
-            expires,
-            expires.map(|_| shared.boot.as_str())
-        ],
-    )?;
-    // What has expired goes when something is written anyway.
-    transaction.execute(
-        "DELETE FROM entries
-         WHERE expires_ns IS NOT NULL AND (boot <> ?1 OR expires_ns <= ?2)",
-        params![shared.boot, nanoseconds(now)],
-    )?;
-    Ok(())
-}
-
-/// The live entries whose path begins with `prefix`, by path.
-fn entries(
-    shared: &Shared,
-    transaction: &Transaction<'_>,
-    prefix: &str,
-) -> rusqlite::Result<Vec<(String, Vec<u8>, u64)>> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT path, value, revision FROM entries
-         WHERE substr(path, 1, length(?1)) = ?1
-         AND (expires_ns IS NULL OR (boot = ?2 AND expires_ns > ?3)) ORDER BY path",
-    )?;
-    let rows = statement.query_map(
-        params![prefix, shared.boot, nanoseconds(boot_time())],
-        |row| {
-            let revision: i64 = row.get(2)?;
-            Ok((
-                row.get(0)?,
-                row.get(1)?,
-                u64::try_from(revision).unwrap_or(0),
-            ))
-        },
-    )?;
-    rows.collect()
-}
-
 #[async_trait::async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let path = self.shared.keys.path(key);
-        let wanted = path.clone();
         let found = self
-            .read(move |shared, t| entries(shared, t, &wanted))
+            .read(move |shared, transaction| rows::live(transaction, &shared.boot, &path))
             .await?;
-        let found = found.into_iter().find(|(found, _, _)| *found == path);
-        Ok(found.map(|(_, value, revision)| Entry {
+        Ok(found.map(|(value, revision)| Entry {
             key: key.clone(),
             value,
-            revision: Revision(revision),
+            revision,
         }))
     }
 
@@ -441,14 +250,14 @@ impl Store for SqliteStore {
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
         let prefix = self.shared.keys.folder(folder);
         let found = self
-            .read(move |shared, t| entries(shared, t, &prefix))
+            .read(move |shared, transaction| rows::live_below(transaction, &shared.boot, &prefix))
             .await?;
-        let entry = |(path, value, revision): (String, Vec<u8>, u64)| {
+        let entry = |(path, value, revision): (String, Vec<u8>, Revision)| {
             let key = self.shared.keys.parse(folder, &path)?;
             Some(Entry {
                 key,
                 value,
-                revision: Revision(revision),
+                revision,
             })
         };
         Ok(found.into_iter().filter_map(entry).collect())
@@ -470,7 +279,7 @@ impl Store for SqliteStore {
                 .query_row(
                     "SELECT uid FROM leaders
                      WHERE path = ?1 AND boot = ?2 AND expires_ns > ?3",
-                    params![path, shared.boot, nanoseconds(boot_time())],
+                    params![path, shared.boot, rows::nanoseconds(boot_time())],
                     |row| row.get(0),
                 )
                 .optional()
@@ -500,9 +309,9 @@ impl Lease for SqliteStore {
                     path,
                     token,
                     uid,
-                    nanoseconds(now + ttl),
+                    rows::nanoseconds(now + ttl),
                     shared.boot,
-                    nanoseconds(now)
+                    rows::nanoseconds(now)
                 ],
             )?;
             Ok(changed > 0)
