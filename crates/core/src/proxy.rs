@@ -334,7 +334,6 @@ impl Proxy {
             read_at,
             sent_at: now,
             timeout,
-            lifetime: timeout.saturating_mul(2),
         };
         self.owed = false;
         self.publishing = Some(publication);
@@ -348,7 +347,7 @@ impl Proxy {
             features: vec![FEATURE_AGE_FROM_SEND.to_owned()],
             ..ProxyInfo::default()
         };
-        effects.push(Effect::Publish(Box::new(info), publication.lifetime));
+        effects.push(Effect::Publish(Box::new(info), timeout.saturating_mul(2)));
     }
 
     /// A live proxy is enabled within a round; one that waits for longer tells (scenario B7).

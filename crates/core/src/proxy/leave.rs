@@ -19,9 +19,11 @@ pub(super) struct Publication {
     pub(super) sent_at: Instant,
     /// The proxyTimeout it announces.
     pub(super) timeout: Duration,
-    /// How long the store keeps it.
-    pub(super) lifetime: Duration,
 }
+
+/// How long an unanswered publication may yet be stored, by a store or a network that was frozen.
+/// Only the timeout counts for so long, and only where it was shorter than the present one.
+const DOUBT: Duration = Duration::from_secs(3600);
 
 /// Leave to forward.
 #[derive(Debug, Default)]
@@ -99,7 +101,7 @@ impl Leave {
 
     /// A publication was not answered: it may be stored now, later, or never.
     pub(super) fn unanswered(&mut self, publication: Publication) {
-        let end = publication.sent_at.after(publication.lifetime);
+        let end = publication.sent_at.after(DOUBT);
         let (timeout, end) = match self.doubt {
             Some((timeout, until)) if publication.sent_at < until => {
                 (timeout.min(publication.timeout), until.max(end))
