@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::config::VERSION;
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::{clock, http, logging, names};
+use crate::runtime::{clock, files, http, logging, names};
 use config::Config;
 use relay::Relay;
 
@@ -68,7 +68,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         ),
         None => None,
     };
-    let relay = Relay::new(&config, metrics.clone());
+    let relay = Relay::new(&config, metrics.clone(), files::raise_limit());
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);
     Shell {
@@ -210,3 +210,6 @@ async fn read(store: &dyn Store) -> Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,32 @@ const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_MAJOR: u32 = 3;
 
-/// Refuses a client with a proper error: SQLSTATE 57P03 `cannot_connect_now`. A client that is slow
-/// or talks nonsense is just left, after `patience` at the latest.
-pub(super) async fn refuse(mut client: TcpStream, why: &str, patience: Duration) {
+/// Why a client is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There is no primary to go to now, and why.
+    NoPrimary(String),
+    /// This proxy carries as many clients as it can.
+    Full,
+}
+
+impl Refusal {
+    /// The SQLSTATE and the message.
+    fn words(&self) -> (&'static str, String) {
+        match self {
+            Self::NoPrimary(why) => ("57P03", format!("no primary is open: {why}")),
+            Self::Full => (
+                "53300",
+                "this proxy has too many clients already".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Refuses a client with a proper error: SQLSTATE 57P03 `cannot_connect_now`, or 53300
+/// `too_many_connections`. A client that is slow or talks nonsense is just left, after `patience` at
+/// the latest.
+pub(super) async fn refuse(mut client: TcpStream, why: &Refusal, patience: Duration) {
     let answer = async {
         // Encryption may be asked for once in each kind before the start-up message.
         for _ in 0..3 {
@@ -75,13 +98,13 @@ async fn packet(client: &mut TcpStream) -> std::io::Result<u32> {
 }
 
 /// An `ErrorResponse` (PostgreSQL manual, "Error and Notice Message Fields").
-fn error_message(why: &str) -> Vec<u8> {
+fn error_message(why: &Refusal) -> Vec<u8> {
     let mut fields = Vec::new();
-    let text = format!("no primary is open: {why}");
+    let (code, text) = why.words();
     for (kind, value) in [
         (b'S', "FATAL"),
         (b'V', "FATAL"),
-        (b'C', "57P03"),
+        (b'C', code),
         (b'M', text.as_str()),
     ] {
         fields.push(kind);

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Keepalive};
-use super::greeting;
+use super::greeting::{self, Refusal};
 use super::metrics::Metrics;
 use crate::runtime::clock;
 use carry::carry;
@@ -31,6 +31,11 @@ use carry::carry;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
+/// Files kept for the store, metrics, and what the runtime needs.
+const RESERVED_FILES: usize = 64;
+/// Clients that may be carried at the same time, whatever the limit on files says.
+const LEAST_PLACES: usize = 16;
+const MOST_PLACES: usize = 1 << 20;
 /// How long a client may take to say who it is and to hear why it is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before trying again to listen, or to accept when the process is out of files.
@@ -48,6 +53,8 @@ struct Shared {
     keepalive: Keepalive,
     state: Mutex<State>,
     refusals: Arc<Semaphore>,
+    /// Clients that can be carried at the same time.
+    places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
     last: CancellationToken,
     /// A connection ended.
@@ -82,7 +89,8 @@ struct Connection {
 }
 
 impl Relay {
-    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
+    /// A relay that may have so many files open.
+    pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> Self {
         let state = State {
             permit: None,
             why_closed: "the cluster data were not read yet".to_owned(),
@@ -94,6 +102,7 @@ impl Relay {
             keepalive: config.keepalive,
             state: Mutex::new(state),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+            places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
             left: Notify::new(),
         };
@@ -239,6 +248,14 @@ impl Shared {
     }
 }
 
+/// How many clients can be carried with so many files. Enough are left for refusals and the store: a
+/// proxy that clients keep from checking its permission would have to close to all of them.
+fn places(files: u64) -> usize {
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let left = files.saturating_sub(MOST_REFUSALS + RESERVED_FILES);
+    (left / 2).clamp(LEAST_PLACES, MOST_PLACES)
+}
+
 /// Resets a connection at once, dropping what its socket still holds (connect(2) with `AF_UNSPEC`
 /// aborts a TCP connection on Linux).
 fn abort(stream: &TcpStream) {
@@ -272,9 +289,12 @@ async fn accept(address: String, shared: Arc<Shared>) {
 
 async fn serve(client: TcpStream, shared: Arc<Shared>) {
     peer::prepare(&client, shared.keepalive);
+    let Ok(_place) = shared.places.clone().try_acquire_owned() else {
+        return refuse(client, &shared, &Refusal::Full).await;
+    };
     match admit(&shared).await {
         Ok((permit, server)) => serve_between(client, server, &permit, &shared).await,
-        Err(why) => refuse(client, &shared, &why).await,
+        Err(why) => refuse(client, &shared, &Refusal::NoPrimary(why)).await,
     }
 }
 
@@ -339,8 +359,8 @@ async fn serve_between(
     shared.metrics.connections.dec();
 }
 
-/// Tells a client why there is no primary for it, unless too many are being told.
-async fn refuse(client: TcpStream, shared: &Shared, why: &str) {
+/// Tells a client why it is refused, unless too many are being told.
+async fn refuse(client: TcpStream, shared: &Shared, why: &Refusal) {
     shared.metrics.refused.inc();
     if let Ok(_place) = shared.refusals.clone().try_acquire_owned() {
         greeting::refuse(client, why, REFUSAL_LIMIT).await;

@@ -1,7 +1,7 @@
 //! The relay between sockets of this machine.
 
 use super::{Relay, Route, Target, clock};
-use crate::proxy::config::{Config, Keepalive};
+use crate::proxy::config::Keepalive;
 use crate::proxy::metrics;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,38 +14,14 @@ async fn relay() -> (Relay, u16) {
 }
 
 async fn relay_with(keepalive: Keepalive) -> (Relay, u16) {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = free.local_addr().expect("an address").port();
-    drop(free);
-    let store = stolon_store::Config {
-        backend: stolon_store::Backend::Sqlite,
-        endpoints: vec![],
-        prefix: String::new(),
-        cluster_name: String::new(),
-        timeout: LIMIT,
-        tls: stolon_store::Tls::default(),
-    };
-    let log = crate::runtime::logging::LogConfig {
-        level: tracing::Level::ERROR,
-        color: false,
-        format: crate::runtime::logging::LogFormat::Text,
-    };
-    let common = crate::config::CommonConfig {
-        cluster_name: String::new(),
-        store,
-        metrics_listen_address: None,
-        log,
-    };
-    let config = Config {
-        common,
-        listen_address: "127.0.0.1".into(),
-        port,
-        stop_listening: true,
-        keepalive,
-    };
-    let mut relay = Relay::new(&config, metrics::registry("test").1);
+    relay_of(keepalive, 1024).await
+}
+
+async fn relay_of(keepalive: Keepalive, files: u64) -> (Relay, u16) {
+    let config = crate::proxy::tests::config("", keepalive).await;
+    let mut relay = Relay::new(&config, metrics::registry("test").1, files);
     relay.listen(true);
-    (relay, port)
+    (relay, config.port)
 }
 
 fn to(server: &TcpListener, lasts: Duration) -> Route {
@@ -81,12 +57,14 @@ async fn pair(relay: &Relay, port: u16, lasts: Duration) -> (TcpStream, TcpStrea
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     relay.set_route(&to(&server, lasts));
     let mut client = connect(port).await;
-    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
     within(client.write_all(b"hello")).await.expect("written");
     let mut buffer = [0; 5];
-    within(served.read_exact(&mut buffer)).await.expect("read");
+    within(accepted.read_exact(&mut buffer))
+        .await
+        .expect("read");
     assert_eq!(&buffer, b"hello");
-    (client, served)
+    (client, accepted)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,18 +127,22 @@ async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed()
     let lasts = Duration::from_millis(300);
     relay.set_route(&to(&server, lasts));
     let mut client = connect(port).await;
-    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
     within(client.write_all(b"hello")).await.expect("written");
     let mut buffer = [0; 5];
-    within(served.read_exact(&mut buffer)).await.expect("read");
+    within(accepted.read_exact(&mut buffer))
+        .await
+        .expect("read");
     clock::sleep_until(Some(clock::now().after(lasts))).await;
     relay.set_route(&to(&server, LIMIT));
-    let end = within(served.read(&mut buffer)).await;
+    let end = within(accepted.read(&mut buffer)).await;
     assert!(end.is_err(), "{end:?}");
     let mut again = connect(port).await;
-    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
     within(again.write_all(b"hello")).await.expect("written");
-    within(served.read_exact(&mut buffer)).await.expect("read");
+    within(accepted.read_exact(&mut buffer))
+        .await
+        .expect("read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +321,8 @@ async fn the_close_at_the_deadline_is_on_time_while_much_is_carried() {
     let ends: Vec<_> = (0..FLOWS)
         .map(|_| {
             let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a client");
-            std::thread::spawn(move || while client.write_all(&[7; 65_536]).is_ok() {})
+            let bytes = vec![7; 65_536];
+            std::thread::spawn(move || while client.write_all(&bytes).is_ok() {})
         })
         .collect();
     let accepting = std::thread::spawn(move || {
@@ -384,11 +367,11 @@ async fn a_cancel_request_reaches_the_server_of_its_session() {
     let request = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 42, 1, 2, 3, 4];
     let mut client = connect(port).await;
     within(client.write_all(&request)).await.expect("written");
-    let (mut served, _) = within(server.accept()).await.expect("a connection");
+    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
     let mut got = [0; 16];
-    within(served.read_exact(&mut got)).await.expect("read");
+    within(accepted.read_exact(&mut got)).await.expect("read");
     assert_eq!(got, request);
-    drop(served);
+    drop(accepted);
     assert_eq!(within(client.read(&mut got)).await.expect("the end"), 0);
 }
 
@@ -447,7 +430,46 @@ async fn a_client_that_says_nothing_is_left_in_time() {
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (accepted, _) = within(server.accept()).await.expect("its end");
     let patience = Duration::from_millis(50);
-    within(super::greeting::refuse(accepted, "a test", patience)).await;
+    within(super::greeting::refuse(
+        accepted,
+        &super::Refusal::Full,
+        patience,
+    ))
+    .await;
     let mut buffer = [0; 1];
     assert_eq!(within(client.read(&mut buffer)).await.expect("the end"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
+    let (relay, port) = relay_of(Keepalive::default(), 0).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let mut carried = Vec::new();
+    for _ in 0..super::LEAST_PLACES {
+        let client = connect(port).await;
+        carried.push((client, within(server.accept()).await.expect("carried")));
+    }
+    let mut client = connect(port).await;
+    within(client.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]))
+        .await
+        .expect("written");
+    let mut answer = Vec::new();
+    within(client.read_to_end(&mut answer))
+        .await
+        .expect("the error");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("C53300"), "{text}");
+    // One that leaves makes room.
+    drop(carried.pop());
+    within(async {
+        loop {
+            let _client = connect(port).await;
+            let soon = tokio::time::timeout(Duration::from_millis(100), server.accept());
+            if soon.await.is_ok() {
+                return;
+            }
+        }
+    })
+    .await;
 }

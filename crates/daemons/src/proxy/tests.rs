@@ -1,0 +1,140 @@
+//! A whole proxy on a store of its own, with the test as its sentinel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stolon_core::model::report::ProxyInfo;
+use stolon_core::model::{ClusterData, ClusterSpec, ClusterUid, Db, Generation, wire};
+use stolon_core::time::Timestamp;
+use stolon_store::{Folder, Key, Store, Written};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::config::{Config, Keepalive};
+use crate::runtime::shutdown::Shutdown;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A proxy on a free port, whose store is this file.
+pub(super) async fn config(file: &str, keepalive: Keepalive) -> Config {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    let store = stolon_store::Config {
+        backend: stolon_store::Backend::Sqlite,
+        endpoints: vec![file.to_owned()],
+        prefix: "stolon/cluster".to_owned(),
+        cluster_name: "test".to_owned(),
+        timeout: LIMIT,
+        tls: stolon_store::Tls::default(),
+    };
+    let log = crate::runtime::logging::LogConfig {
+        level: tracing::Level::ERROR,
+        color: false,
+        format: crate::runtime::logging::LogFormat::Text,
+    };
+    let common = crate::config::CommonConfig {
+        cluster_name: "test".to_owned(),
+        store,
+        metrics_listen_address: None,
+        log,
+    };
+    Config {
+        common,
+        listen_address: "127.0.0.1".into(),
+        port,
+        stop_listening: true,
+        keepalive,
+    }
+}
+
+/// Waits until `look` finds something.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = tokio::time::Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn published(store: &Arc<dyn Store>) -> Option<ProxyInfo> {
+    let entries = store.list(Folder::Proxies).await.expect("a store");
+    let entry = entries.first()?;
+    Some(wire::read(&entry.value).expect("an info"))
+}
+
+async fn write(store: &Arc<dyn Store>, data: &ClusterData) {
+    let bytes = wire::write(data).expect("a document");
+    let written = store.put(&Key::ClusterData, &bytes).await;
+    assert!(matches!(written, Written::Yes(_)), "{written:?}");
+}
+
+fn document(port: u16) -> ClusterData {
+    let spec = ClusterSpec {
+        proxy_check_interval: Some(Duration::from_secs(1).into()),
+        proxy_timeout: Some(Duration::from_secs(10).into()),
+        ..ClusterSpec::default()
+    };
+    let mut data = ClusterData::new(ClusterUid::from("c"), spec, Timestamp::ZERO);
+    let mut db = Db {
+        uid: "db1".into(),
+        ..Db::default()
+    };
+    db.status.listen_address = "127.0.0.1".to_owned();
+    db.status.port = port.to_string();
+    data.dbs.insert("db1".into(), db);
+    data.proxy.generation = Generation::FIRST;
+    data
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_cut_off_before_the_proxy_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("store.db");
+    let config = config(&file.to_string_lossy(), Keepalive::default()).await;
+    let (port, store) = (config.port, stolon_store::open(&config.common.store));
+    let store = store.expect("a store");
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let mut data = document(server.local_addr().expect("an address").port());
+    write(&store, &data).await;
+    let shutdown = Shutdown::default();
+    let running = tokio::spawn(super::run(config, shutdown.clone()));
+
+    let info = eventually("published", async || published(&store).await).await;
+    data.proxy.spec.primary_db_uid = "db1".into();
+    data.proxy.spec.enabled_proxies = vec![info.uid];
+    for generation in 2..6 {
+        data.proxy.spec.primary_db_uid = "db1".into();
+        data.proxy.generation = Generation(generation * 2);
+        write(&store, &data).await;
+        let (mut client, (mut session, _)) = eventually("carried", async || {
+            let client = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+            let soon = tokio::time::timeout(Duration::from_millis(200), server.accept());
+            Some((client, soon.await.ok()?.ok()?))
+        })
+        .await;
+        client.write_all(b"hello").await.expect("written");
+        let mut buffer = [0; 5];
+        session.read_exact(&mut buffer).await.expect("read");
+
+        data.proxy.spec.primary_db_uid = "".into();
+        data.proxy.generation = Generation(generation * 2 + 1);
+        write(&store, &data).await;
+        eventually("acknowledged", async || {
+            let info = published(&store).await?;
+            (info.generation == data.proxy.generation).then_some(())
+        })
+        .await;
+        // I6: gone by now, and not only soon.
+        let sent = rustix::io::write(&session, b"an answer");
+        assert!(sent.is_err(), "the server's side was still there");
+        let gone = client.read(&mut buffer).await;
+        assert!(gone.is_err(), "the client's side was still there");
+    }
+    shutdown.request();
+    let ended = tokio::time::timeout(LIMIT, running).await.expect("in time");
+    ended.expect("a task").expect("it stopped well");
+    assert_eq!(published(&store).await, None);
+}
