@@ -280,6 +280,9 @@ const PREPARE: &str = "SET synchronous_commit = local;
         'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
         'transaction_timeout')";
 
+// The control file learns of a new timeline only at the next restart point, and the WAL receiver
+// tells it only while it is connected: a standby whose primary is lost would look as if it were still
+// on the timeline before, with WAL past its end. The names of the segments it received tell.
 const OBSERVE: &str = "SELECT pg_is_in_recovery(),
     CASE WHEN pg_is_in_recovery() THEN NULL
          ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
@@ -287,9 +290,12 @@ const OBSERVE: &str = "SELECT pg_is_in_recovery(),
          ELSE pg_current_wal_flush_lsn() END,
     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END,
     (SELECT system_identifier FROM pg_control_system()),
-    greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-             (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-             (SELECT received_tli FROM pg_stat_wal_receiver)),
+    CASE WHEN pg_is_in_recovery() THEN greatest(
+        (SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+        coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+            (SELECT max(('x' || substr(name, 1, 8))::bit(32)::int) FROM pg_ls_waldir()
+             WHERE name ~ '^[0-9A-F]{24}$'))) END,
     current_setting('synchronous_standby_names'),
     (SELECT sender_host FROM pg_stat_wal_receiver WHERE status = 'streaming'),
     (SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')";

@@ -62,6 +62,52 @@ fn a_standby_streams_and_takes_over() {
     });
 }
 
+/// Or it would count as forked when the second primary is lost too, and nobody could be elected.
+#[test]
+fn a_standby_knows_its_timeline_when_the_new_primary_is_lost() {
+    story(
+        "a_standby_knows_its_timeline_when_the_new_primary_is_lost",
+        async {
+            let first = Server::primary().await;
+            let second = Server::standby_of(&first, "stolon_cafe0002").await;
+            let mut third = Server::standby_of(&first, "stolon_cafe0003").await;
+            for standby in [&second, &third] {
+                standby
+                    .observed("it streams", |seen| seen.streams_from.is_some())
+                    .await;
+            }
+            first.stop(StopMode::Fast).await;
+            let session = second.session().await;
+            session
+                .create_slot("stolon_cafe0003")
+                .await
+                .expect("a slot");
+            session.promote().await.expect("promotion");
+            third.follows = Some(second.conninfo("stolon_cafe0003"));
+            third.configure();
+            let postmaster = third.postmaster.as_ref().expect("a postmaster");
+            postmaster.reload().expect("a reload");
+            second
+                .observed("it is writable", |seen| !seen.in_recovery)
+                .await;
+            second
+                .value("CREATE TABLE public.t AS SELECT 42 AS a")
+                .await;
+            let from_second = Some(("127.0.0.1".into(), second.port.to_string()));
+            let streaming = third
+                .observed("it streams", |seen| seen.streams_from == from_second)
+                .await;
+            assert_eq!(streaming.timeline.0, 2);
+
+            second.stop(StopMode::Immediate).await;
+            let alone = third
+                .observed("the stream ended", |seen| seen.streams_from.is_none())
+                .await;
+            assert_eq!(alone.timeline.0, 2);
+        },
+    );
+}
+
 #[test]
 fn a_killed_postmaster_leaves_nothing_behind() {
     story("a_killed_postmaster_leaves_nothing_behind", async {
