@@ -92,6 +92,8 @@ pub enum Outcome {
     Started(Disk),
     /// It failed, and may be tried again.
     Failed(String, Disk),
+    /// It was given up because [`Effect::Cancel`] asked for it.
+    Cancelled(Disk),
 }
 
 /// What a keeper wants done. Every effect may be repeated after a crash at any point.
@@ -103,6 +105,9 @@ pub enum Effect {
     Observe,
     /// Run a step; answer with [`Event::StepEnded`]. One at a time.
     Run(Box<Step>),
+    /// Give the running step up; it still answers with [`Event::StepEnded`], which may say that it
+    /// was done before.
+    Cancel,
     /// Publish; answer with [`Event::Published`]. The shell adds the publication's name.
     Publish(Box<KeeperInfo>, Duration),
     /// Tell the operator.
@@ -139,6 +144,8 @@ pub struct Keeper {
     /// The look that is on its way began before the instance was changed.
     outdated_look: bool,
     running: Option<Step>,
+    /// The running step was asked to end.
+    cancelling: bool,
     publishing: bool,
     last_read: Option<Instant>,
     read_failed: bool,
@@ -182,6 +189,7 @@ impl Keeper {
             observing: false,
             outdated_look: false,
             running: None,
+            cancelling: false,
             publishing: false,
             last_read: None,
             read_failed: false,

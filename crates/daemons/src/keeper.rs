@@ -18,6 +18,7 @@ use stolon_postgres::Installation;
 use stolon_store::{Key, Store};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::VERSION;
 use crate::runtime::http::Health;
@@ -99,6 +100,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         uid,
         process,
         step: None,
+        cancel: CancellationToken::new(),
     };
     shell.run(inbox, shutdown).await
 }
@@ -138,6 +140,8 @@ struct Shell {
     process: Process,
     /// The step on its way; there is never more than one.
     step: Option<JoinHandle<()>>,
+    /// Gives that step up.
+    cancel: CancellationToken,
 }
 
 impl Shell {
@@ -218,8 +222,13 @@ impl Shell {
             }
             Effect::Run(step) => {
                 let instance = self.instance.clone();
+                let cancelled = CancellationToken::new();
+                self.cancel = cancelled.clone();
                 self.step = Some(tokio::spawn(async move {
-                    let outcome = instance.run(*step).await;
+                    let outcome = tokio::select! {
+                        outcome = instance.run(*step) => outcome,
+                        () = cancelled.cancelled() => instance.give_up().await,
+                    };
                     let started = matches!(outcome, Outcome::Started(_));
                     send(&events, Event::StepEnded(outcome)).await;
                     if started {
@@ -242,6 +251,7 @@ impl Shell {
                     send(&events, Event::Published).await;
                 });
             }
+            Effect::Cancel => self.cancel.cancel(),
             // The loop keeps it.
             Effect::WakeAt(_) => {}
         }

@@ -69,8 +69,10 @@ impl Keeper {
         let Some(step) = self.running.take() else {
             return;
         };
+        self.cancelling = false;
         self.round_closed = false;
         match outcome {
+            Outcome::Cancelled(disk) => self.facts.disk = disk,
             Outcome::Done(disk) => {
                 self.failures = 0;
                 // What a failed start left to say is said until an instance answers.
@@ -166,19 +168,29 @@ impl Keeper {
         }
     }
 
-    /// Decides and begins the next step, when none is running.
+    /// Decides and begins the next step, when none is running; gives one up that is not wanted.
     pub(super) fn proceed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.running.is_some() || self.retry_at.is_some_and(|at| now < at) {
+        if self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         let Some(document) = &self.document else {
             return;
         };
+        let decision = decide(&self.settings, &self.facts, document, &self.sync);
+        if let Some(running) = &self.running {
+            if !self.cancelling && is_overtaken(running, &decision) {
+                self.cancelling = true;
+                let text = "giving the copy up: it is not what the cluster data ask for any more";
+                effects.push(Effect::Log(Reason::info("copy-overtaken", text)));
+                effects.push(Effect::Cancel);
+            }
+            return;
+        }
         let Decision {
             step,
             reasons,
             settled,
-        } = decide(&self.settings, &self.facts, document, &self.sync);
+        } = decision;
         if settled || !reasons.is_empty() {
             self.say(reasons, effects);
         }
@@ -224,5 +236,23 @@ impl Keeper {
             .filter(|reason| !self.said.contains(&key(reason)));
         effects.extend(fresh.map(Effect::Log));
         self.said = now;
+    }
+}
+
+/// Whether a step that may take hours is not what the newest document asks for. All others end soon
+/// by themselves.
+fn is_overtaken(running: &Step, decision: &Decision) -> bool {
+    let Step::Copy { db, source, .. } = running else {
+        return false;
+    };
+    match &decision.step {
+        Some(Step::Copy {
+            db: wanted,
+            source: from,
+            ..
+        }) => wanted != db || from != source,
+        Some(_) => true,
+        // The source may be silent for a moment; a copy that stands still ends by itself.
+        None => decision.reasons.iter().any(|reason| reason.code == "no-db"),
     }
 }

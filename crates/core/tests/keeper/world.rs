@@ -127,6 +127,7 @@ struct Work {
     step: Step,
     acts: VecDeque<Act>,
     next_at: Duration,
+    cancelled: bool,
 }
 
 impl Work {
@@ -444,6 +445,12 @@ impl World {
                     self.say(&line);
                 }
             }
+            Effect::Cancel => {
+                let work = self.work.as_mut().expect("nothing to give up");
+                assert!(!work.cancelled, "given up twice");
+                work.cancelled = true;
+                work.next_at = soon;
+            }
             Effect::WakeAt(at) => {
                 assert!(at.since_boot() > self.now, "woken without a pause");
                 self.wake_at = Some(at.since_boot());
@@ -529,6 +536,7 @@ impl World {
         self.work = Some(Work {
             acts,
             next_at: self.now + Duration::from_millis(2),
+            cancelled: false,
             step,
         });
     }
@@ -616,11 +624,13 @@ impl World {
     fn work_on(&mut self) {
         let work = self.work.as_mut().expect("work");
         let step = work.step.clone();
-        work.next_at = self.now + Duration::from_millis(3);
-        let Some(act) = work.acts.pop_front() else {
+        let Some(act) = work.acts.pop_front().filter(|_| !work.cancelled) else {
             self.end_step(None);
             return;
         };
+        // Only copying takes its time.
+        let pause = if act == Act::CopyPart { 2000 } else { 3 };
+        work.next_at = self.now + Duration::from_millis(pause);
         self.acts += 1;
         if let Act::Fail(why) = act {
             self.end_step(Some(why));
@@ -648,9 +658,11 @@ impl World {
     }
 
     fn end_step(&mut self, error: Option<&str>) {
-        let step = self.work.take().expect("work").step;
+        let work = self.work.take().expect("work");
+        let (step, cancelled) = (work.step, work.cancelled && !work.acts.is_empty());
         let disk = self.inspect();
         let outcome = match (error, &step) {
+            _ if cancelled => Outcome::Cancelled(disk),
             (Some(error), _) => Outcome::Failed(error.to_owned(), disk),
             (None, Step::Start { .. }) => Outcome::Started(disk),
             (None, _) => Outcome::Done(disk),

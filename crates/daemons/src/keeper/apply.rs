@@ -40,6 +40,12 @@ impl Instance {
         }
     }
 
+    /// What is left of a step that was given up.
+    pub(super) async fn give_up(&self) -> Outcome {
+        let running = self.postmaster().is_some();
+        Outcome::Cancelled(self.inspect(running).await)
+    }
+
     async fn try_run(&self, step: Step) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         match step {
