@@ -89,6 +89,11 @@ async fn a_killed_server_is_told_and_its_restart_is_noticed() {
     let mut watch = store.watch();
     let outcome = store.put(&KEY, b"kept").await;
     assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+    let leadership = store.lead("first");
+    eventually("it leads", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
 
     etcd.servers[0].kill();
     let error = within(limit, store.get(&KEY)).await.expect_err("no server");
@@ -106,6 +111,7 @@ async fn a_killed_server_is_told_and_its_restart_is_noticed() {
     assert_eq!(value(&store).await.as_deref(), Some(&b"kept"[..]));
     let other = open(vec![etcd.servers[0].endpoint.clone()], limit);
     seen_by(&mut watch, &store, &other, b"after").await;
+    assert!(leadership.is_leader(), "the lease outlives a short absence");
 }
 
 /// Writes through one store and waits until the watch of another has shown it.
@@ -178,6 +184,38 @@ async fn calls_go_around_one_frozen_or_dead_server_of_three() {
     ready(&store).await;
     etcd.servers[0].kill();
     all_calls_succeed(&store, limit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_majority_is_not_believed() {
+    let limit = Duration::from_secs(3);
+    let mut etcd = Etcd::three().await;
+    let store = open(vec![etcd.servers[2].endpoint.clone()], limit);
+    let other = stolon_store::open(&etcd.config(limit)).expect("a store");
+    let mut watch = store.watch();
+    seen_by(&mut watch, &store, &other, b"before").await;
+
+    for server in &mut etcd.servers[..2] {
+        server.kill();
+    }
+    let text = eventually("it says that it has no leader", || async {
+        let error = within(limit, store.get(&KEY)).await.expect_err("stale");
+        let text = error.to_string();
+        text.contains("no leader").then_some(text)
+    })
+    .await;
+    assert!(text.contains(&etcd.servers[2].endpoint), "{text}");
+    let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
+    assert!(
+        matches!(outcome, Written::No(_)),
+        "it does not even begin to write: {outcome:?}"
+    );
+
+    for server in &mut etcd.servers[..2] {
+        server.restart();
+    }
+    ready(&store).await;
+    seen_by(&mut watch, &store, &store, b"after").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
