@@ -14,7 +14,8 @@ pub(crate) enum Passing {
     All,
     /// What clients ask; the answers are lost.
     Questions,
-    /// Nothing. What was asked first on each connection waits and arrives late; the rest is lost.
+    /// Nothing. The first request for the cluster data on each connection waits and arrives late,
+    /// with what came before it; all that comes after it is lost.
     Nothing,
 }
 
@@ -99,6 +100,9 @@ impl State {
     }
 }
 
+/// What a request for the cluster data contains.
+const REQUEST: &[u8] = b"clusterdata";
+
 /// Carries what a client says.
 async fn ask(
     mut from: OwnedReadHalf,
@@ -107,14 +111,20 @@ async fn ask(
     mut state: watch::Receiver<State>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut held = Vec::new();
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let held = !state.borrow().carries(number);
+        held.extend_from_slice(&buffer[..count]);
+        let late = !state.borrow().carries(number);
+        if late && !held.windows(REQUEST.len()).any(|part| part == REQUEST) {
+            continue;
+        }
         if state.wait_for(|state| state.carries(number)).await.is_err()
-            || to.write_all(&buffer[..count]).await.is_err()
+            || to.write_all(&held).await.is_err()
         {
             return;
         }
-        if held {
+        held.clear();
+        if late {
             // The server does not hear that the client has given up meanwhile.
             std::future::pending::<()>().await;
         }
