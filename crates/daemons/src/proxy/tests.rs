@@ -71,10 +71,10 @@ async fn write(store: &Arc<dyn Store>, data: &ClusterData) {
     assert!(matches!(written, Written::Yes(_)), "{written:?}");
 }
 
-fn document(port: u16) -> ClusterData {
+fn document(port: u16, timeout: Duration) -> ClusterData {
     let spec = ClusterSpec {
-        proxy_check_interval: Some(Duration::from_secs(1).into()),
-        proxy_timeout: Some(Duration::from_secs(10).into()),
+        proxy_check_interval: Some((timeout / 4).into()),
+        proxy_timeout: Some(timeout.into()),
         ..ClusterSpec::default()
     };
     let mut data = ClusterData::new(ClusterUid::from("c"), spec, Timestamp::ZERO);
@@ -89,6 +89,20 @@ fn document(port: u16) -> ClusterData {
     data
 }
 
+/// A client and the server's end of its session, as soon as the proxy carries one.
+async fn session(port: u16, server: &TcpListener) -> (TcpStream, TcpStream) {
+    let (mut client, (mut session, _)) = eventually("carried", async || {
+        let client = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let soon = tokio::time::timeout(Duration::from_millis(200), server.accept());
+        Some((client, soon.await.ok()?.ok()?))
+    })
+    .await;
+    client.write_all(b"hello").await.expect("written");
+    let mut buffer = [0; 5];
+    session.read_exact(&mut buffer).await.expect("read");
+    (client, session)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_are_cut_off_before_the_proxy_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -97,7 +111,7 @@ async fn clients_are_cut_off_before_the_proxy_says_so() {
     let (port, store) = (config.port, stolon_store::open(&config.common.store));
     let store = store.expect("a store");
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
-    let mut data = document(server.local_addr().expect("an address").port());
+    let mut data = document(server.local_addr().expect("an address").port(), LIMIT);
     write(&store, &data).await;
     let shutdown = Shutdown::default();
     let running = tokio::spawn(super::run(config, shutdown.clone()));
@@ -109,15 +123,8 @@ async fn clients_are_cut_off_before_the_proxy_says_so() {
         data.proxy.spec.primary_db_uid = "db1".into();
         data.proxy.generation = Generation(generation * 2);
         write(&store, &data).await;
-        let (mut client, (mut session, _)) = eventually("carried", async || {
-            let client = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-            let soon = tokio::time::timeout(Duration::from_millis(200), server.accept());
-            Some((client, soon.await.ok()?.ok()?))
-        })
-        .await;
-        client.write_all(b"hello").await.expect("written");
+        let (mut client, session) = session(port, &server).await;
         let mut buffer = [0; 5];
-        session.read_exact(&mut buffer).await.expect("read");
 
         data.proxy.spec.primary_db_uid = "".into();
         data.proxy.generation = Generation(generation * 2 + 1);
@@ -137,4 +144,75 @@ async fn clients_are_cut_off_before_the_proxy_says_so() {
     let ended = tokio::time::timeout(LIMIT, running).await.expect("in time");
     ended.expect("a task").expect("it stopped well");
     assert_eq!(published(&store).await, None);
+}
+
+/// Tells a process of this program that it is the proxy to be paused: its port and its store's file.
+const PAUSED: &str = "STOLON_TEST_PAUSED_PROXY";
+
+/// A proxy in a process of its own, which ends with the test.
+struct Paused(std::process::Child);
+
+impl Paused {
+    fn start(port: u16, file: &str) -> Self {
+        let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .arg("a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on")
+            .env(PAUSED, format!("{port}:{file}"))
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Self(child.expect("a process"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).expect("a signal");
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
+    use rustix::process::Signal;
+    if let Some((port, file)) = std::env::var(PAUSED).ok().and_then(|given| {
+        let (port, file) = given.split_once(':')?;
+        Some((port.parse().expect("a port"), file.to_owned()))
+    }) {
+        let mut config = config(&file, Keepalive::default()).await;
+        config.port = port;
+        super::run(config, Shutdown::default()).await.expect("run");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("store.db");
+    let config = config(&file.to_string_lossy(), Keepalive::default()).await;
+    let store = stolon_store::open(&config.common.store).expect("a store");
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let timeout = Duration::from_secs(2);
+    let mut data = document(server.local_addr().expect("an address").port(), timeout);
+    data.proxy.spec.primary_db_uid = "db1".into();
+    write(&store, &data).await;
+    let proxy = Paused::start(config.port, &file.to_string_lossy());
+    let info = eventually("published", async || published(&store).await).await;
+    data.proxy.spec.enabled_proxies = vec![info.uid];
+    data.proxy.generation = Generation(2);
+    write(&store, &data).await;
+    let (mut client, mut old) = session(config.port, &server).await;
+
+    proxy.signal(Signal::STOP);
+    client.write_all(b"insert").await.expect("it waits");
+    tokio::time::sleep(timeout.mul_f64(1.05) + Duration::from_millis(500)).await;
+    // Nobody waits for the proxy any more: another primary is open, or the same one again.
+    data.proxy.generation = Generation(5);
+    write(&store, &data).await;
+    proxy.signal(Signal::CONT);
+    let mut buffer = [0; 16];
+    let got = tokio::time::timeout(LIMIT, old.read(&mut buffer)).await;
+    let got = got.expect("in time");
+    assert!(!matches!(got, Ok(1..)), "I1: {got:?} came through");
+    session(config.port, &server).await;
 }

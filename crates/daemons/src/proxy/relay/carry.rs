@@ -47,7 +47,8 @@ pub(super) async fn carry(
 
 async fn hand_over(mut bytes: &[u8], to: &TcpStream, permit: &Permit) -> std::io::Result<()> {
     while !bytes.is_empty() {
-        // By the clock and not by what others have noticed: this process may have been paused.
+        // By the clock and not by what others have noticed: this process may have been paused. That
+        // it is paused between this look and the write is all that is left to chance.
         if !permit.holds() {
             return Err(Error::from(ErrorKind::PermissionDenied));
         }
