@@ -150,7 +150,7 @@ impl Proxy {
     }
 
     /// When the read of the last good check was sent.
-    pub fn good_at(&self) -> Option<Instant> {
+    pub const fn good_at(&self) -> Option<Instant> {
         self.leave.good_at()
     }
 
@@ -720,6 +720,23 @@ mod tests {
         world.publications_fail = true;
         world.pass(1100 * MS);
         assert!(world.open_until() <= world.now.after(2 * SECOND));
+    }
+
+    #[test]
+    fn a_publication_that_nobody_answered_still_counts_with_its_timeout() {
+        let mut world = World::open(true);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        world.change(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            cluster.spec = Some(spec(20 * SECOND));
+        });
+        world.publications_fail = false;
+        world.pass(3 * SECOND);
+        // It may be stored yet, over the newer one: then the sentinel waits for three seconds.
+        assert!(world.open_until() <= world.now.after(3 * SECOND));
+        world.pass(Duration::from_secs(3600));
+        assert!(world.open_until() > world.now.after(10 * SECOND));
     }
 
     #[test]

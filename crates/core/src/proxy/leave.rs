@@ -28,8 +28,8 @@ const DOUBT: Duration = Duration::from_secs(3600);
 /// Leave to forward.
 #[derive(Debug, Default)]
 pub(super) struct Leave {
-    /// When the read of the last good check was sent, and until when that check gives leave.
-    good: Option<(Instant, Instant)>,
+    /// When the read of the last good check was sent.
+    good_at: Option<Instant>,
     until: Option<Instant>,
     /// A check that counts as soon as a read sent after this moment is answered.
     unconfirmed: Option<Unconfirmed>,
@@ -51,8 +51,8 @@ impl Leave {
     }
 
     /// When the read of the last good check was sent.
-    pub(super) fn good_at(&self) -> Option<Instant> {
-        self.good.map(|(read_at, _)| read_at)
+    pub(super) const fn good_at(&self) -> Option<Instant> {
+        self.good_at
     }
 
     /// Ends it when its time has come. To be called before anything that could prolong it.
@@ -87,7 +87,7 @@ impl Leave {
         let until = read_at.after(timeout);
         if self.until.is_some() {
             self.until = Some(until);
-            self.good = Some((read_at, until));
+            self.good_at = Some(read_at);
             return false;
         }
         let still_waiting = self.unconfirmed.filter(|earlier| now < earlier.until);
@@ -119,7 +119,7 @@ impl Leave {
         if let Some(check) = confirmed {
             self.unconfirmed = None;
             self.until = Some(check.until);
-            self.good = Some((check.read_at, check.until));
+            self.good_at = Some(check.read_at);
         }
     }
 }

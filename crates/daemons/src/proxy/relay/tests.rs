@@ -193,6 +193,29 @@ const IMPATIENT: Keepalive = Keepalive {
 };
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_sides_are_kept_alive_as_the_flags_say() {
+    let (relay, port) = relay_with(IMPATIENT).await;
+    let _pair = pair(&relay, port, LIMIT).await;
+    let state = relay.shared.lock();
+    let connection = state.connections.values().next().expect("one");
+    for stream in [&connection.client, &connection.server] {
+        let socket = socket2::SockRef::from(&**stream);
+        assert!(socket.keepalive().expect("SO_KEEPALIVE"));
+        let flags = Keepalive {
+            idle: socket.tcp_keepalive_time().ok(),
+            interval: socket.tcp_keepalive_interval().ok(),
+            count: socket.tcp_keepalive_retries().ok(),
+        };
+        assert_eq!(flags, IMPATIENT);
+        let timeout = socket.tcp_user_timeout().expect("TCP_USER_TIMEOUT");
+        assert_eq!(
+            timeout, None,
+            "it ends sessions whose peer only does not read"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_read_for_long_is_held_back_and_lives() {
     const SENT: usize = 48 * 1024 * 1024;
     let (relay, port) = relay_with(IMPATIENT).await;
@@ -472,4 +495,24 @@ async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_stopped_to_listen_listens_again() {
+    let (mut relay, port) = relay().await;
+    connect(port).await;
+    relay.listen(false);
+    let refused = within(async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    refused.await;
+    for _ in 0..20 {
+        relay.listen(true);
+        relay.listen(false);
+    }
+    relay.listen(true);
+    let soon = tokio::time::timeout(Duration::from_millis(900), connect(port));
+    soon.await.expect("without waiting for the address");
 }
