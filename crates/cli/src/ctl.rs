@@ -7,6 +7,7 @@ mod clusterdata;
 mod init;
 mod keepers;
 mod promote;
+pub mod reasons;
 mod session;
 mod spec;
 pub mod status;

@@ -110,7 +110,6 @@ async fn run(own: &ArgMatches) -> Result<ExitCode, String> {
         keepers,
         told: None,
         is_up: false,
-        table_told: false,
     };
     children.start_all(keepers)?;
     let outcome = watch
@@ -181,8 +180,6 @@ struct Watch<'a> {
     /// The primary that it was told how to break.
     told: Option<String>,
     is_up: bool,
-    /// Whether the table of a cluster that is up was shown.
-    table_told: bool,
 }
 
 impl Watch<'_> {
@@ -213,9 +210,8 @@ impl Watch<'_> {
             }
             if let Some(table) = news.table {
                 say(&table);
-                self.table_told = true;
             }
-            if self.table_told && news.settled >= self.keepers {
+            if self.is_up && news.table_holds && news.settled >= self.keepers {
                 self.tell_how_to_break(news.primary);
             }
             if !self.is_up && clock::now() > limit {

@@ -29,6 +29,8 @@ struct Dev {
     child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
+    /// How much of that was said before the last command was run.
+    done: usize,
 }
 
 impl Dev {
@@ -52,6 +54,7 @@ impl Dev {
             child,
             lines,
             said: Vec::new(),
+            done: 0,
         }
     }
 
@@ -77,12 +80,30 @@ impl Dev {
         }
     }
 
-    /// Runs the next command that it prints and that begins with `words`, in a shell.
+    /// Runs the command that it prints for the present primary and that begins with `words`, in a
+    /// shell. What was printed before the last such command is about an earlier primary.
     #[track_caller]
     fn do_as_told(&mut self, words: &str) {
-        let line = self.says(words);
-        let status = Command::new("/bin/sh").args(["-c", line.trim()]).status();
-        assert!(status.expect("a shell").success(), "{line}");
+        self.said.extend(self.lines.try_iter());
+        let command = loop {
+            let new = &self.said[self.done..];
+            let last = new
+                .iter()
+                .rposition(|line| line.contains("The primary runs under"));
+            let told = last.and_then(|last| {
+                let mut lines = new[last..].iter();
+                lines.find(|line| line.trim().starts_with(words)).cloned()
+            });
+            match told {
+                Some(command) => break command,
+                None => self.says(""),
+            };
+        };
+        self.done = self.said.len();
+        let status = Command::new("/bin/sh")
+            .args(["-c", command.trim()])
+            .status();
+        assert!(status.expect("a shell").success(), "{command}");
     }
 
     fn signal(&self, signal: Signal) {
@@ -171,7 +192,6 @@ fn a_cluster_is_broken_as_told_and_goes_on_after_a_stop() {
         assert!(!owner.contains("Uid:\t0"), "{owner}");
     }
 
-    dev.says("The primary runs under keeper");
     dev.do_as_told("kill -9 $(head");
     let back = dev.says("client: writes again, after ");
     assert!(back.contains(" s without"), "{back}");
@@ -221,12 +241,10 @@ fn a_lost_or_frozen_primary_is_replaced_and_what_is_left_behind_is_ended() {
     let mut dev = Dev::start(&data);
     let connect = dev.says("psql -h 127.0.0.1").trim().to_owned();
     psql_until_done(&connect, "create table t (n int)");
-    dev.says("The primary runs under keeper");
     dev.do_as_told("kill -9 $(cat");
     dev.says("sentinel: electing a new primary (keeper ");
     dev.says("client: writes again, after ");
     psql_until_done(&connect, "insert into t values (1)");
-    dev.says("The primary runs under keeper");
     dev.do_as_told("P=$(head");
     dev.says("sentinel: electing a new primary (keeper ");
     psql_until_done(&connect, "insert into t values (2)");

@@ -8,6 +8,7 @@ use stolon_core::model::{ClusterData, Db, DbUid, KeeperInfo, ProxyInfo, Sentinel
 use stolon_store::{Entry, Folder, Key, Store};
 
 use super::Failure;
+use super::reasons::{in_words, keepers as keepers_of};
 use super::session::{Session, indented};
 use crate::output;
 
@@ -107,8 +108,9 @@ pub fn render(picture: &Picture) -> String {
     if let Some(latest) = &picture.latest {
         let _ = writeln!(text, "=== Latest decision ===\n");
         let _ = writeln!(text, "{} by sentinel {}", latest.at, latest.sentinel);
+        let keepers = picture.data.as_ref().map(keepers_of).unwrap_or_default();
         for reason in &latest.reasons {
-            let _ = writeln!(text, "  {reason}");
+            let _ = writeln!(text, "  {}", in_words(reason, &keepers));
         }
         text.push('\n');
     }

@@ -12,6 +12,7 @@ use stolon_core::time::{Instant, Timestamp};
 use stolon_daemons::runtime::clock;
 use stolon_store::{Key, Store};
 
+use crate::ctl::reasons::{in_words, keepers};
 use crate::ctl::status::{Picture, lag, look, role, synchronous};
 
 /// How long the members must stay as they are before the table is shown again.
@@ -50,6 +51,8 @@ pub(super) struct News {
     pub(super) lines: Vec<String>,
     /// The table, when it has changed.
     pub(super) table: Option<String>,
+    /// Whether the table that was shown last holds.
+    pub(super) table_holds: bool,
     /// The keeper that the primary runs under.
     pub(super) primary: Option<String>,
     /// How many members are what they are to be.
@@ -86,10 +89,7 @@ impl View {
         let Some(data) = &picture.data else {
             return news;
         };
-        for db in data.dbs.values() {
-            let keeper = db.spec.keeper_uid.to_string();
-            self.keepers.insert(db.uid.clone(), keeper);
-        }
+        self.keepers.extend(keepers(data));
         news.lines.extend(self.decisions().await);
         news.primary = data.primary().map(|db| db.spec.keeper_uid.to_string());
         for keeper in data.keepers.values() {
@@ -106,6 +106,7 @@ impl View {
             .filter(|db| is_settled(&picture, db))
             .count();
         news.table = with_table.then(|| self.table(&picture, data)).flatten();
+        news.table_holds = self.shown == self.rows(data);
         news
     }
 
@@ -147,11 +148,7 @@ impl View {
 
     /// The table, when it has changed and has stayed so for a while.
     fn table(&mut self, picture: &Picture, data: &ClusterData) -> Option<String> {
-        let rows: Vec<Row> = data
-            .keepers
-            .values()
-            .map(|keeper| self.row(data, keeper))
-            .collect();
+        let rows = self.rows(data);
         if rows == self.shown {
             self.waiting = None;
             return None;
@@ -177,6 +174,11 @@ impl View {
         });
         self.shown = rows;
         Some(text)
+    }
+
+    fn rows(&self, data: &ClusterData) -> Vec<Row> {
+        let keepers = data.keepers.values();
+        keepers.map(|keeper| self.row(data, keeper)).collect()
     }
 
     fn row(&self, data: &ClusterData, keeper: &Keeper) -> Row {
@@ -245,32 +247,6 @@ fn mark(reason: &Reason) -> (String, String) {
     (reason.code.clone(), first.unwrap_or_default())
 }
 
-/// A reason, with the names of keepers for those of dbs, which nobody knows.
-fn in_words(reason: &Reason, keepers: &BTreeMap<DbUid, String>) -> String {
-    let named = |value: &str| {
-        let known = keepers.iter().filter(|(db, _)| value.contains(db.as_str()));
-        known.fold(value.to_owned(), |text, (db, keeper)| {
-            text.replace(db.as_str(), keeper)
-        })
-    };
-    let mut details: Vec<(&str, String)> = Vec::new();
-    for (what, value) in &reason.details {
-        let value = named(value);
-        // "db keeper1, keeper keeper1" says the same twice.
-        if details.iter().all(|(_, said)| *said != value) {
-            details.push((if what == "db" { "keeper" } else { what }, value));
-        }
-    }
-    let details = details
-        .iter()
-        .map(|(what, value)| format!("{what} {value}"));
-    let details: Vec<String> = details.collect();
-    match details.as_slice() {
-        [] => reason.text.clone(),
-        details => format!("{} ({})", reason.text, details.join(", ")),
-    }
-}
-
 fn render(rows: &[Row], lag: impl Fn(&str) -> Option<u64>) -> String {
     let mut cells = vec![["member", "role", "timeline", "lag", "sync", "state"].map(str::to_owned)];
     cells.extend(rows.iter().map(|row| {
@@ -304,37 +280,10 @@ fn render(rows: &[Row], lag: impl Fn(&str) -> Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use stolon_core::model::{DbUid, TimelineId};
+    use stolon_core::model::TimelineId;
     use stolon_core::reason::Reason;
 
-    use super::{Row, in_words, mark, render};
-
-    #[test]
-    fn reasons_name_keepers_and_nothing_twice() {
-        let keepers = BTreeMap::from([
-            (DbUid::from("0a0b0c0d"), "keeper1".to_owned()),
-            (DbUid::from("1a1b1c1d"), "keeper2".to_owned()),
-        ]);
-        let electing = Reason::warn("elected", "electing a new primary")
-            .with("db", "1a1b1c1d")
-            .with("keeper", "keeper2")
-            .with("old_primary", "0a0b0c0d");
-        assert_eq!(
-            in_words(&electing, &keepers),
-            "electing a new primary (keeper keeper2, old_primary keeper1)"
-        );
-        let set = Reason::info("synchronous-set", "the synchronous set changes")
-            .with("from", "[0a0b0c0d, 1a1b1c1d]")
-            .with("to", "[]");
-        assert_eq!(
-            in_words(&set, &keepers),
-            "the synchronous set changes (from [keeper1, keeper2], to [])"
-        );
-        let bare = Reason::info("x", "something happened");
-        assert_eq!(in_words(&bare, &keepers), "something happened");
-    }
+    use super::{Row, mark, render};
 
     #[test]
     fn a_reason_that_goes_on_is_the_same() {
