@@ -18,6 +18,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
+use stolon_daemons::runtime::logging;
 use stolon_store::Backend;
 
 use crate::args::{self, Flag, common, text};
@@ -184,6 +185,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     };
     let outcome = runtime.block_on(run(name, own, &values));
     runtime.shutdown_background();
+    logging::flush();
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
@@ -200,6 +202,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 
 async fn run(name: &str, own: &clap::ArgMatches, values: &args::Values) -> Result<(), Failure> {
     let (_, config) = common::store(values)?;
+    logging::init(common::command_log(values)?);
     check_there(name, own, &config)?;
     let session = session::Session::open(&config)?;
     match name {

@@ -143,14 +143,28 @@ pub fn daemon(values: &Values) -> Result<CommonConfig, String> {
     })
 }
 
-fn log(values: &Values) -> Result<LogConfig, String> {
+/// How much is logged.
+fn level(values: &Values) -> Result<Level, String> {
     let levels = [
         ("debug", Level::DEBUG),
         ("info", Level::INFO),
         ("warn", Level::WARN),
         ("error", Level::ERROR),
     ];
-    let level = values.one_of("log-level", &levels)?;
+    values.one_of("log-level", &levels)
+}
+
+/// How a command logs.
+pub fn command_log(values: &Values) -> Result<LogConfig, String> {
+    Ok(LogConfig {
+        level: level(values)?,
+        color: std::io::stderr().is_terminal(),
+        format: LogFormat::Text,
+    })
+}
+
+fn log(values: &Values) -> Result<LogConfig, String> {
+    let level = level(values)?;
     let color = match values.given("log-color") {
         None => std::io::stderr().is_terminal(),
         Some(_) => values.is("log-color")?,

@@ -146,3 +146,20 @@ fn a_full_disk_is_one() {
         .expect("started");
     finish(child).fails(1, &["cannot write to stdout", "No space left on device"]);
 }
+
+#[test]
+fn what_the_store_has_to_say_of_its_flags_is_heard() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let endpoint = format!("--store-endpoints=https://{address}");
+    let store = [
+        "--cluster-name=c",
+        "--store-backend=etcdv3",
+        "--store-timeout=1s",
+        &endpoint,
+    ];
+    let status = |flag: &str| run("stolonctl", &[&store[..], &[flag, "status"]].concat());
+    status("--store-cert-file=x").fails(1, &["WARN", "--store-cert-file and --store-key go"]);
+    status("--log-level=loud").fails(1, &["--log-level", "\"loud\"", "debug, info, warn, error"]);
+}
