@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// The document could not be read.
     ReadFailed,
+    /// The passwords that the configuration holds are others now.
+    PasswordsChanged,
     /// The instance was looked at.
     Observed(Health),
     /// The data at rest were looked at.
@@ -144,6 +146,8 @@ pub struct Keeper {
     /// The look that is on its way began before the instance was changed.
     outdated_look: bool,
     running: Option<Step>,
+    /// The passwords changed since the running step began.
+    passwords_changed: bool,
     /// The running step was asked to end.
     cancelling: bool,
     publishing: bool,
@@ -189,6 +193,7 @@ impl Keeper {
             observing: false,
             outdated_look: false,
             running: None,
+            passwords_changed: false,
             cancelling: false,
             publishing: false,
             last_read: None,
@@ -241,6 +246,10 @@ impl Keeper {
                 self.take_document(sent_at, revision, data, &mut effects);
             }
             Event::ReadFailed => self.read_ended(now, true),
+            Event::PasswordsChanged => {
+                self.facts.applied = None;
+                self.passwords_changed = true;
+            }
             Event::Observed(health) => {
                 self.observing = false;
                 self.last_observation = Some(now);

@@ -6,6 +6,7 @@ mod instance;
 mod local;
 mod metrics;
 mod observe;
+mod passwords;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::VERSION;
 use crate::runtime::http::Health;
+use crate::runtime::reread::Reread;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, http, logging, names};
 use config::Config;
@@ -43,6 +45,12 @@ pub enum Error {
     /// The data directory.
     #[error("{0}")]
     DataDir(String),
+    /// A file with a password.
+    #[error("{0}")]
+    Passwords(String),
+    /// The handler of a signal.
+    #[error("cannot hear signals: {0}")]
+    Signals(std::io::Error),
     /// The metrics address.
     #[error("cannot serve metrics at {address}: {source}")]
     Metrics {
@@ -154,6 +162,7 @@ impl Shell {
             tracing::info!("taking over the running postgres instance");
         }
         let mut watch = self.store.watch();
+        let mut reread = Reread::on_hangup().map_err(Error::Signals)?;
         let mut wake_at: Option<Instant> = None;
         let mut reap = tokio::time::interval(REAP_EVERY);
         let mut orphans = Vec::new();
@@ -175,6 +184,9 @@ impl Shell {
                 Some(event) = inbox.recv() => event,
                 () = watch.changed() => Event::StoreChanged,
                 () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
+                () = reread.requested() => {
+                    if self.instance.reread_passwords() { Event::PasswordsChanged } else { Event::Wake }
+                }
                 _ = reap.tick() => {
                     stolon_postgres::process::reap_orphans(&mut orphans);
                     Event::Wake

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::config::VERSION;
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::{clock, files, http, logging, names};
+use crate::runtime::{clock, files, http, logging, names, reread};
 use config::Config;
 use relay::Relay;
 
@@ -45,6 +45,7 @@ pub enum Error {
 
 /// Runs a proxy until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    reread::outlive_hangup();
     let store = stolon_store::open(&config.common.store)?;
     let uid = names::short();
     tracing::info!(

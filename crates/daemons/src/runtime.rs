@@ -5,4 +5,5 @@ pub mod files;
 pub mod http;
 pub mod logging;
 pub mod names;
+pub mod reread;
 pub mod shutdown;

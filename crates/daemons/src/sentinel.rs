@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::config::VERSION;
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::{clock, http, logging, names};
+use crate::runtime::{clock, http, logging, names, reread};
 use config::Config;
 
 /// Why a sentinel cannot run.
@@ -37,6 +37,7 @@ pub enum Error {
 
 /// Runs a sentinel until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    reread::outlive_hangup();
     let store = stolon_store::open(&config.common.store)?;
     let uid = names::short();
     tracing::info!(

@@ -219,10 +219,11 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
         return Ok(User {
             name,
             password: None,
+            password_file: None,
             method,
         });
     }
-    let password = match (password, file) {
+    let password = match (password, &file) {
         (Some(_), Some(_)) => {
             return Err(format!(
                 "only one of --{} or --{} must be provided",
@@ -238,7 +239,7 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
             ));
         }
         (Some(password), None) => password,
-        (None, Some(file)) => read_password(Path::new(&file), what)?,
+        (None, Some(file)) => read_password(Path::new(file), what)?,
     };
     let trimmed = password.trim_end_matches(['\r', '\n']);
     if trimmed.len() != password.len() {
@@ -254,6 +255,7 @@ fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, S
     Ok(User {
         name,
         password: Some(trimmed.to_owned()),
+        password_file: file.map(PathBuf::from),
         method,
     })
 }

@@ -121,6 +121,7 @@ impl Keeper {
             // The instance it was written for may have ended meanwhile, and with it what decides
             // whether the next one is to start as a standby.
             Step::Configure(_) if self.facts.process == Process::Leftovers => {}
+            Step::Configure(_) if self.passwords_changed => self.look_again(),
             Step::Configure(wanted) => {
                 self.facts.applied = Some(*wanted);
                 self.look_again();
@@ -200,6 +201,7 @@ impl Keeper {
             Some(Step::Promote) if self.promote_at.is_some_and(|at| now < at) => {}
             Some(step) => {
                 self.retry_at = None;
+                self.passwords_changed = false;
                 self.running = Some(step.clone());
                 effects.push(Effect::Run(Box::new(step)));
             }

@@ -16,6 +16,7 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
+/// * `passwords` others are given, which stand in the configuration of a standby
 /// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
     let (verb, rest) = words.split_first().expect("a command");
@@ -43,6 +44,7 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
                 keeper.status.boot_uuid = BootUuid::default();
             }
         }),
+        "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "set" => world.edit(|data| {
             let spec = data

@@ -21,6 +21,8 @@ use stolon_core::time::{Instant, Timestamp};
 const MOST_TURNS: usize = 200_000;
 /// A step that is repeated comes back no sooner than this.
 const SHORTEST_REPEAT: Duration = Duration::from_millis(40);
+/// Steps in one second at most: more are a keeper that goes to and fro.
+const MOST_STEPS: usize = 80;
 const SYSTEM: &str = "7000000000000000001";
 
 /// The keeper under test, and its neighbour.
@@ -166,6 +168,8 @@ pub(crate) struct World {
     writable_until: Duration,
     told: String,
     last_step: Option<(Duration, Step)>,
+    /// When the steps of the last second began.
+    begun: VecDeque<Duration>,
     pub(crate) busy_at: Duration,
     /// Every document, and every db spec, there ever was.
     history: BTreeMap<u64, Option<ClusterData>>,
@@ -200,6 +204,7 @@ impl World {
             writable_until: Duration::ZERO,
             told: String::new(),
             last_step: None,
+            begun: VecDeque::new(),
             busy_at: Duration::ZERO,
             history: BTreeMap::new(),
             specs: BTreeMap::new(),
@@ -271,6 +276,11 @@ impl World {
         if self.keeper.is_none() {
             self.restart_at = Some(self.now + Duration::from_millis(200));
         }
+    }
+
+    /// The operator gives the users other passwords.
+    pub(crate) fn change_passwords(&mut self) {
+        self.hand(Event::PasswordsChanged);
     }
 
     /// Changes the stored document.
@@ -530,6 +540,11 @@ impl World {
             Step::Discard => self.check_proof(),
             _ => {}
         }
+        let past = self.now.saturating_sub(Duration::from_secs(1));
+        self.begun.retain(|at| *at > past);
+        self.begun.push_back(self.now);
+        let log = || self.log.join("\n");
+        assert!(self.begun.len() < MOST_STEPS, "to and fro:\n{}", log());
         self.busy_at = self.now;
         self.say(&format!("does: {}", name_of(&step)));
         let acts = self.acts_of(&step);

@@ -118,7 +118,7 @@ impl Instance {
         let superuser = &self.config.superuser;
         let options = initdb::Options {
             superuser: superuser.name.clone(),
-            password: superuser.password.clone(),
+            password: self.passwords.superuser(),
             locale: config.locale.clone(),
             encoding: config.encoding.clone(),
             data_checksums: config.data_checksums,
@@ -223,7 +223,7 @@ impl Instance {
             host: follow.host.clone(),
             port: follow.port.clone(),
             user: user.name.clone(),
-            password: user.password.clone().unwrap_or_default(),
+            password: self.passwords.replication().unwrap_or_default(),
         }
     }
 
@@ -268,6 +268,7 @@ impl Instance {
 
     async fn set_up_roles(&self) -> Result<(), Error> {
         let (superuser, user) = (&self.config.superuser, &self.config.replication_user);
+        let password = self.passwords.replication();
         self.with_session(async |session| {
             if user.name == superuser.name {
                 session
@@ -278,7 +279,7 @@ impl Instance {
             }
             let exists = session.role(&user.name).await?.is_some();
             session
-                .set_replication_role(&user.name, user.password.as_deref(), !exists)
+                .set_replication_role(&user.name, password.as_deref(), !exists)
                 .await?;
             tracing::info!(role = user.name, "replication role created");
             Ok(())

@@ -44,6 +44,8 @@ pub struct User {
     pub name: String,
     /// Password; none with `trust`.
     pub password: Option<String>,
+    /// The file it was read from, and is read from again at SIGHUP.
+    pub password_file: Option<PathBuf>,
     /// The method in `pg_hba.conf`.
     pub method: String,
 }

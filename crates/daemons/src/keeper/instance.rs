@@ -17,6 +17,7 @@ use super::Error;
 use super::config::Config;
 use super::local::LocalState;
 use super::observe::Looks;
+use super::passwords::Passwords;
 
 /// How long a fast stop may take before what is left is stopped at once.
 const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
@@ -32,6 +33,7 @@ pub(super) struct Instance {
     pub(super) config: Config,
     pub(super) installation: Installation,
     pub(super) local: LocalState,
+    pub(super) passwords: Passwords,
     postmaster: Mutex<Option<Arc<Postmaster>>>,
     /// The persistent superuser connection.
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
@@ -41,6 +43,7 @@ pub(super) struct Instance {
 impl Instance {
     pub(super) fn new(config: Config, installation: Installation, local: LocalState) -> Self {
         Self {
+            passwords: Passwords::new(&config),
             config,
             installation,
             local,
@@ -107,7 +110,21 @@ impl Instance {
             host: self.config.socket_folder.display().to_string(),
             port: self.config.port,
             user: self.config.superuser.name.clone(),
-            password: self.config.superuser.password.clone(),
+            password: self.passwords.superuser(),
+        }
+    }
+
+    /// Reads the passwords again, and says whether one changed.
+    pub(super) fn reread_passwords(&self) -> bool {
+        match self.passwords.reread(&self.config) {
+            Ok(changed) => {
+                tracing::info!(changed, "the passwords were read again");
+                changed
+            }
+            Err(error) => {
+                tracing::error!(%error, "the passwords stay as they were");
+                false
+            }
         }
     }
 
