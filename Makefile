@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 KEEPERS ?= 3
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test lint release install links build
+.PHONY: help demo test bench lint release install links build
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,10 @@ demo: links ## Run a whole highly available PostgreSQL here, to try and to break
 test: ## Run all tests, on real PostgreSQL and real stores, as root or as a plain user
 	@scripts/setup test
 	@scripts/test
+
+bench: ## Measure how long clients cannot write when the primary fails (ROUNDS=5)
+	@scripts/setup test
+	@cargo bench --quiet --package stolon-cli --bench gap
 
 lint: ## Check formatting, lints, licences, dependencies, scripts and the rules of the tree
 	@scripts/setup lint

@@ -195,6 +195,18 @@ impl Writer {
         });
     }
 
+    /// Waits until this many more rows are acknowledged.
+    #[track_caller]
+    pub(crate) fn writes(&self, rows: i64) {
+        let wanted = self.last() + rows;
+        eventually("rows are written", || (self.last() >= wanted).then_some(()));
+    }
+
+    /// How often something failed so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.account.lock().expect("the account").errors.len()
+    }
+
     /// The highest row that was acknowledged.
     pub(crate) fn last(&self) -> i64 {
         self.last.load(Ordering::SeqCst)
