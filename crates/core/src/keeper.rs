@@ -143,6 +143,7 @@ pub struct Keeper {
     reading: bool,
     read_again: bool,
     observing: bool,
+    look_began: Option<Instant>,
     /// The look that is on its way began before the instance was changed.
     outdated_look: bool,
     running: Option<Step>,
@@ -191,6 +192,7 @@ impl Keeper {
             reading: false,
             read_again: false,
             observing: false,
+            look_began: None,
             outdated_look: false,
             running: None,
             passwords_changed: false,
@@ -256,7 +258,7 @@ impl Keeper {
                 if std::mem::take(&mut self.outdated_look) {
                     self.last_observation = None;
                 } else {
-                    self.take_health(now, health, &mut effects);
+                    self.take_health(now, health);
                 }
             }
             Event::Inspected(disk) => self.facts.disk = disk,
@@ -267,6 +269,7 @@ impl Keeper {
         if std::mem::take(&mut self.read_again) {
             self.read(&mut effects);
         }
+        self.note_late_look(now);
         self.proceed(now, &mut effects);
         self.publish(now, &mut effects);
         self.schedule(now, &mut effects);
@@ -359,7 +362,7 @@ impl Keeper {
         self.settings.boot_uuid = BootUuid::new(format!("{first}.{}", self.falls));
     }
 
-    fn take_health(&mut self, now: Instant, health: Health, effects: &mut Vec<Effect>) {
+    fn take_health(&mut self, now: Instant, health: Health) {
         if !self.facts.process.is_running() {
             return;
         }
@@ -377,13 +380,6 @@ impl Keeper {
         self.facts.health = match (health, &self.facts.health) {
             // It has not answered since its start: it is not listening yet.
             (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
-            (Health::Silent(why), Health::Running(_)) => {
-                let text = "the instance does not answer";
-                effects.push(Effect::Log(
-                    Reason::warn("silent", text).with("error", &why),
-                ));
-                Health::Silent(why)
-            }
             (health, _) => health,
         };
     }

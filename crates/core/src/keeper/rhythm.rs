@@ -10,6 +10,8 @@ use crate::time::Instant;
 const AWAIT_PAUSE: Duration = Duration::from_millis(50);
 /// The same while the instance starts: each look is a line in its log.
 const START_PAUSE: Duration = Duration::from_millis(150);
+/// An answer later than this, or than sleepInterval when that is longer, is missed.
+const LATE_LOOK: Duration = Duration::from_secs(1);
 /// Publications that are due to a change follow one another no faster than this.
 const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
 /// A read that failed is tried again after this, or after sleepInterval when that is shorter.
@@ -75,6 +77,7 @@ impl Keeper {
         let observable = self.facts.process.is_running();
         if observable && !self.observing && since(self.last_observation) >= pause {
             self.observing = true;
+            self.look_began = Some(now);
             effects.push(Effect::Observe);
         }
         let after = |last: Option<Instant>, pause| last.map(|last| last.after(pause));
@@ -86,11 +89,34 @@ impl Keeper {
             self.retry_at,
             self.start_at,
             self.promote_at,
+            self.late_at(),
         ];
         let next = times.into_iter().flatten().filter(|at| *at > now).min();
         let longest = now.after(interval);
         let wake = next.map_or(longest, |next| next.min(longest));
         effects.push(Effect::WakeAt(wake));
+    }
+
+    /// When the look on its way counts as unanswered for the time being. A busy host makes answers
+    /// late: they are waited for longer than that, and each brings the instance back, so that only one
+    /// that does not answer at all is silent for all of failInterval.
+    fn late_at(&self) -> Option<Instant> {
+        // A step may have the connection.
+        let waits = self.observing && self.running.is_none();
+        let began = self.look_began.filter(|_| waits)?;
+        Some(began.after(self.spec().sleep_interval.max(LATE_LOOK)))
+    }
+
+    /// Takes a look that is late for an instance that does not answer, until it does.
+    pub(super) fn note_late_look(&mut self, now: Instant) {
+        let is_late = self.late_at().is_some_and(|at| at <= now);
+        if is_late && matches!(self.facts.health, Health::Running(_)) {
+            let waited = self
+                .look_began
+                .map_or(Duration::ZERO, |began| now.since(began));
+            let text = format!("no answer for {:.1}s", waited.as_secs_f64());
+            self.facts.health = Health::Silent(text);
+        }
     }
 
     /// Whether something is on its way that only looking again will show.

@@ -80,6 +80,7 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "copy" => &mut faults.copy_fails,
         "room" => &mut faults.no_room,
         "silent" => &mut faults.silent,
+        "slow" => &mut faults.slow,
         "saturated" => &mut faults.saturated,
         "unadmitted" => &mut faults.not_admitting,
         "slots" => &mut faults.slots_fail,

@@ -111,6 +111,7 @@ pub(crate) struct Faults {
     pub(crate) copy_fails: bool,
     pub(crate) no_room: bool,
     pub(crate) silent: bool,
+    pub(crate) slow: bool,
     pub(crate) saturated: bool,
     pub(crate) not_admitting: bool,
     pub(crate) slots_fail: bool,
@@ -442,7 +443,9 @@ impl World {
             }
             Effect::Observe => {
                 let health = self.health();
-                self.inbox.push((soon, Event::Observed(health)));
+                let answered =
+                    soon + Duration::from_millis(if self.faults.slow { 1_500 } else { 0 });
+                self.inbox.push((answered, Event::Observed(health)));
             }
             Effect::Run(step) => self.begin(*step),
             Effect::Publish(info, _) => {

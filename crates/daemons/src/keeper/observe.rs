@@ -14,8 +14,10 @@ use stolon_postgres::{Error, history};
 use super::instance::Instance;
 use crate::runtime::clock;
 
-/// An answer that takes longer is none; never less than this.
-const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
+/// The limit of an answer is reckoned from sleepInterval, and never from less than this.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// So many intervals an answer may be late; the decisions count it as missing much earlier.
+const LATEST: u32 = 3;
 
 /// What is remembered between looks.
 #[derive(Debug, Default)]
@@ -28,7 +30,7 @@ pub(super) struct Looks {
 impl Instance {
     /// Looks once; always answers within a few limits of one query.
     pub(super) async fn observe(&self, interval: Duration) -> Health {
-        let limit = interval.max(SHORTEST_LIMIT);
+        let limit = interval.max(SHORTEST_INTERVAL) * LATEST;
         let due = {
             let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
             looks
