@@ -268,6 +268,55 @@ fn a_lost_or_frozen_primary_is_replaced_and_what_is_left_behind_is_ended() {
 }
 
 #[test]
+fn a_command_is_run_with_the_cluster_up_and_its_exit_status_kept() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let command = "test \"$(psql -XAtqc 'select not pg_is_in_recovery()')\" = t && exit 7";
+    let output = Command::new(env!("CARGO_BIN_EXE_stolon"))
+        .args([
+            "ctl",
+            "dev",
+            "--keepers",
+            "1",
+            "--exec",
+            command,
+            "--data-dir",
+        ])
+        .arg(&data)
+        .output()
+        .expect("run");
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(at_work(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_folder_that_the_other_user_cannot_enter_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !geteuid().is_root() {
+        return;
+    }
+    let folder = folder();
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(folder.path(), closed).expect("closed");
+    let data = folder.path().join("data");
+    let output = Command::new(env!("CARGO_BIN_EXE_stolon"))
+        .args(["ctl", "dev", "--data-dir"])
+        .arg(&data)
+        .output()
+        .expect("run");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for words in [
+        "user postgres",
+        "cannot go into",
+        "give a --data-dir that others may enter",
+    ] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
 fn wrong_arguments_are_refused_before_anything_is_made() {
     let folder = folder();
     let data = folder.path().join("data");
