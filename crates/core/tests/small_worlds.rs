@@ -5,7 +5,11 @@
 #[allow(dead_code, reason = "shared with the proofs, which use other parts")]
 mod small;
 
-use small::{Health, Membership, Place, Primary, ProxyState, Route, Small, Standby, judge};
+use small::{
+    Health, Membership, Names, Place, Primary, ProxyState, Route, Small, Standby, build, judge,
+};
+use stolon_core::model::{ClusterData, DbUid, KeeperUid, wire};
+use stolon_core::sentinel::decide::decide;
 
 /// Judges every world and tells of the first few that are decided badly.
 fn all_good(worlds: impl Iterator<Item = Small>) -> usize {
@@ -224,4 +228,89 @@ fn proxies_in_every_state() {
     }
     let count = all_good(worlds.into_iter());
     assert!(count > 3_000, "{count}");
+}
+
+/// Every list of a document the other way round.
+fn turned(data: &ClusterData) -> ClusterData {
+    let mut data = data.clone();
+    data.proxy.spec.enabled_proxies.reverse();
+    for db in data.dbs.values_mut() {
+        let lists = [
+            &mut db.spec.followers,
+            &mut db.spec.synchronous_standbys,
+            &mut db.status.synchronous_standbys,
+        ];
+        for list in lists.into_iter().filter_map(|list| list.0.as_mut()) {
+            list.reverse();
+        }
+    }
+    data
+}
+
+fn sorted(data: &ClusterData) -> ClusterData {
+    let mut data = data.clone();
+    data.proxy.spec.enabled_proxies.sort();
+    for db in data.dbs.values_mut() {
+        let lists = [
+            &mut db.spec.followers,
+            &mut db.spec.synchronous_standbys,
+            &mut db.status.synchronous_standbys,
+        ];
+        for list in lists.into_iter().filter_map(|list| list.0.as_mut()) {
+            list.sort();
+        }
+    }
+    data
+}
+
+/// Sorts behind every generated name, as [`RENAMED`] does: both have one order.
+const NAMED: Names = Names {
+    keeper: |number| KeeperUid::new(format!("xk{number}")),
+    db: |number| DbUid::new(format!("xdb{number}")),
+};
+const RENAMED: Names = Names {
+    keeper: |number| KeeperUid::new(format!("zz-k{number}")),
+    db: |number| DbUid::new(format!("zz-db{number}")),
+};
+
+#[test]
+fn neither_names_nor_the_order_of_lists_matter() {
+    let asynchronous = standbys(&ALL_HEALTHS, &ALL_PLACES, &[Membership::Out]);
+    let synchronous = standbys(
+        &[Health::Streams, Health::Silent],
+        &[Place::Level, Place::Behind],
+        &ALL_MEMBERSHIPS,
+    );
+    let mut worlds = Vec::new();
+    for (index, primary) in ALL_PRIMARIES.into_iter().enumerate() {
+        for group in groups(&asynchronous, 2).iter().skip(index).step_by(11) {
+            worlds.push(Small::asynchronous(primary, group));
+        }
+        for group in groups(&synchronous, 3).iter().skip(index).step_by(7) {
+            worlds.push(Small {
+                proxies: vec![ProxyState::Acknowledged, ProxyState::GoLongAgo],
+                free_keepers: 1,
+                ..Small::synchronous((1, 2), primary, group)
+            });
+        }
+    }
+    for world in worlds {
+        let (data, view) = build(&world, &NAMED);
+        let next = decide(&data, &view).next;
+        let other_way = decide(&turned(&data), &view).next;
+        assert_eq!(sorted(&other_way), sorted(&next), "turned: {world:?}");
+
+        let (data, view) = build(&world, &RENAMED);
+        let text = |data: &ClusterData| {
+            String::from_utf8(wire::write(data).expect("written")).expect("a text")
+        };
+        let renamed = text(&next)
+            .replace("\"xk", "\"zz-k")
+            .replace("\"xdb", "\"zz-db");
+        assert_eq!(
+            text(&decide(&data, &view).next),
+            renamed,
+            "renamed: {world:?}"
+        );
+    }
 }

@@ -83,8 +83,10 @@ fn enable(draft: &mut Draft<'_>) {
         })
         .map(|(uid, _)| uid.clone())
         .collect();
-    let enabled = &draft.next.proxy.spec.enabled_proxies;
-    if *enabled == live {
+    // Another order is no change: every proxy would have to acknowledge it.
+    let mut enabled = draft.next.proxy.spec.enabled_proxies.clone();
+    enabled.sort();
+    if enabled == live {
         return;
     }
     let describe = |uids: &[ProxyUid]| {
