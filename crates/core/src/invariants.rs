@@ -2,9 +2,9 @@
 //! `ARCHITECTURE.md` as far as one decision can keep or break them.
 //!
 //! [`check`] judges one [`Step`]: a document, what was seen, and the document that was decided. It
-//! asks nothing of how the decision was made. The tests of this crate run it over random walks and
-//! over all small worlds, and prove each rule by breaking decisions; the simulator runs it after
-//! every write. A rule has a stable name, for those proofs, and the number of the invariant it
+//! asks nothing of how the decision was made. The sentinel runs it before every write, and stores
+//! nothing that breaks a rule of safety. The tests of this crate run it over random walks and over all
+//! small worlds, and prove each rule by breaking decisions; the simulator runs it too. A rule has a stable name, for those proofs, and the number of the invariant it
 //! serves.
 
 mod deletions;
@@ -16,6 +16,7 @@ mod standbys;
 mod synchronous;
 
 use crate::model::{ClusterData, Generation};
+use crate::reason::Reason;
 use crate::sentinel::observe::View;
 use scene::Scene;
 
@@ -99,7 +100,9 @@ pub struct Step<'a> {
 pub fn check(step: Step<'_>) -> Vec<Violation> {
     let mut found = Found(Vec::new());
     let Some(scene) = Scene::new(step).filter(Scene::may_decide) else {
-        let unchanged = step.before == step.after;
+        let mut before = step.before.clone();
+        before.change_time = step.after.change_time;
+        let unchanged = before == *step.after;
         found.require(unchanged, Invariant::I4, "acted-on-nonsense", || {
             "the spec is not valid, or the phase not known, and something was decided".to_owned()
         });
@@ -112,6 +115,32 @@ pub fn check(step: Step<'_>) -> Vec<Violation> {
     deletions::check(&scene, &mut found);
     standbys::check(&scene, &mut found);
     found.0
+}
+
+/// Why a decision must not be stored: the rules of safety that it breaks. One that only leaves
+/// something undone may be.
+pub fn objections(step: Step<'_>) -> Vec<Reason> {
+    let text = "a decision that would break an invariant is not stored: please report this";
+    let serious = |violation: &Violation| match violation.invariant {
+        Invariant::Liveness | Invariant::Contract => false,
+        Invariant::I1
+        | Invariant::I2
+        | Invariant::I2a
+        | Invariant::I3
+        | Invariant::I4
+        | Invariant::I5
+        | Invariant::I7
+        | Invariant::I8
+        | Invariant::I10 => true,
+    };
+    let broken = check(step).into_iter().filter(serious);
+    let reason = |violation: Violation| {
+        Reason::error("invariant", text)
+            .with("rule", violation.rule)
+            .with("invariant", violation.invariant)
+            .with("found", violation.text)
+    };
+    broken.map(reason).collect()
 }
 
 /// Decides again and again while the facts stay as they are, checking each decision, and returns

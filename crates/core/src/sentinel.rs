@@ -12,6 +12,7 @@ pub mod observe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::invariants::{self, Step};
 use crate::model::report::{IMPLEMENTATION, SentinelInfo};
 use crate::model::{ClusterData, ClusterSpec, ClusterUid, KeeperInfo, ProxyInfo, SentinelUid};
 use crate::reason::{Reason, Severity};
@@ -267,10 +268,20 @@ impl Sentinel {
     ) {
         let Decision {
             next,
-            reasons,
+            mut reasons,
             must_write,
         } = decide(data, view);
+        let objections = invariants::objections(Step {
+            before: data,
+            view,
+            after: &next,
+        });
+        let withheld = !objections.is_empty();
+        reasons.extend(objections);
         self.say(reasons.clone(), effects);
+        if withheld {
+            return;
+        }
         let change = decide::generations::weigh(data, &next);
         let due = match change {
             decide::generations::Change::None => self.refresh || must_write,

@@ -11,7 +11,7 @@ mod small;
 use std::collections::BTreeSet;
 
 use small::{Health, Membership, PLAIN, Place, Primary, ProxyState, Route, Small, Standby, build};
-use stolon_core::invariants::{Step, check, settle};
+use stolon_core::invariants::{Step, check, objections, settle};
 use stolon_core::model::{
     ClusterData, ClusterUid, Db, DbUid, FollowConfig, Generation, InitMode, KeeperUid, List, Phase,
     ProxyUid, Role,
@@ -22,6 +22,16 @@ use stolon_core::sentinel::observe::View;
 const LEVEL: Standby = Standby(Health::Streams, Place::Level, Membership::Out);
 const BEHIND: Standby = Standby(Health::Streams, Place::Behind, Membership::Out);
 const MEMBER: Standby = Standby(Health::Streams, Place::Level, Membership::Confirmed);
+/// The confirmed member is silent, and there is another standby.
+const LOST_ONE: [Standby; 2] = [
+    Standby(Health::Silent, Place::Level, Membership::Confirmed),
+    LEVEL,
+];
+/// The set on its way from a silent member to another, which is not confirmed yet.
+const UNITING: [Standby; 2] = [
+    Standby(Health::Silent, Place::Level, Membership::Confirmed),
+    Standby(Health::Streams, Place::Level, Membership::Listed),
+];
 
 fn db(uid: usize) -> DbUid {
     (PLAIN.db)(uid)
@@ -346,14 +356,6 @@ fn list(after: &mut ClusterData, primary: usize, members: &[usize]) {
 }
 
 fn sets() -> Vec<Proof> {
-    let lost_one = [
-        Standby(Health::Silent, Place::Level, Membership::Confirmed),
-        LEVEL,
-    ];
-    let uniting = [
-        Standby(Health::Silent, Place::Level, Membership::Confirmed),
-        Standby(Health::Streams, Place::Level, Membership::Listed),
-    ];
     vec![
         proof(
             "set-changed-blindly",
@@ -372,7 +374,7 @@ fn sets() -> Vec<Proof> {
             Small::synchronous((1, 2), Primary::Silent, &[MEMBER, MEMBER]),
             |_, after| list(after, 1, &[]),
         ),
-        proof("confirmed-unseen", waiting((1, 1), &uniting), |_, after| {
+        proof("confirmed-unseen", waiting((1, 1), &UNITING), |_, after| {
             edit(after, 0, |primary| {
                 primary.status.synchronous_standbys = List(Some(vec![db(1), db(2)]));
             });
@@ -407,9 +409,14 @@ fn sets() -> Vec<Proof> {
                 });
             },
         ),
+    ]
+}
+
+fn set_changes() -> Vec<Proof> {
+    vec![
         proof("too-few-synchronous", waiting((1, 1), &[]), |_, after| {
             edit(after, 0, |db| {
-                db.spec.external_synchronous_standbys = List::NULL
+                db.spec.external_synchronous_standbys = List::NULL;
             });
         }),
         proof(
@@ -432,19 +439,19 @@ fn sets() -> Vec<Proof> {
             },
         ),
         // The union of the old and the new set is left out.
-        proof("union-skipped", waiting((1, 1), &lost_one), |_, after| {
+        proof("union-skipped", waiting((1, 1), &LOST_ONE), |_, after| {
             list(after, 0, &[2]);
         }),
         // The old member leaves before the new one is confirmed.
         proof(
             "confirmed-dropped",
-            waiting((1, 1), &uniting),
+            waiting((1, 1), &UNITING),
             |_, after| list(after, 0, &[2]),
         ),
         // The only confirmed member leaves because it is silent.
         proof(
             "confirmed-dropped",
-            waiting((1, 1), &[uniting[0]]),
+            waiting((1, 1), &[UNITING[0]]),
             |_, after| list(after, 0, &[]),
         ),
         proof(
@@ -553,6 +560,7 @@ fn all() -> Vec<Proof> {
         proxies(),
         elections(),
         sets(),
+        set_changes(),
         deletions(),
         creations(),
     ]
@@ -591,6 +599,30 @@ fn every_broken_decision_is_caught_by_its_rule() {
             "proof {index}: {rule} did not catch it, but {caught:#?}"
         );
     }
+}
+
+#[test]
+fn what_breaks_safety_is_objected_to_and_what_leaves_something_undone_is_not() {
+    let (before, view) = build(&failed(), &PLAIN);
+    let mut after = decide(&before, &view).next;
+    let (before, view) = (&before, &view);
+    let step = |after: &ClusterData| {
+        objections(Step {
+            before,
+            view,
+            after,
+        })
+    };
+    assert_eq!(step(&after), []);
+    assert_eq!(step(before), [], "the failed primary is only kept");
+    crown(&mut after, 1, 2);
+    let reasons = step(&after);
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    let text = reasons[0].to_string();
+    assert!(
+        text.contains("rule winner-not-most-advanced, invariant I2a"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! Documents as they come: whatever parses is decided about without a panic, and comes back from
-//! the wire as it was.
+//! Documents as they come: whatever parses is decided about without a panic and within the
+//! invariants, and comes back from the wire as it was.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use stolon_core::invariants::{Step, check};
 use stolon_core::model::{ClusterData, KeeperInfo, ProxyInfo, SentinelUid, wire};
+use stolon_core::sentinel::observe::Memory;
 use stolon_core::sentinel::{Effect, Event, Look, Sentinel, Settings, WriteOutcome};
 use stolon_core::time::{Instant, Timestamp};
 
@@ -100,18 +102,15 @@ fn changed(mut document: Value, changes: &[Change]) -> Vec<u8> {
         let mut all = Vec::new();
         nodes(&document, "", &mut all);
         let at = index.get(&all);
-        match value {
-            Some(value) => {
-                if let Some(node) = document.pointer_mut(at) {
-                    node.clone_from(value);
-                }
+        if let Some(value) = value {
+            if let Some(node) = document.pointer_mut(at) {
+                node.clone_from(value);
             }
-            None => {
-                let (parent, name) = at.rsplit_once('/').unwrap_or(("", ""));
-                if let Some(Value::Object(fields)) = document.pointer_mut(parent) {
-                    fields.remove(name);
-                }
-            }
+            continue;
+        }
+        let (parent, name) = at.rsplit_once('/').unwrap_or(("", ""));
+        if let Some(Value::Object(fields)) = document.pointer_mut(parent) {
+            fields.remove(name);
         }
     }
     serde_json::to_vec(&document).expect("JSON")
@@ -154,8 +153,9 @@ fn publications(
     (keepers, proxies.into_iter().collect())
 }
 
-/// A sentinel reads the document, and those it writes, for a while.
-fn lead(mut data: ClusterData, changes: &[Change]) {
+/// A sentinel reads the document, and those it writes, for a while. Returns what its decisions break.
+fn lead(mut data: ClusterData, changes: &[Change]) -> Vec<String> {
+    let mut broken = Vec::new();
     let mut sentinel = Sentinel::new(Settings {
         uid: SentinelUid::from("5e471e10"),
         version: "test".to_owned(),
@@ -163,32 +163,45 @@ fn lead(mut data: ClusterData, changes: &[Change]) {
         most_failovers: 3,
     });
     let mut revision = 1;
+    let mut memory = Memory::new(3);
     let mut effects = sentinel.handle(Instant::default(), Event::Leading(true));
     for number in 0..6_u64 {
         let now = Instant::from_boot(Duration::from_secs(number * 7));
         let (keepers, proxies) = publications(&data, number, changes);
-        effects.extend(sentinel.handle(
-            now,
-            Event::Looked(Box::new(Look {
-                sent_at: now,
-                wall: Timestamp::from_utc(
-                    jiff::Timestamp::from_second(1_700_000_000).expect("a time"),
-                ),
-                entropy: number,
-                revision: Some(revision),
-                data: Some(data.clone()),
-                keepers,
-                proxies,
-            })),
-        ));
+        let look = Look {
+            sent_at: now,
+            wall: Timestamp::from_utc(jiff::Timestamp::from_second(1_700_000_000).expect("a time")),
+            entropy: number,
+            revision: Some(revision),
+            data: Some(data.clone()),
+            keepers,
+            proxies,
+        };
+        let view = memory.observe(&look, &data, revision);
+        effects.extend(sentinel.handle(now, Event::Looked(Box::new(look))));
         for effect in std::mem::take(&mut effects) {
-            if let Effect::Write { data: next, .. } = effect {
-                data = *next;
-                revision += 1;
-                let _ = sentinel.handle(now, Event::Wrote(WriteOutcome::Stored));
+            match effect {
+                Effect::Write { data: after, .. } => {
+                    let (before, view) = (&data, &view);
+                    let after = *after;
+                    let step = Step {
+                        before,
+                        view,
+                        after: &after,
+                    };
+                    broken.extend(check(step).iter().map(ToString::to_string));
+                    data = after;
+                    revision += 1;
+                    let _ = sentinel.handle(now, Event::Wrote(WriteOutcome::Stored));
+                }
+                Effect::Log(reason) if reason.code == "invariant" => {
+                    broken.push(reason.to_string());
+                }
+                _ => {}
             }
         }
     }
+    broken
 }
 
 proptest! {
@@ -209,7 +222,8 @@ proptest! {
             let again = wire::read_cluster_data(&written).expect("read again").expect("there");
             prop_assert_eq!(&again, &data);
             prop_assert_eq!(wire::write(&again).expect("written"), written);
-            lead(data, &in_publications);
+            let broken = lead(data, &in_publications);
+            prop_assert!(broken.is_empty(), "{broken:#?}");
         }
     }
 }

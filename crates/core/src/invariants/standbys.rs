@@ -5,8 +5,9 @@ use super::{Found, Invariant};
 use crate::model::{Db, Generation, InitMode, Role};
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
-    let new = |db: &&Db| !scene.before.dbs.contains_key(&db.uid);
-    let created: Vec<&Db> = scene.after.dbs.values().filter(new).collect();
+    let after = scene.after.dbs.iter();
+    let new = after.filter(|(uid, _)| !scene.before.dbs.contains_key(*uid));
+    let created: Vec<&Db> = new.map(|(_, db)| db).collect();
     for db in &created {
         let uid = &db.uid;
         let keeper = &db.spec.keeper_uid;

@@ -21,7 +21,8 @@ use super::lineage::{Lineage, is_forked, lineage};
 use super::observe::{DbView, KeeperView, View, fail_after, fresh_within};
 use crate::model::spec::ClusterRole;
 use crate::model::{
-    Cluster, ClusterData, Db, DbSpec, DbUid, EffectiveSpec, Generation, InitMode, KeeperUid, Phase,
+    Cluster, ClusterData, ClusterSpec, Db, DbSpec, DbUid, EffectiveSpec, Generation, InitMode,
+    KeeperUid, Phase,
 };
 use crate::reason::Reason;
 
@@ -50,43 +51,50 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
         };
     };
     let mut draft = Draft::new(data, view, spec.effective());
-    if let Err(problems) = spec.validate() {
-        // Whatever wrote it did not mean this; to act on a guess could cost data.
-        for problem in problems {
-            let text = "the stored cluster specification is not valid: nothing is decided until it \
-                        is mended (stolonctl update)";
-            draft.because(Reason::error("invalid-spec", text).with("problem", problem));
-        }
+    let phase = data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.status.phase.as_ref());
+    if !may_decide(&mut draft, spec, phase) {
         return draft.into_decision();
     }
     members::update(&mut draft);
-    match data
-        .cluster
-        .as_ref()
-        .and_then(|cluster| cluster.status.phase.clone())
-    {
-        None | Some(Phase::Initializing) => {
-            init::decide(&mut draft);
-            if draft.cluster().status.phase == Some(Phase::Normal) {
-                sync_standbys::decide(&mut draft);
-            }
-        }
-        Some(Phase::Normal) => {
-            failover::decide(&mut draft);
+    if phase == Some(&Phase::Normal) {
+        failover::decide(&mut draft);
+        sync_standbys::decide(&mut draft);
+        standbys::decide(&mut draft);
+        members::forget_dead_keepers(&mut draft);
+    } else {
+        init::decide(&mut draft);
+        if draft.cluster().status.phase == Some(Phase::Normal) {
             sync_standbys::decide(&mut draft);
-            standbys::decide(&mut draft);
-            members::forget_dead_keepers(&mut draft);
-        }
-        Some(Phase::Unknown(phase)) => {
-            let text = "the cluster is in a phase this version does not know: nothing is decided";
-            draft.because(Reason::error("unknown-phase", text).with("phase", phase));
-            return draft.into_decision();
         }
     }
     parameters::decide(&mut draft);
     proxies::decide(&mut draft);
     generations::raise(data, &mut draft.next);
     draft.into_decision()
+}
+
+/// Whether the document can be acted on. Whatever wrote one that cannot did not mean a guess at it,
+/// which could cost data.
+fn may_decide(draft: &mut Draft<'_>, spec: &ClusterSpec, phase: Option<&Phase>) -> bool {
+    if let Err(problems) = spec.validate() {
+        for problem in problems {
+            let text = "the stored cluster specification is not valid: nothing is decided until it \
+                        is mended (stolonctl update)";
+            draft.because(Reason::error("invalid-spec", text).with("problem", problem));
+        }
+        return false;
+    }
+    match phase {
+        None | Some(Phase::Initializing | Phase::Normal) => true,
+        Some(Phase::Unknown(phase)) => {
+            let text = "the cluster is in a phase this version does not know: nothing is decided";
+            draft.because(Reason::error("unknown-phase", text).with("phase", phase));
+            false
+        }
+    }
 }
 
 /// The next document while it is being decided, with what the decisions share.

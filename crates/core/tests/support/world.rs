@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<Reason>,
     /// Every document that the sentinel stored, with what it was decided from.
     pub(crate) steps: Vec<Decided>,
+    /// Decisions that the sentinel itself found to break an invariant, and did not store.
+    withheld: Vec<String>,
     /// Sees what the sentinel sees, to judge its decisions by.
     memory: Memory,
     view: Option<View>,
@@ -111,6 +113,7 @@ impl World {
             store_up: true,
             log: Vec::new(),
             steps: Vec::new(),
+            withheld: Vec::new(),
             memory: Memory::new(DEFAULT_MOST_FAILOVERS),
             view: None,
             acknowledged: 0,
@@ -226,6 +229,9 @@ impl World {
                     Some(Event::Wrote(self.write(expected, *data)))
                 }
                 Effect::Log(reason) => {
+                    if reason.code == "invariant" {
+                        self.withheld.push(reason.to_string());
+                    }
                     self.log.push(reason);
                     None
                 }
@@ -462,9 +468,9 @@ impl World {
         self.source()
     }
 
-    /// What the decisions stored so far break, each told once, with where it happened.
+    /// What the decisions so far break, those that were stored and those that were withheld.
     pub(crate) fn violations(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = self.withheld.clone();
         for (index, step) in self.steps.iter().enumerate() {
             let (before, view, after) = (&step.before, &step.view, &step.after);
             let broken = check(Step {
