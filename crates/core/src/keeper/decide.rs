@@ -6,17 +6,18 @@ mod parameters;
 mod primary;
 mod resync;
 mod standby;
+mod step;
 
 use std::collections::BTreeMap;
 
 pub use access::lets_users_in;
 pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
+pub use step::{Follow, Patience, Step, Wanted};
 
 use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
-use crate::model::spec::NewConfig;
 use crate::model::{Db, DbUid, EffectiveSpec, Generation, InitMode, Role};
 use crate::reason::Reason;
 
@@ -29,134 +30,6 @@ pub struct Decision {
     pub reasons: Vec<Reason>,
     /// Whether all is as the document says.
     pub settled: bool,
-}
-
-/// One step. Each may be repeated after a crash at any point of it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// Write down what PGDATA holds.
-    SaveState(DbState),
-    /// Make a new cluster beside PGDATA.
-    Initialize {
-        /// The db it will hold.
-        db: DbUid,
-        /// `initdb`'s options.
-        config: NewConfig,
-    },
-    /// Copy the db that is to be followed, beside PGDATA.
-    Copy {
-        /// The db the copy will hold.
-        db: DbUid,
-        /// Where the source is reached.
-        source: Follow,
-        /// Whether the present PGDATA may go first when there is no room for both (I7): another
-        /// good instance has all it has.
-        may_discard: bool,
-    },
-    /// Exchange PGDATA with the finished copy beside it.
-    Swap {
-        /// The db the copy holds.
-        db: DbUid,
-    },
-    /// Remove what lies beside PGDATA.
-    Discard,
-    /// Note in PGDATA that it holds this db from now on.
-    Claim {
-        /// The db.
-        db: DbUid,
-    },
-    /// Write the configuration; reload it where something changed and the instance runs.
-    Configure(Box<Wanted>),
-    /// Start the instance.
-    Start {
-        /// The db, for messages.
-        db: DbUid,
-    },
-    /// Stop the instance.
-    Stop {
-        /// Why.
-        why: String,
-        /// How long it may take to stop cleanly.
-        patience: Patience,
-    },
-    /// End what is left of the instance's processes.
-    KillAll,
-    /// Make the roles of a new instance.
-    SetUpRoles,
-    /// Make and drop replication slots.
-    Slots {
-        /// To be made.
-        create: Vec<String>,
-        /// To be dropped.
-        drop: Vec<String>,
-    },
-    /// Write a little WAL, so that the standbys report.
-    Stir,
-    /// Promote the instance.
-    Promote,
-    /// Give the primary up until a document newer than this revision says otherwise.
-    Release {
-        /// The store revision.
-        revision: u64,
-    },
-}
-
-/// How long an instance may take to stop cleanly before it is ended by force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// As long as a large checkpoint may take: its data are to be used again as they are.
-    Long,
-    /// Seconds: another instance has its place, and nothing may wait for this one.
-    Short,
-}
-
-impl Step {
-    /// What is logged when it fails.
-    pub const fn failure_text(&self) -> &'static str {
-        match self {
-            Self::SaveState(_) => "failed to save the db state",
-            Self::Initialize { .. } => "failed to initialize postgres database cluster",
-            Self::Copy { .. } => "failed to copy the followed instance",
-            Self::Swap { .. } => "failed to put the new copy in place",
-            Self::Discard => "failed to remove the old copy",
-            Self::Claim { .. } => "failed to mark the data",
-            Self::Configure(_) => "failed to write the configuration",
-            Self::Start { .. } => "failed to start postgres",
-            Self::Stop { .. } => "failed to stop postgres",
-            Self::KillAll => "failed to end what is left of postgres",
-            Self::SetUpRoles => "failed to set up the roles",
-            Self::Slots { .. } => "failed to set up the replication slots",
-            Self::Stir => "failed to write to the WAL",
-            Self::Promote => "failed to promote postgres",
-            Self::Release { .. } => "failed to release the primary",
-        }
-    }
-}
-
-/// What the configuration files are to say.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wanted {
-    /// Parameters.
-    pub parameters: BTreeMap<String, String>,
-    /// Whether the configuration the data came with stays in force below.
-    pub include_base: bool,
-    /// The lines of `pg_hba.conf`.
-    pub access_rules: Vec<String>,
-    /// What it is to follow; none: it is not told to follow anybody.
-    pub follow: Option<Follow>,
-    /// Whether it is to start as a standby.
-    pub standby: bool,
-}
-
-/// A server to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Follow {
-    /// The follower's name and slot.
-    pub name: String,
-    /// Host.
-    pub host: String,
-    /// Port.
-    pub port: String,
 }
 
 /// All that decisions read.

@@ -1,0 +1,98 @@
+//! Which document a keeper acts on.
+
+use super::{Document, Effect, Keeper};
+use crate::model::{BootUuid, ClusterData, Db, DbUid};
+use crate::reason::Reason;
+use crate::time::Instant;
+
+impl Keeper {
+    pub(super) fn read_ended(&mut self, now: Instant, failed: bool) {
+        self.reading = false;
+        self.last_read = Some(now);
+        self.read_failed = failed;
+    }
+
+    pub(super) fn read(&mut self, effects: &mut Vec<Effect>) {
+        if self.reading {
+            self.read_again = true;
+        } else {
+            self.reading = true;
+            effects.push(Effect::Read);
+        }
+    }
+
+    /// Nobody acts on an older document after a newer one (I5). When revisions fall the store is
+    /// another one (restored): its document counts once it was read a second time, and then, as
+    /// where an older document was written over a newer one, the boot rule holds again: the instance
+    /// is left as it is until a sentinel has looked at it and says so in the document.
+    pub(super) fn take_document(
+        &mut self,
+        sent_at: Instant,
+        revision: u64,
+        data: Option<Box<ClusterData>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(data) = data else {
+            // The instance is left as it is, and nothing is decided without a document.
+            self.document = None;
+            return;
+        };
+        if let Some(known) = &self.document {
+            let older = revision < known.revision;
+            if older && self.fallen != Some(revision) {
+                self.fallen = Some(revision);
+                let text = "the store went back to an older revision; reading it again";
+                let reason = Reason::warn("revision-fell", text).with("revision", revision);
+                effects.push(Effect::Log(reason.with("known", known.revision)));
+                self.read(effects);
+                return;
+            }
+            if older || has_fallen(&known.data, &data) {
+                let text = "the cluster data are older ones than were seen: leaving the instance as \
+                            it is until a sentinel has looked at it";
+                effects.push(Effect::Log(Reason::warn("data-fell", text)));
+                self.give_up_admission();
+            }
+        }
+        self.fallen = None;
+        let changed = self
+            .document
+            .as_ref()
+            .is_none_or(|known| known.revision != revision);
+        if changed {
+            self.round_closed = false;
+            self.failures = 0;
+            self.retry_at = None;
+            self.start_at = None;
+        }
+        self.document = Some(Document {
+            sent_at,
+            revision,
+            data: *data,
+        });
+    }
+
+    /// Takes another name for this start of the keeper, which no document knows yet.
+    fn give_up_admission(&mut self) {
+        let first = self.settings.boot_uuid.as_str();
+        let first = first.split_once('.').map_or(first, |(first, _)| first);
+        self.falls = self.falls.saturating_add(1);
+        self.settings.boot_uuid = BootUuid::new(format!("{first}.{}", self.falls));
+    }
+}
+
+/// Whether a document of the same cluster has smaller counters than one seen before: somebody wrote
+/// an older one over it.
+fn has_fallen(known: &ClusterData, new: &ClusterData) -> bool {
+    let (Some(before), Some(after)) = (&known.cluster, &new.cluster) else {
+        return false;
+    };
+    let db_fell = |(uid, db): (&DbUid, &Db)| {
+        let later = new.dbs.get(uid);
+        later.is_some_and(|later| later.generation < db.generation)
+    };
+    before.uid == after.uid
+        && (after.generation < before.generation
+            || new.proxy.generation < known.proxy.generation
+            || known.dbs.iter().any(db_fell))
+}

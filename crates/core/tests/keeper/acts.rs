@@ -1,0 +1,307 @@
+//! What the steps of a keeper do to the world, in the smallest changes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use stolon_core::keeper::Event;
+use stolon_core::keeper::decide::{Step, Wanted};
+use stolon_core::keeper::facts::{Content, DbState};
+use stolon_core::model::DbUid;
+
+use super::{Data, Folder, SYSTEM, Server, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Pgdata,
+    Beside,
+}
+
+/// The smallest changes that a keeper's death can fall between.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Act {
+    SaveState(DbState),
+    Clear(Place),
+    RemovePart(Place),
+    Remove(Place),
+    PutAside,
+    MakePart(DbUid),
+    MakeWhole(DbUid),
+    CopyPart,
+    CopyWhole,
+    Signal(Place, bool),
+    Identity(Place, DbUid),
+    Swap,
+    Write(Box<Wanted>),
+    Reload,
+    Spawn,
+    Stop,
+    KillOrphans,
+    MakeRoles,
+    CreateSlot(String),
+    DropSlot(String),
+    Promote,
+    Stir,
+    Fail(&'static str),
+}
+
+impl World {
+    /// What a step does, in the daemon's order.
+    pub(super) fn acts_of(&self, step: &Step) -> VecDeque<Act> {
+        use Place::{Beside, Pgdata};
+        let discard = [
+            Act::Clear(Beside),
+            Act::RemovePart(Beside),
+            Act::Remove(Beside),
+        ];
+        let running = self.server.is_some();
+        let acts: Vec<Act> = match step {
+            Step::SaveState(state) => vec![Act::SaveState(state.clone())],
+            Step::Initialize { db, .. } => discard
+                .into_iter()
+                .chain([
+                    Act::MakePart(db.clone()),
+                    Act::MakeWhole(db.clone()),
+                    Act::Identity(Beside, db.clone()),
+                ])
+                .collect(),
+            Step::Copy {
+                db, may_discard, ..
+            } => self.acts_of_copy(db, *may_discard),
+            Step::Swap { .. } => vec![Act::Swap],
+            Step::Discard => discard.to_vec(),
+            Step::Claim { db } => vec![Act::Identity(Pgdata, db.clone())],
+            Step::Configure(wanted) => {
+                let last = if running {
+                    Act::Reload
+                } else {
+                    Act::Signal(Pgdata, wanted.standby)
+                };
+                vec![Act::Write(wanted.clone()), last]
+            }
+            Step::Start { .. } => vec![Act::Spawn],
+            Step::Stop { .. } => vec![Act::Stop],
+            Step::KillAll => vec![Act::KillOrphans],
+            Step::SetUpRoles => vec![Act::MakeRoles],
+            Step::Slots { .. } if self.faults.slots_fail => vec![Act::Fail("no free slot")],
+            Step::Slots { create, drop } => {
+                let create = create.iter().cloned().map(Act::CreateSlot);
+                create
+                    .chain(drop.iter().cloned().map(Act::DropSlot))
+                    .collect()
+            }
+            Step::Stir => vec![Act::Stir],
+            Step::Promote => vec![Act::Promote],
+            Step::Release { .. } => panic!("the core does this itself"),
+        };
+        acts.into()
+    }
+
+    pub(super) fn acts_of_copy(&self, db: &DbUid, may_discard: bool) -> Vec<Act> {
+        use Place::{Beside, Pgdata};
+        let discard = [
+            Act::Clear(Beside),
+            Act::RemovePart(Beside),
+            Act::Remove(Beside),
+        ];
+        let mut acts = discard.to_vec();
+        if self.faults.no_room && self.pgdata.content != Content::Nothing {
+            if !may_discard {
+                return vec![Act::Fail("no room for the copy")];
+            }
+            acts.extend([Act::Clear(Pgdata), Act::PutAside]);
+            acts.extend(discard);
+        }
+        acts.push(Act::CopyPart);
+        if self.faults.copy_fails {
+            acts.push(Act::Fail("the copy failed"));
+            return acts;
+        }
+        acts.extend([
+            Act::CopyWhole,
+            Act::Clear(Beside),
+            Act::Signal(Beside, true),
+            Act::Identity(Beside, db.clone()),
+        ]);
+        acts
+    }
+
+    pub(super) fn folder(&mut self, place: Place) -> &mut Folder {
+        match place {
+            Place::Pgdata => &mut self.pgdata,
+            Place::Beside => &mut self.beside,
+        }
+    }
+
+    pub(super) fn act(&mut self, act: &Act, step: &Step) -> Result<(), &'static str> {
+        match act {
+            Act::SaveState(state) => self.save_state(state),
+            Act::Clear(place) => {
+                let may = matches!(
+                    step,
+                    Step::Copy {
+                        may_discard: true,
+                        ..
+                    }
+                );
+                let folder = self.folder(*place);
+                folder.identity = None;
+                folder.given_up |= may || *place == Place::Beside;
+            }
+            Act::RemovePart(place) => self.remove_part(*place, step),
+            Act::Remove(place) => *self.folder(*place) = Folder::default(),
+            Act::PutAside => {
+                assert_eq!(self.beside.content, Content::Nothing);
+                self.beside = std::mem::take(&mut self.pgdata);
+            }
+            Act::MakePart(_) => self.beside.content = Content::Broken,
+            Act::MakeWhole(db) => self.make_whole(db),
+            Act::CopyPart => {
+                self.beside.content = Content::Cluster;
+                self.beside.identity = Some(DbUid::from("d2"));
+            }
+            Act::CopyWhole => self.copy_whole(),
+            Act::Signal(place, standby) => self.folder(*place).signal = *standby,
+            Act::Identity(place, db) => self.set_identity(*place, db),
+            Act::Swap => std::mem::swap(&mut self.pgdata, &mut self.beside),
+            Act::Write(wanted) => self.pgdata.config = Some((**wanted).clone()),
+            Act::Spawn => self.spawn(),
+            Act::Stop => self.stop(),
+            Act::KillOrphans => self.kill_orphans(),
+            Act::Fail(_) => {}
+            act => return self.act_on_server(act),
+        }
+        Ok(())
+    }
+
+    pub(super) fn act_on_server(&mut self, act: &Act) -> Result<(), &'static str> {
+        let names = |wanted: &Wanted| wanted.parameters.clone();
+        let Some(server) = &mut self.server else {
+            // A reload of nobody is no error; all else is asked over a connection.
+            return if *act == Act::Reload {
+                Ok(())
+            } else {
+                Err("no connection")
+            };
+        };
+        match act {
+            Act::Reload => {
+                let config = self.pgdata.config.clone().expect("a configuration");
+                let restart = "max_connections";
+                let (old, new) = (names(&server.in_force), names(&config));
+                if old.get(restart) != new.get(restart) {
+                    server.pending_restart = vec![restart.to_owned()];
+                }
+                server.in_force = config;
+            }
+            Act::MakeRoles => self.pgdata.data.roles = true,
+            Act::CreateSlot(name) => {
+                self.pgdata.data.slots.insert(name.clone());
+            }
+            Act::DropSlot(name) => {
+                self.pgdata.data.slots.remove(name);
+            }
+            Act::Promote if !server.writable => {
+                server.promoted_at = Some(self.now + Duration::from_millis(150));
+            }
+            Act::Promote => {}
+            Act::Stir => {
+                assert!(server.writable, "a standby cannot write");
+                self.pgdata.data.lsn += 8;
+            }
+            other => panic!("not on a server: {other:?}"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_whole(&mut self, db: &DbUid) {
+        self.beside = Folder {
+            content: Content::Cluster,
+            whole: true,
+            data: Data {
+                owner: db.clone(),
+                system: format!("{SYSTEM}{db}"),
+                timeline: 1,
+                lsn: 100,
+                clean: true,
+                ..Data::default()
+            },
+            ..Folder::default()
+        };
+    }
+
+    pub(super) fn copy_whole(&mut self) {
+        self.beside = Folder {
+            content: Content::Cluster,
+            whole: true,
+            // A copy brings its source's identity along.
+            identity: Some(DbUid::from("d2")),
+            data: Data {
+                owner: DbUid::from("d2"),
+                system: SYSTEM.to_owned(),
+                timeline: 2,
+                lsn: self.source_lsn,
+                roles: true,
+                ..Data::default()
+            },
+            ..Folder::default()
+        };
+    }
+
+    pub(super) fn set_identity(&mut self, place: Place, db: &DbUid) {
+        if place == Place::Pgdata {
+            let folder = &self.pgdata;
+            let (data, source) = (&folder.data, self.source_lsn);
+            assert!(folder.whole && data.clean, "claimed: {data:?}");
+            assert!(data.lsn <= source, "claimed what is ahead of its source");
+        }
+        let folder = self.folder(place);
+        folder.identity = Some(db.clone());
+        folder.data.owner = db.clone();
+    }
+
+    pub(super) fn spawn(&mut self) {
+        assert!(self.server.is_none(), "a second postmaster");
+        assert!(!self.orphans, "started beside what is left of the last one");
+        let folder = &self.pgdata;
+        assert!(folder.whole, "started on {folder:?}");
+        let config = folder
+            .config
+            .clone()
+            .expect("started without configuration");
+        let writable = !folder.signal;
+        assert_eq!(config.standby, folder.signal, "half configured");
+        self.server = Some(Server {
+            writable,
+            ready_at: self.now + Duration::from_millis(100),
+            recovers: !folder.data.clean,
+            in_force: config,
+            pending_restart: Vec::new(),
+            promoted_at: None,
+        });
+        self.pgdata.data.clean = false;
+        self.pgdata.data.interrupted = false;
+    }
+
+    pub(super) fn stop(&mut self) {
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        let recovering = server.recovers && server.ready_at > self.now;
+        self.pgdata.data.interrupted = recovering;
+        self.pgdata.data.clean = !recovering;
+        if server.writable {
+            self.writable_until = self.now;
+        }
+        self.inbox
+            .push((self.now + Duration::from_millis(1), Event::PostmasterGone));
+    }
+
+    pub(super) fn kill_orphans(&mut self) {
+        assert!(self.server.is_none(), "a running postmaster is killed");
+        if self.orphans {
+            // An orphan could commit until now.
+            self.writable_until = self.now;
+        }
+        self.orphans = false;
+    }
+}

@@ -1,0 +1,169 @@
+//! What is seen of a keeper's world: by the keeper, and by who reads a story.
+
+use stolon_core::keeper::decide::{Step, is_managed};
+use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer};
+use stolon_core::model::{Lsn, TimelineId};
+
+use super::{Folder, World};
+
+impl World {
+    pub(super) fn inspect(&self) -> Disk {
+        let folder = &self.pgdata;
+        let rules = folder.config.as_ref().map(|config| &config.access_rules);
+        let control = (self.server.is_none() && folder.content == Content::Cluster).then(|| {
+            let data = &folder.data;
+            Control {
+                system_id: data.system.clone(),
+                shut_down: data.clean && !folder.signal,
+                shut_down_in_recovery: data.interrupted || data.clean && folder.signal,
+                checkpoint: Lsn(data.lsn),
+                timeline: TimelineId(data.timeline),
+                min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
+                history: Vec::new(),
+            }
+        });
+        let beside = (self.beside.content != Content::Nothing)
+            .then(|| self.beside.identity.clone().unwrap_or_default());
+        Disk {
+            state: self.state.clone(),
+            content: folder.content,
+            identity: folder.identity.clone(),
+            beside,
+            control,
+            standby_signal: folder.signal,
+            gate_was_open: rules
+                .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" md5"))),
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let Some(server) = &self.server else {
+            return Health::Silent("connection refused".to_owned());
+        };
+        if self.faults.silent {
+            return Health::Silent("no answer".to_owned());
+        }
+        if server.ready_at > self.now {
+            return Health::Starting("the database system is starting up".to_owned());
+        }
+        let data = &self.pgdata.data;
+        let peers = self.peers.iter().map(|(name, behind)| Peer {
+            name: name.clone(),
+            state: "streaming".to_owned(),
+            flush_lsn: Lsn(data.lsn.saturating_sub(*behind)),
+            replay_lsn: Lsn(data.lsn.saturating_sub(*behind)),
+            sync_state: "sync".to_owned(),
+        });
+        let names = server.in_force.parameters.get("synchronous_standby_names");
+        let observation = Box::new(Observation {
+            in_recovery: !server.writable,
+            timeline: TimelineId(data.timeline),
+            flush_lsn: Lsn(data.lsn),
+            replay_lsn: Lsn(data.lsn),
+            system_id: data.system.clone(),
+            history: Vec::new(),
+            synchronous_standby_names: names.cloned().unwrap_or_default(),
+            streams_from: (!server.writable)
+                .then_some(&server.in_force.follow)
+                .and_then(|follow| follow.as_ref())
+                .map(|follow| (follow.host.clone(), follow.port.clone())),
+            peers: peers.collect(),
+            slots: data
+                .slots
+                .iter()
+                .map(|name| (name.clone(), false))
+                .collect(),
+            pending_restart: server.pending_restart.clone(),
+            parameters: server
+                .in_force
+                .parameters
+                .iter()
+                .filter(|(name, _)| !is_managed(name))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        });
+        if self.faults.saturated {
+            Health::Saturated(observation)
+        } else {
+            Health::Running(observation)
+        }
+    }
+
+    /// What is on disk, what runs, and what was told last.
+    pub(crate) fn describe(&self) -> String {
+        let noted = self.state.as_ref().map_or_else(
+            || "nothing".to_owned(),
+            |state| {
+                let making = if state.initializing {
+                    " being made"
+                } else {
+                    ""
+                };
+                format!("{} generation {}{making}", state.uid, state.generation)
+            },
+        );
+        let folder = |folder: &Folder| match (folder.content, folder.whole) {
+            (Content::Nothing, _) => "nothing".to_owned(),
+            (_, false) => "a part".to_owned(),
+            (_, true) => format!("{} whole", folder.data.owner),
+        };
+        let server = match &self.server {
+            None if self.orphans => "orphans",
+            None => "nothing",
+            Some(server) if server.writable => "a primary",
+            Some(_) => "a standby",
+        };
+        format!(
+            "noted {noted}; in place {}; beside {}; running {server}; told {}",
+            folder(&self.pgdata),
+            folder(&self.beside),
+            self.told
+        )
+    }
+}
+
+/// A step in words.
+pub(super) fn name_of(step: &Step) -> String {
+    match step {
+        Step::SaveState(state) if state.initializing => {
+            format!("note that the making of {} begins", state.uid)
+        }
+        Step::SaveState(state) => {
+            format!("note {} at generation {}", state.uid, state.generation)
+        }
+        Step::Initialize { db, .. } => format!("initdb for {db}"),
+        Step::Copy {
+            db, may_discard, ..
+        } => {
+            let may = if *may_discard {
+                ", old data may go first"
+            } else {
+                ""
+            };
+            format!("copy for {db}{may}")
+        }
+        Step::Swap { db } => format!("put {db} in place"),
+        Step::Discard => "remove the old copy".to_owned(),
+        Step::Claim { db } => format!("claim the data for {db}"),
+        Step::Configure(wanted) => {
+            let role = match (&wanted.follow, wanted.standby) {
+                (Some(follow), _) => format!("to follow {}:{}", follow.host, follow.port),
+                (None, true) => "to be promoted".to_owned(),
+                (None, false) => "as primary".to_owned(),
+            };
+            let users = wanted.access_rules.iter().any(|rule| rule.contains(" md5"));
+            let closed = if users { "" } else { ", users kept out" };
+            format!("configure {role}{closed}")
+        }
+        Step::Start { db } => format!("start {db}"),
+        Step::Stop { why, .. } => format!("stop: {why}"),
+        Step::KillAll => "end what is left".to_owned(),
+        Step::SetUpRoles => "make the roles".to_owned(),
+        Step::Slots { create, drop } => {
+            format!("slots +[{}] -[{}]", create.join(" "), drop.join(" "))
+        }
+        Step::Stir => "write a little WAL".to_owned(),
+        Step::Promote => "promote".to_owned(),
+        Step::Release { .. } => "release".to_owned(),
+    }
+}
