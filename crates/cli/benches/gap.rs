@@ -68,6 +68,7 @@ fn main() {
         } else {
             Plan::new(Store::Sqlite)
         };
+        let plan = plan.with("failInterval", "4s".into());
         let plan = if synchronous {
             plan.synchronous()
         } else {
