@@ -735,7 +735,7 @@ mod tests {
         world.pass(3 * SECOND);
         // It may be stored yet, over the newer one: then the sentinel waits for three seconds.
         assert!(world.open_until() <= world.now.after(3 * SECOND));
-        world.pass(Duration::from_secs(3600));
+        world.pass(Duration::from_hours(1));
         assert!(world.open_until() > world.now.after(10 * SECOND));
     }
 

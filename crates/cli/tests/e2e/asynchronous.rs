@@ -19,6 +19,7 @@ fn the_postmaster_is_killed(store: Store) {
     let primary = cluster.primary();
     let writer = cluster.writer();
     cluster.keepers[primary].signal_postmaster(Signal::KILL);
+    writer.notices();
     writer.goes_on();
     assert_eq!(cluster.primary(), primary, "it is started again in place");
     cluster.is_whole();

@@ -35,6 +35,7 @@ fn the_postmaster_is_killed(store: Store) {
     let primary = cluster.primary();
     let writer = cluster.writer();
     cluster.keepers[primary].signal_postmaster(Signal::KILL);
+    writer.notices();
     writer.goes_on();
     cluster.is_whole();
     cluster.has_all(&writer.stop());
@@ -119,7 +120,7 @@ fn commits_wait_without_standbys_and_users_after_a_restart() {
         let rows = cluster.keepers[primary]
             .direct
             .query("SHOW synchronous_standby_names");
-        rows.ok().filter(|rows| rows != &["".to_owned()])
+        rows.ok().filter(|rows| rows != &[String::new()])
     });
     drop(data);
     let before = writer.last();

@@ -23,7 +23,7 @@ pub(super) struct Publication {
 
 /// How long an unanswered publication may yet be stored, by a store or a network that was frozen.
 /// Only the timeout counts for so long, and only where it was shorter than the present one.
-const DOUBT: Duration = Duration::from_secs(3600);
+const DOUBT: Duration = Duration::from_hours(1);
 
 /// Leave to forward.
 #[derive(Debug, Default)]

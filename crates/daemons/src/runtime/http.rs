@@ -15,7 +15,7 @@ use stolon_core::time::Instant;
 use super::clock;
 
 /// A daemon whose loop has not turned for this long is not alive.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_mins(1);
 
 /// What a daemon says of its health. Clones share it.
 #[derive(Debug, Clone)]
@@ -139,9 +139,7 @@ fn process_metrics() -> String {
     // The clock ticks of proc(5) are hundredths of a second on every Linux of today.
     let cpu = (number(11) + number(12)) / 100.0;
     let memory = number(21) * 4096.0;
-    let files = std::fs::read_dir("/proc/self/fd")
-        .map(Iterator::count)
-        .unwrap_or(0);
+    let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let started = boot_seconds() + number(19) / 100.0;
     format!(
         "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {cpu}\n\

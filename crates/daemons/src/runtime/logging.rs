@@ -68,11 +68,9 @@ pub fn init(config: LogConfig) {
 /// Writes a line as it is, in order with the log: for what PostgreSQL says.
 pub fn write_line(mut line: String) {
     line.push('\n');
-    match QUEUE_END.get().map(|queue| queue.try_send(line)) {
-        Some(Err(TrySendError::Full(_))) => {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
-        }
-        Some(_) | None => {}
+    let sent = QUEUE_END.get().map(|queue| queue.try_send(line));
+    if let Some(Err(TrySendError::Full(_))) = sent {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -87,12 +85,11 @@ pub fn flush() {
 pub fn log_reason(reason: &Reason) {
     let caller = std::panic::Location::caller();
     let said_at = place(Some(caller.file()), Some(caller.line()));
-    let details = serde_json::Map::from_iter(
-        reason
-            .details
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone().into())),
-    );
+    let details: serde_json::Map<_, _> = reason
+        .details
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .collect();
     let details = serde_json::Value::Object(details).to_string();
     let (text, code) = (reason.text.as_str(), reason.code.as_str());
     match reason.severity {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::etcd::Etcd;
+use super::etcd::{Etcd, Host};
 use super::hosts::Network;
 use super::process::{self, Process, Surroundings};
 use super::writer::{Account, Address, Writer};
@@ -162,7 +162,10 @@ impl Cluster {
             (Store::Sqlite, _) => Vec::new(),
             (Store::Etcd, None) => vec![Etcd::single(path)],
             (Store::Etcd, Some(network)) => {
-                let host = |n| (network.address(n), Some(network.namespace(n)));
+                let host = |n| Host {
+                    address: network.address(n),
+                    namespace: Some(network.namespace(n)),
+                };
                 Etcd::members(path, &(0..3).map(host).collect::<Vec<_>>())
             }
         };

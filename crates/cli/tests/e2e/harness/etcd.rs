@@ -6,6 +6,14 @@ use std::process::Command;
 use super::process::{self, Process, Surroundings};
 use super::{LIMIT, free_port, within};
 
+/// Where a member runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) address: String,
+    /// Its network namespace; none: this one.
+    pub(crate) namespace: Option<String>,
+}
+
 /// One member of an etcd cluster.
 #[derive(Debug)]
 pub(crate) struct Etcd {
@@ -20,30 +28,27 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// A cluster of one on loopback.
     pub(crate) fn single(folder: &Path) -> Self {
-        let mut members = Self::members(folder, &[("127.0.0.1".to_owned(), None)]);
-        members.remove(0)
+        let host = Host {
+            address: "127.0.0.1".to_owned(),
+            namespace: None,
+        };
+        Self::members(folder, &[host]).remove(0)
     }
 
     /// A member on each host.
-    pub(crate) fn members(folder: &Path, hosts: &[(String, Option<String>)]) -> Vec<Self> {
-        let ports: Vec<(u16, u16)> = hosts.iter().map(|_| (free_port(), free_port())).collect();
-        let places: Vec<_> = hosts.iter().zip(ports).enumerate().collect();
-        let names: Vec<String> = places
+    pub(crate) fn members(folder: &Path, hosts: &[Host]) -> Vec<Self> {
+        let peers: Vec<String> = hosts
             .iter()
-            .map(|(n, ((address, _), (peer, _)))| format!("e{n}=http://{address}:{peer}"))
+            .map(|host| format!("http://{}:{}", host.address, free_port()))
             .collect();
-        let initial = names.join(",");
-        let start = |(n, ((address, namespace), (peer, client))): (
-            usize,
-            (&(String, Option<String>), (u16, u16)),
-        )| {
+        let named = peers.iter().enumerate();
+        let initial: Vec<String> = named.map(|(n, url)| format!("e{n}={url}")).collect();
+        let mut members = Vec::new();
+        for (n, (host, peer_url)) in hosts.iter().zip(&peers).enumerate() {
             let data = folder.join(format!("etcd{n}"));
             std::fs::create_dir_all(&data).expect("etcd's folder");
             process::give(&data);
-            let (peer_url, url) = (
-                format!("http://{address}:{peer}"),
-                format!("http://{address}:{client}"),
-            );
+            let url = format!("http://{}:{}", host.address, free_port());
             let words = [
                 format!("--name=e{n}"),
                 format!("--data-dir={}/data", data.display()),
@@ -51,19 +56,18 @@ impl Etcd {
                 format!("--initial-advertise-peer-urls={peer_url}"),
                 format!("--listen-client-urls={url}"),
                 format!("--advertise-client-urls={url}"),
-                format!("--initial-cluster={initial}"),
+                format!("--initial-cluster={}", initial.join(",")),
             ];
             let mut member = Self {
                 words: words.to_vec(),
-                namespace: namespace.clone(),
+                namespace: host.namespace.clone(),
                 log: folder.join("log").join(format!("etcd{n}.log")),
                 process: None,
                 url,
             };
             member.start();
-            member
-        };
-        let members: Vec<Self> = places.into_iter().map(start).collect();
+            members.push(member);
+        }
         for member in &members {
             within(LIMIT, "etcd answers", || {
                 member.control(&["endpoint", "health"]).then_some(())

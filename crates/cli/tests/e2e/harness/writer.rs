@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// An attempt to connect that takes longer is given up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// So is a statement, for a client whose server is gone without a word.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+const STATEMENT_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where a client connects.
 #[derive(Debug, Clone)]
@@ -202,9 +202,13 @@ impl Writer {
         eventually("rows are written", || (self.last() >= wanted).then_some(()));
     }
 
-    /// How often something failed so far.
-    pub(crate) fn errors(&self) -> usize {
-        self.account.lock().expect("the account").errors.len()
+    /// Waits until something failed since it began.
+    #[track_caller]
+    pub(crate) fn notices(&self) {
+        eventually("the client notices", || {
+            let account = self.account.lock().expect("the account");
+            (!account.errors.is_empty()).then_some(())
+        });
     }
 
     /// The highest row that was acknowledged.

@@ -27,11 +27,17 @@ impl std::fmt::Display for SpecProblem {
 struct Problems(Vec<SpecProblem>);
 
 impl Problems {
-    fn require(&mut self, holds: bool, field: &'static str, value: impl ToString, valid: &str) {
+    fn require(
+        &mut self,
+        holds: bool,
+        field: &'static str,
+        value: impl std::fmt::Display,
+        valid: &str,
+    ) {
         if !holds {
             self.0.push(SpecProblem {
                 field,
-                value: value.to_string(),
+                value: format!("{value}"),
                 valid: valid.to_owned(),
             });
         }
