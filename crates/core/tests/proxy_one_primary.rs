@@ -14,7 +14,7 @@ use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::{Instant, Timestamp};
 
 const RUN_MS: u64 = 60_000;
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 500;
 
 /// What is wrong with the proxy under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
