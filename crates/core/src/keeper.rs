@@ -170,6 +170,8 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper that found `disk` and `process` at its start.
     pub fn new(settings: Settings, now: Instant, disk: Disk, process: Process) -> Self {
+        let control = disk.control.as_ref();
+        let least_parameters = control.map(|control| control.least_parameters.clone());
         Self {
             sync: SyncTracker::new(process == Process::Adopted && disk.gate_was_open),
             settings,
@@ -180,6 +182,7 @@ impl Keeper {
                 writable_until: now,
                 starts_failed: 0,
                 released_at: None,
+                least_parameters: least_parameters.unwrap_or_default(),
                 applied: None,
                 roles_set_up: false,
                 is_health_fresh: true,
@@ -260,7 +263,7 @@ impl Keeper {
                     self.take_health(now, health);
                 }
             }
-            Event::Inspected(disk) => self.facts.disk = disk,
+            Event::Inspected(disk) => self.take_disk(disk),
             Event::PostmasterGone => self.postmaster_gone(now, &mut effects),
             Event::StepEnded(outcome) => self.step_ended(now, outcome, &mut effects),
             Event::Published => self.publishing = false,
@@ -285,6 +288,15 @@ impl Keeper {
             || ClusterSpec::default().effective(),
             ClusterSpec::effective,
         )
+    }
+
+    fn take_disk(&mut self, disk: Disk) {
+        if let Some(control) = &disk.control {
+            self.facts
+                .least_parameters
+                .clone_from(&control.least_parameters);
+        }
+        self.facts.disk = disk;
     }
 
     fn take_health(&mut self, now: Instant, health: Health) {

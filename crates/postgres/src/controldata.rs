@@ -1,5 +1,6 @@
 //! What `pg_controldata` says of data at rest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use stolon_core::model::{Lsn, TimelineId};
@@ -36,7 +37,20 @@ pub struct ControlData {
     pub min_recovery: Lsn,
     /// The timeline of that point.
     pub min_recovery_timeline: TimelineId,
+    /// The parameters of the primary that a hot standby must not be below, as far as its WAL was
+    /// replayed: it does not start otherwise.
+    pub least_parameters: BTreeMap<String, u64>,
 }
+
+/// Those parameters (PostgreSQL manual, "Hot Standby", "Administrator's Overview"), which
+/// `pg_controldata` has as `max_connections setting: 100`.
+const LEAST_PARAMETERS: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_xacts",
+    "max_locks_per_xact",
+];
 
 /// Reads the control data of `pgdata`.
 pub async fn read(installation: &Installation, pgdata: &Path) -> Result<ControlData, Error> {
@@ -76,7 +90,16 @@ fn parse(text: &str) -> Option<ControlData> {
         _ => ClusterState::Other,
     };
     let timeline = |name: &str| value(name)?.parse().ok().map(TimelineId);
+    let least = |name: &&str| {
+        let number = value(&format!("{name} setting"))?.parse().ok()?;
+        // Two go by another name in the control data.
+        let name = name
+            .replace("_xacts", "_transactions")
+            .replace("_xact", "_transaction");
+        Some((name, number))
+    };
     Some(ControlData {
+        least_parameters: LEAST_PARAMETERS.iter().filter_map(least).collect(),
         system_id: value("Database system identifier")?.to_owned(),
         state,
         checkpoint: value("Latest checkpoint location")?.parse().ok()?,
@@ -98,8 +121,22 @@ mod tests {
             Latest checkpoint location:           0/3000110\n\
             Latest checkpoint's TimeLineID:       2\n\
             Minimum recovery ending location:     0/30001C0\n\
-            Min recovery ending loc's timeline:   2\n";
+            Min recovery ending loc's timeline:   2\n\
+            max_connections setting:              100\n\
+            max_prepared_xacts setting:           0\n\
+            max_locks_per_xact setting:           64\n";
         let data = parse(text).expect("control data");
+        let least: Vec<_> = data
+            .least_parameters
+            .iter()
+            .map(|(n, v)| (n.as_str(), *v))
+            .collect();
+        let expected = [
+            ("max_connections", 100),
+            ("max_locks_per_transaction", 64),
+            ("max_prepared_transactions", 0),
+        ];
+        assert_eq!(least, expected);
         assert_eq!(data.system_id, "7275812345678901234");
         assert_eq!(data.state, ClusterState::ShutDownInRecovery);
         assert_eq!(

@@ -21,6 +21,9 @@ pub struct Facts {
     pub starts_failed: u32,
     /// The store revision after which alone this keeper starts its primary again.
     pub released_at: Option<u64>,
+    /// What a standby's parameters must not be below, as its control data had it when it last was at
+    /// rest.
+    pub least_parameters: BTreeMap<String, u64>,
     /// The configuration last written for the running instance.
     pub applied: Option<Wanted>,
     /// Whether the roles of a new instance were set up in this life of the keeper.
@@ -93,6 +96,8 @@ pub struct Control {
     pub min_recovery: Lsn,
     /// The switches that led to the timeline.
     pub history: Vec<TimelineSwitch>,
+    /// The primary's parameters that a standby of it must not be below.
+    pub least_parameters: BTreeMap<String, u64>,
 }
 
 /// The instance's processes.

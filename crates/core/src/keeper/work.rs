@@ -72,26 +72,26 @@ impl Keeper {
         self.cancelling = false;
         self.round_closed = false;
         match outcome {
-            Outcome::Cancelled(disk) => self.facts.disk = disk,
+            Outcome::Cancelled(disk) => self.take_disk(disk),
             Outcome::Done(disk) => {
                 self.failures = 0;
                 // What a failed start left to say is said until an instance answers.
                 if self.facts.starts_failed == 0 {
                     self.facts.error = None;
                 }
-                self.facts.disk = disk;
+                self.take_disk(disk);
                 self.step_done(now, step);
             }
             Outcome::Started(disk) => {
                 self.failures = 0;
-                self.facts.disk = disk;
+                self.take_disk(disk);
                 self.facts.process = Process::Started;
                 self.facts.health = Health::Unknown;
                 self.facts.released_at = None;
                 self.sync = SyncTracker::new(false);
             }
             Outcome::Failed(error, disk) => {
-                self.facts.disk = disk;
+                self.take_disk(disk);
                 self.step_failed(now, &step, &error, effects);
             }
         }

@@ -282,6 +282,15 @@ impl World {
         self.pgdata.data.interrupted = false;
     }
 
+    /// PostgreSQL does not start a standby that has less than its primary had.
+    pub(super) fn is_below_its_primary(&self) -> bool {
+        let Some(server) = self.server.as_ref().filter(|server| !server.writable) else {
+            return false;
+        };
+        let own = server.in_force.parameters.get("max_connections");
+        own.is_some_and(|own| own.parse::<u64>().expect("a number") < self.pgdata.data.connections)
+    }
+
     pub(super) fn stop(&mut self) {
         let Some(server) = self.server.take() else {
             return;

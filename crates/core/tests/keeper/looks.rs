@@ -20,6 +20,7 @@ impl World {
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
                 history: Vec::new(),
+                least_parameters: [("max_connections".to_owned(), data.connections)].into(),
             }
         });
         let beside = (self.beside.content != Content::Nothing)

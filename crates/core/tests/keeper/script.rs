@@ -103,6 +103,7 @@ fn disk(world: &mut World, words: &[&str]) {
             timeline: 1,
             lsn: words[1].parse().expect("a position"),
             roles: true,
+            connections: 100,
             clean: !says("dirty"),
             ..Data::default()
         },

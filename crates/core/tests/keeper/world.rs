@@ -60,6 +60,8 @@ pub(crate) struct Data {
     pub(crate) clean: bool,
     /// It was stopped while it recovered from a crash: it says that it ended in recovery.
     pub(crate) interrupted: bool,
+    /// The `max_connections` of the primary that wrote the WAL.
+    pub(crate) connections: u64,
     pub(crate) slots: BTreeSet<String>,
 }
 
@@ -580,7 +582,7 @@ impl World {
         let soon = self.now + Duration::from_millis(1);
         let started = matches!(outcome, Outcome::Started(_));
         self.inbox.push((soon, Event::StepEnded(outcome)));
-        if started && self.faults.start_dies {
+        if started && (self.faults.start_dies || self.is_below_its_primary()) {
             self.server = None;
             self.orphans = true;
             self.inbox

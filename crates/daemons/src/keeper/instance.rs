@@ -176,6 +176,7 @@ impl Instance {
                 timeline: data.timeline.max(data.min_recovery_timeline),
                 min_recovery: data.min_recovery,
                 history: history::read(&pgdata, data.timeline.max(data.min_recovery_timeline)),
+                least_parameters: data.least_parameters,
             }),
             Err(error) => {
                 tracing::warn!(%error, "cannot read the control data");

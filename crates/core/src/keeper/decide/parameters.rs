@@ -40,6 +40,16 @@ const OUR_DEFAULTS: &[(&str, &str, i64)] = &[
     ("recovery_init_sync_method", "syncfs", 14),
 ];
 
+/// Parameters that a hot standby must not have below its primary, with PostgreSQL's defaults
+/// (PostgreSQL manual, "Hot Standby", "Administrator's Overview").
+const LEAST_PARAMETERS: &[(&str, u64)] = &[
+    ("max_connections", 100),
+    ("max_worker_processes", 8),
+    ("max_wal_senders", 10),
+    ("max_prepared_transactions", 0),
+    ("max_locks_per_transaction", 64),
+];
+
 /// The parameters found in the configuration files, without those the user did not ask for.
 pub(crate) fn reported(
     found: &BTreeMap<String, String>,
@@ -99,6 +109,7 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
 pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow) -> Wanted {
     let mut parameters = common(situation, db);
     parameters.insert("synchronous_standby_names".to_owned(), String::new());
+    raise(&mut parameters, &situation.facts.least_parameters);
     if let Some(command) = db.spec.pg_parameters.get("restore_command") {
         parameters.insert("restore_command".to_owned(), command.clone());
     }
@@ -108,6 +119,20 @@ pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow)
         access_rules: access::rules(situation, db, true),
         follow: Some(follow),
         standby: true,
+    }
+}
+
+/// Raises what is below what the primary had when it wrote the WAL: such a standby does not start, so
+/// that it would never come to the WAL in which the primary has the lower value.
+fn raise(parameters: &mut BTreeMap<String, String>, least: &BTreeMap<String, u64>) {
+    for (name, default) in LEAST_PARAMETERS {
+        let least = least.get(*name).copied().unwrap_or(0);
+        let value = parameters
+            .get(*name)
+            .map_or(Ok(*default), |text| text.parse());
+        if value.is_ok_and(|value: u64| value < least) {
+            parameters.insert((*name).to_owned(), least.to_string());
+        }
     }
 }
 
