@@ -1,0 +1,69 @@
+//! What decisions are made from, beside the document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::model::{DbUid, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid};
+use crate::time::Timestamp;
+
+/// What one look, with the memory of the earlier ones, says of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// Chance, for new names.
+    pub entropy: u64,
+    /// The store revision of the document that was looked at.
+    pub revision: u64,
+    /// How many looks at this cluster there have been, this one included.
+    pub looks: u64,
+    /// Every keeper that published, or that the cluster data name.
+    pub keepers: BTreeMap<KeeperUid, KeeperView>,
+    /// Every db of the cluster data.
+    pub dbs: BTreeMap<DbUid, DbView>,
+    /// Every proxy that published, or that the cluster data enable.
+    pub proxies: BTreeMap<ProxyUid, ProxyView>,
+    /// Keepers on which the initialisation of this cluster was given up.
+    pub gave_up: BTreeSet<KeeperUid>,
+    /// Changes of the primary seen within [`super::FAILOVER_WINDOW`].
+    pub recent_failovers: usize,
+    /// How many of them are too many to go on without an operator (I10).
+    pub most_failovers: usize,
+    /// When the passing of time alone may next change this view.
+    pub next_change_in: Duration,
+}
+
+/// A keeper as it is seen.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KeeperView {
+    /// Its last publication, whose change was seen by this sentinel; none: nothing new was seen.
+    pub info: Option<KeeperInfo>,
+    /// How long ago its publication was last seen to change, or it was first noted.
+    pub silent_for: Duration,
+}
+
+/// A db as it is seen.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DbView {
+    /// Its keeper's last report about it.
+    pub report: Option<PostgresState>,
+    /// How long ago it was last reported healthy; none: never.
+    pub unhealthy_for: Option<Duration>,
+    /// How long it has been on its way to its present generation; none: it is there.
+    pub converging_for: Option<Duration>,
+}
+
+/// A proxy as it is seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProxyView {
+    /// The generation it says it has carried out; none: it has not been heard.
+    pub generation: Option<Generation>,
+    /// Whether it may still forward what it once was told to.
+    pub live: bool,
+    /// Whether it published at all in the memory of this sentinel.
+    pub heard: bool,
+    /// Whether it closes connections before it acknowledges; the Go program acknowledges first.
+    pub closes_first: bool,
+    /// How long ago it was first seen to have carried out that generation.
+    pub acknowledged_for: Duration,
+}
