@@ -8,7 +8,10 @@ mod small;
 use small::{
     Health, Membership, Names, Place, Primary, ProxyState, Route, Small, Standby, build, judge,
 };
-use stolon_core::model::{ClusterData, DbUid, KeeperUid, wire};
+use std::time::Duration;
+
+use stolon_core::invariants::settle;
+use stolon_core::model::{ClusterData, DbUid, KeeperUid, Phase, wire};
 use stolon_core::sentinel::decide::decide;
 
 /// Judges every world and tells of the first few that are decided badly.
@@ -228,6 +231,53 @@ fn proxies_in_every_state() {
     }
     let count = all_good(worlds.into_iter());
     assert!(count > 3_000, "{count}");
+}
+
+/// Keepers of a cluster that is being made: heard at this moment, a while ago, for too long not,
+/// never; and whether they may run the primary.
+#[test]
+fn clusters_of_up_to_three_that_are_being_made() {
+    let mut states = Vec::new();
+    for (silent_for, heard) in [(0, true), (3500, true), (5000, true), (0, false)] {
+        states.extend([true, false].map(|able| (Duration::from_millis(silent_for), heard, able)));
+    }
+    let mut bad = Vec::new();
+    for first in 0..=states.len() {
+        for second in 0..states.len() {
+            for third in 0..states.len() {
+                let mut world = Small::asynchronous(Primary::Gone, &[]);
+                world.free_keepers = 2;
+                world.route = Route::Closed;
+                let (mut data, mut view) = build(&world, &NAMED);
+                let cluster = data.cluster.as_mut().expect("a cluster");
+                cluster.status.phase = Some(Phase::Initializing);
+                cluster.status.master = None;
+                for (number, state) in [first, second, third].into_iter().enumerate() {
+                    let uid = (NAMED.keeper)(number);
+                    let Some((silent_for, heard, able)) = states.get(state).copied() else {
+                        data.keepers.remove(&uid);
+                        view.keepers.remove(&uid);
+                        continue;
+                    };
+                    let seen = view.keepers.get_mut(&uid).expect("a keeper");
+                    seen.silent_for = silent_for;
+                    let info = seen.info.as_mut().expect("heard");
+                    info.can_be_master = Some(able);
+                    seen.info = seen.info.take().filter(|_| heard);
+                }
+                let settled = settle(&data, &view, |data, view| decide(data, view).next);
+                let made = decide(&data, &view).next.dbs.len();
+                let fresh = |state: &usize| states.get(*state) == Some(&states[0]);
+                let any = [first, second, third].iter().any(fresh);
+                if settled.is_err() || made != usize::from(any) {
+                    bad.push(format!(
+                        "{first} {second} {third}: {made} made, {settled:?}"
+                    ));
+                }
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{} are bad: {:#?}", bad.len(), bad.first());
 }
 
 /// Every list of a document the other way round.

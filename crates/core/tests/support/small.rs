@@ -407,6 +407,8 @@ fn add_primary(small: &Small, names: &Names, data: &mut ClusterData, view: &mut 
         Primary::Sick => {
             state.healthy = false;
             seen.unhealthy_for = Some(5 * SECOND);
+            // What it says of its position now counts for nothing.
+            state.xlog_pos = Lsn::UNKNOWN;
         }
         Primary::Silent => seen.unhealthy_for = Some(5 * SECOND),
         Primary::Released => {
