@@ -207,9 +207,10 @@ impl Cluster {
         cluster.ctl(&["init", "-y", &plan.spec.to_string()]);
         for number in 0..plan.sentinels {
             let namespace = cluster.network.as_ref().map(|n| n.namespace(number));
-            let mut sentinel = cluster
-                .place
-                .daemon("sentinel", &format!("s{number}"), namespace);
+            let name = format!("s{number}");
+            let mut sentinel = cluster.place.daemon("sentinel", &name, namespace);
+            // One cluster fails over more often here than any does out there.
+            sentinel.words.push("--max-failovers=1000".to_owned());
             sentinel.start();
             cluster.sentinels.push(sentinel);
         }
