@@ -7,6 +7,7 @@ mod local;
 mod metrics;
 mod observe;
 mod passwords;
+mod replaced;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -142,6 +142,12 @@ impl Session {
         self.rows(what, sql).await.map(|_| ())
     }
 
+    /// The first value of the first row of an answer.
+    pub async fn value(&self, what: &'static str, sql: &str) -> Result<Option<String>, Error> {
+        let rows = self.rows(what, sql).await?;
+        Ok(rows.into_iter().flatten().flatten().next())
+    }
+
     /// Runs a statement and returns its rows as text.
     pub async fn rows(
         &self,

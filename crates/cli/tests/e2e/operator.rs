@@ -86,3 +86,35 @@ fn a_removed_keeper_comes_back_with_a_new_db() {
     cluster.has_all(&account);
     cluster.follows(standby);
 }
+
+/// I7, A11: a cluster that is made anew removes nothing of the one before.
+#[test]
+fn a_replaced_clusters_data_are_kept() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(2));
+    let account = cluster.writer().stop();
+    let data = cluster.data().expect("cluster data");
+    let uid = data["cluster"]["uid"].as_str().expect("its uid").to_owned();
+    let spec = data["cluster"]["spec"].to_string();
+    let refused = cluster.try_ctl(&["init", "-y", &spec]);
+    assert_eq!(
+        refused.status.code(),
+        Some(3),
+        "a cluster with data needs its uid named"
+    );
+    cluster.ctl(&["init", "-y", "--replace-cluster", &uid, &spec]);
+    eventually("the new cluster serves", || {
+        let tables = "SELECT count(*)::text FROM pg_tables WHERE tablename = 'written'";
+        let rows = cluster.address().query(tables).ok()?;
+        (rows == ["0"]).then_some(())
+    });
+    cluster.is_whole();
+    for keeper in &cluster.keepers {
+        let kept = eventually("the old data are kept", || keeper.replaced().pop());
+        assert!(
+            kept.join("global/pg_control").is_file(),
+            "{}",
+            kept.display()
+        );
+    }
+    assert!(!account.acknowledged.is_empty());
+}

@@ -49,7 +49,12 @@ impl Instance {
     async fn try_run(&self, step: Step) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         match step {
-            Step::SaveState(state) => self.local.save_db_state(&state),
+            Step::SaveState(state) => {
+                if state.initializing {
+                    self.disown_unfinished()?;
+                }
+                self.local.save_db_state(&state)
+            }
             Step::Initialize { db, config } => self.initialize(&db, &config).await,
             Step::Copy {
                 db,
@@ -62,9 +67,8 @@ impl Instance {
             }
             Step::Discard => {
                 tracing::info!("removing the old copy of the data");
-                // Removing a large copy takes time that nothing else should wait for.
-                let removed = tokio::task::spawn_blocking(move || data_dir::discard(&beside)).await;
-                Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
+                let present = self.system_id(&pgdata).await?;
+                self.clear_beside(present.as_deref()).await
             }
             Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
             Step::Configure(wanted) => self.configure(&wanted),
@@ -124,6 +128,7 @@ impl Instance {
             data_checksums: config.data_checksums,
         };
         tracing::info!(%db, "initializing the database cluster");
+        self.clear_beside(None).await?;
         initdb::run(&self.installation, &beside, &options).await?;
         if superuser.password.is_some() {
             tracing::info!("superuser password set");
@@ -134,8 +139,18 @@ impl Instance {
 
     async fn copy(&self, db: &DbUid, source: &Follow, may_discard: bool) -> Result<(), Error> {
         let beside = self.local.beside();
-        data_dir::discard(&beside)?;
-        self.make_room(source, may_discard).await?;
+        let target = Target {
+            host: source.host.clone(),
+            port: source.port.parse().unwrap_or(0),
+            ..self.target()
+        };
+        let session = Session::connect(&target, QUERY_LIMIT).await?;
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        let system = session.value("system identifier", sql).await?;
+        self.clear_beside(system.as_deref()).await?;
+        // What is in place may go first only where the source has it all.
+        let is_its = self.system_id(&self.local.pgdata()).await? == system;
+        self.make_room(&session, may_discard && is_its).await?;
         let began = clock::now();
         let mut told: Option<Instant> = None;
         let tell = move |progress: basebackup::Progress| {
@@ -174,27 +189,16 @@ impl Instance {
     }
 
     /// Checks the space for a copy before it begins (I7).
-    async fn make_room(&self, source: &Follow, may_discard: bool) -> Result<(), Error> {
+    async fn make_room(&self, source: &Session, may_discard: bool) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
-        let target = Target {
-            host: source.host.clone(),
-            port: source.port.parse().unwrap_or(0),
-            ..self.target()
-        };
-        let session = Session::connect(&target, QUERY_LIMIT).await?;
         let sql = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database";
-        let rows = session.rows("size", sql).await?;
-        let size = rows.first().and_then(|row| row.first().cloned().flatten());
+        let size = source.value("size", sql).await?;
         let needed = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + COPY_RESERVE;
         let free = data_dir::free_space(pgdata.parent().unwrap_or(&pgdata))?;
         if free >= needed {
             return Ok(());
         }
-        let old = if pgdata.exists() && may_discard {
-            size_of(&pgdata)
-        } else {
-            0
-        };
+        let old = if may_discard { size_of(&pgdata) } else { 0 };
         if free.saturating_add(old) < needed {
             return Err(Error::DataDir(format!(
                 "no room for the copy: {needed} bytes are needed and {free} are free: {} bytes \

@@ -559,6 +559,18 @@ impl Keeper {
         text.lines().next()?.trim().parse().ok()
     }
 
+    /// Data of other clusters that it keeps.
+    pub(crate) fn replaced(&self) -> Vec<PathBuf> {
+        let folder = self.pgdata.parent().expect("a folder");
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        let is_kept = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("postgres.replaced-")
+        };
+        paths.filter(is_kept).collect()
+    }
+
     /// Sends PostgreSQL's postmaster a signal, and nobody else.
     #[track_caller]
     pub(crate) fn signal_postmaster(&self, signal: Signal) {

@@ -1,0 +1,76 @@
+//! What the data in place replaced: removed when it is known to be elsewhere, kept otherwise (I7).
+
+use std::path::{Path, PathBuf};
+
+use stolon_postgres::{controldata, data_dir};
+
+use super::Error;
+use super::instance::Instance;
+
+/// More of them are not kept: somebody has to look at them first.
+const MOST_KEPT: u32 = 10;
+
+impl Instance {
+    /// Empties the place beside PGDATA. An unfinished copy goes, and so does an older copy of the
+    /// database system `present`. Whole data of another one are what a cluster left that was
+    /// replaced, or whose store was lost: nobody else has them, and they are moved to a name of
+    /// their own.
+    pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
+        let beside = self.local.beside();
+        if let Some(old) = self.system_id(&beside).await?
+            && data_dir::identity(&beside).is_some()
+            && present != Some(old.as_str())
+        {
+            return keep(&beside, &old);
+        }
+        // Removing a large copy takes time that nothing else should wait for.
+        let removed = tokio::task::spawn_blocking(move || data_dir::discard(&beside)).await;
+        Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
+    }
+
+    /// The database system that the data in a folder belong to; none: there are no data.
+    pub(super) async fn system_id(&self, folder: &Path) -> Result<Option<String>, Error> {
+        if data_dir::content(folder) != data_dir::Content::Cluster {
+            return Ok(None);
+        }
+        let control = controldata::read(&self.installation, folder).await?;
+        Ok(Some(control.system_id))
+    }
+
+    /// Data that never became a db, since its initialisation was given up, are nobody's.
+    pub(super) fn disown_unfinished(&self) -> Result<(), Error> {
+        let Some(state) = self.local.db_state()?.filter(|state| state.initializing) else {
+            return Ok(());
+        };
+        for folder in [self.local.pgdata(), self.local.beside()] {
+            if data_dir::identity(&folder).as_deref() == Some(state.uid.as_str()) {
+                data_dir::clear_identity(&folder)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves data to a name that tells what they are.
+fn keep(folder: &Path, system_id: &str) -> Result<(), Error> {
+    let name = |number: u32| -> PathBuf {
+        let suffix = if number == 0 {
+            String::new()
+        } else {
+            format!("-{number}")
+        };
+        folder.with_file_name(format!("postgres.replaced-{system_id}{suffix}"))
+    };
+    let place = (0..MOST_KEPT).map(name).find(|place| !place.exists());
+    let place = place.ok_or_else(|| {
+        let text = "too many replaced data directories: remove those not needed any more";
+        Error::DataDir(format!("{text}: {}*", name(0).display()))
+    })?;
+    tracing::warn!(
+        path = %place.display(),
+        system_id,
+        "keeping the data of another database system that were replaced: remove them when they are \
+         not needed any more"
+    );
+    Ok(data_dir::swap(folder, &place)?)
+}
