@@ -6,7 +6,8 @@
 //! sentinel and a keeper each, and a fourth with the proxy and the client. Without root there is one
 //! host with the embedded store, and no link to cut.
 //!
-//! `make bench` runs it.
+//! `make bench` runs it; words after `cargo bench --bench gap --` choose: those rounds are done whose
+//! mode and fault contain one of them.
 
 #[path = "../tests/e2e"]
 mod e2e {
@@ -59,10 +60,21 @@ fn main() {
         .ok()
         .and_then(|text| text.parse().ok());
     let rounds: usize = rounds.unwrap_or(5).max(1);
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let chosen = |mode: &str, fault: Fault| {
+        let name = format!("{mode} {}", fault.name());
+        words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+    };
     let hosts = can_make_hosts("link cut");
     println!("the time without acknowledged writes, in seconds: median of {rounds} (each round)");
     println!("sleepInterval 1s, failInterval 4s, proxyCheckInterval 1s, proxyTimeout 3s\n");
     for (mode, synchronous) in [("asynchronous", false), ("synchronous", true)] {
+        if !Fault::ALL.into_iter().any(|fault| chosen(mode, fault)) {
+            continue;
+        }
         let plan = if hosts {
             Plan::on_hosts()
         } else {
@@ -75,7 +87,7 @@ fn main() {
             plan
         };
         let mut cluster = Cluster::start(&plan);
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.into_iter().filter(|fault| chosen(mode, *fault)) {
             if fault == Fault::Link && !hosts {
                 println!("{mode:<13} {:<18} not run", fault.name());
                 continue;

@@ -143,7 +143,7 @@ impl Keeper {
                 self.sync.stirred();
                 self.look_again();
             }
-            Step::Promote => {
+            Step::Promote { .. } => {
                 // It takes a while, and is seen by looking.
                 self.promote_at = Some(now.after(RETRY_PAUSE));
                 self.look_again();
@@ -198,7 +198,7 @@ impl Keeper {
         match step {
             Some(Step::Release { revision }) => self.facts.released_at = Some(revision),
             Some(Step::Start { .. }) if self.start_at.is_some_and(|at| now < at) => {}
-            Some(Step::Promote) if self.promote_at.is_some_and(|at| now < at) => {}
+            Some(Step::Promote { .. }) if self.promote_at.is_some_and(|at| now < at) => {}
             Some(step) => {
                 self.retry_at = None;
                 self.passwords_changed = false;

@@ -90,7 +90,8 @@ impl World {
                     .collect()
             }
             Step::Stir => vec![Act::Stir],
-            Step::Promote => vec![Act::Promote],
+            // That the slots cannot be made is allowed for.
+            Step::Promote { .. } => vec![Act::Promote],
             Step::Release { .. } => panic!("the core does this itself"),
         };
         acts.into()

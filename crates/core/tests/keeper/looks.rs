@@ -164,7 +164,7 @@ pub(super) fn name_of(step: &Step) -> String {
             format!("slots +[{}] -[{}]", create.join(" "), drop.join(" "))
         }
         Step::Stir => "write a little WAL".to_owned(),
-        Step::Promote => "promote".to_owned(),
+        Step::Promote { .. } => "promote".to_owned(),
         Step::Release { .. } => "release".to_owned(),
     }
 }

@@ -512,7 +512,7 @@ impl World {
         }
         match step {
             Step::Start { .. } if !self.pgdata.signal => self.check_permission("start"),
-            Step::Promote => self.check_permission("promote"),
+            Step::Promote { .. } => self.check_permission("promote"),
             Step::Discard => self.check_proof(),
             _ => {}
         }

@@ -88,7 +88,10 @@ impl Instance {
             Step::Stir => Ok(self
                 .with_session(async |session| session.stir().await)
                 .await?),
-            Step::Promote => {
+            Step::Promote { slots } => {
+                if let Err(error) = self.set_slots(&slots, &[]).await {
+                    tracing::warn!(%error, "cannot make the slots before the promotion");
+                }
                 tracing::info!("promoting to master");
                 Ok(self
                     .with_session(async |session| session.promote().await)

@@ -32,7 +32,11 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         return wait(configuring());
     }
     let reason = Reason::info("promoting", "promoting to primary").with("db", &db.uid);
-    act(Step::Promote, vec![reason])
+    let slots = match slots(observation, &wanted_slots(db)) {
+        Some(Step::Slots { create, .. }) => create,
+        _ => Vec::new(),
+    };
+    act(Step::Promote { slots }, vec![reason])
 }
 
 fn configuring() -> Reason {

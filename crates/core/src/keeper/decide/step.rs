@@ -67,8 +67,12 @@ pub enum Step {
     },
     /// Write a little WAL, so that the standbys report.
     Stir,
-    /// Promote the instance.
-    Promote,
+    /// Promote the instance. The followers' slots are made first, as far as that succeeds: so they
+    /// find them when they come, and commits that wait for one of them wait less.
+    Promote {
+        /// The slots to be made.
+        slots: Vec<String>,
+    },
     /// Give the primary up until a document newer than this revision says otherwise.
     Release {
         /// The store revision.
@@ -102,7 +106,7 @@ impl Step {
             Self::SetUpRoles => "failed to set up the roles",
             Self::Slots { .. } => "failed to set up the replication slots",
             Self::Stir => "failed to write to the WAL",
-            Self::Promote => "failed to promote postgres",
+            Self::Promote { .. } => "failed to promote postgres",
             Self::Release { .. } => "failed to release the primary",
         }
     }
