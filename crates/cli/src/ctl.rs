@@ -6,6 +6,7 @@
 mod clusterdata;
 mod init;
 mod keepers;
+mod mixed;
 mod promote;
 pub mod reasons;
 mod session;

@@ -5,6 +5,7 @@ use stolon_daemons::runtime::{clock, names};
 use stolon_store::{Expected, Key, Written};
 
 use super::Failure;
+use super::mixed;
 use super::session::{Session, confirm, input, warn};
 use crate::output;
 
@@ -13,6 +14,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     let (spec, warnings) =
         wire::read_spec(&typed).map_err(|error| format!("invalid cluster spec: {error}"))?;
     warn(&warnings);
+    mixed::check(&spec, &mixed::go_processes(session).await?)?;
     let read = session.read().await?;
     let present = read.expected != Expected::Absent;
     if let Some(data) = &read.data {

@@ -3,6 +3,7 @@
 use stolon_core::model::wire;
 
 use super::Failure;
+use super::mixed;
 use super::session::{Session, input, spec_of, warn};
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
@@ -12,6 +13,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
         ));
     };
     let patch = own.get_flag("patch");
+    let go = mixed::go_processes(session).await?;
     let mut hints = Vec::new();
     session
         .change(|data| {
@@ -26,6 +28,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 format!("cannot update the cluster spec: {}", problems.join("; "))
             })?;
+            mixed::check(&new, &go)?;
             hints = warnings;
             if let Some(cluster) = data.cluster.as_mut()
                 && old != new

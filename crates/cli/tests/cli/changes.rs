@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use stolon_store::Key;
+
 use crate::cluster::{Cluster, golden};
 use crate::program::{command, finish};
 
@@ -53,6 +55,19 @@ fn a_wrong_update_says_why_and_changes_nothing() {
     for (words, said) in cases {
         cluster.refuses(&[&["update"], words].concat(), 1, said);
     }
+}
+
+#[test]
+fn what_a_go_process_would_not_survive_is_refused_while_one_runs() {
+    let cluster = Cluster::new(NEW);
+    let none_needed = r#"{"minSynchronousStandbys": 0}"#;
+    let key = Key::KeeperInfo("keeper01".into());
+    cluster.publish(&[(key.clone(), golden("keeperinfo-running"))]);
+    let said = ["minSynchronousStandbys 0", "Go program", "keeper keeper01"];
+    cluster.refuses(&["update", "-p", none_needed], 1, &said);
+    let ours = golden("keeperinfo-running").replacen('{', r#"{"impl": "rust","#, 1);
+    cluster.publish(&[(key, ours)]);
+    cluster.ctl(&["update", "-p", none_needed]).well();
 }
 
 #[test]

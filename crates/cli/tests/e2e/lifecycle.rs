@@ -9,6 +9,7 @@ use crate::on_each_store;
 on_each_store!(
     several_keepers_are_initialised_and_follow,
     the_whole_cluster_is_killed_and_starts_again,
+    a_keeper_is_killed_again_and_again_while_it_copies,
 );
 
 fn several_keepers_are_initialised_and_follow(store: Store) {
@@ -103,9 +104,8 @@ fn a_keeper_killed_alone_disturbs_no_client() {
 }
 
 /// A3: the copy is made beside the old data; the keeper may die at any moment of it.
-#[test]
-fn a_keeper_is_killed_again_and_again_while_it_copies() {
-    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite));
+fn a_keeper_is_killed_again_and_again_while_it_copies(store: Store) {
+    let mut cluster = Cluster::start(&Plan::new(store));
     let primary = cluster.primary();
     let big =
         "CREATE TABLE big AS SELECT n, repeat('x', 500) AS text FROM generate_series(1, 200000) n";

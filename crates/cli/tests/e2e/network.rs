@@ -25,6 +25,26 @@ fn the_primarys_host_is_cut_off_and_returns() {
     cluster.follows(primary);
 }
 
+/// The same with asynchronous replication: the winner is the most advanced, and the old one rejoins.
+#[test]
+fn an_asynchronous_primarys_host_is_cut_off_and_returns() {
+    if !can_make_hosts("an_asynchronous_primarys_host_is_cut_off_and_returns") {
+        return;
+    }
+    let cluster = Cluster::start(&Plan::on_hosts());
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    let network = cluster.network.as_ref().expect("hosts");
+    network.cut(primary);
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    network.heal(primary);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new, "the lost one takes nothing back");
+    drop(writer.stop());
+    cluster.follows(primary);
+}
+
 /// B5: one store member in three is frozen; nobody notices.
 #[test]
 fn one_member_of_the_store_is_frozen() {

@@ -1,25 +1,38 @@
 //! What operators do to a running cluster.
 
+use std::process::Stdio;
+
 use serde_json::json;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::eventually;
+use crate::on_each_store;
 
-/// Of updates at the same time every one that is reported done is in force.
-#[test]
-fn updates_at_the_same_time_lose_none() {
-    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+on_each_store!(updates_at_the_same_time_lose_none);
+
+/// Of updates at the same time every one that is reported done is in force, and the others say that
+/// somebody was faster.
+fn updates_at_the_same_time_lose_none(store: Store) {
+    let cluster = Cluster::start(&Plan::new(store).keepers(1));
     let running: Vec<_> = (0..8)
         .map(|n| {
             let patch = json!({"pgParameters": {format!("test.p{n}"): n.to_string()}});
             let mut command = cluster.ctl_command(&["update", "--patch", &patch.to_string()]);
+            let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
             (n, command.spawn().expect("stolonctl"))
         })
         .collect();
     let mut done = Vec::new();
-    for (n, mut child) in running {
-        if child.wait().expect("its end").success() {
+    for (n, child) in running {
+        let output = child.wait_with_output().expect("its end");
+        if output.status.success() {
             done.push(n);
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                said.contains("changed during each of"),
+                "update {n}: {said}"
+            );
         }
     }
     assert!(!done.is_empty(), "not one update went through");

@@ -110,6 +110,13 @@ fn odd_values_in_the_store_hold_nothing_up() {
     cluster.another_primary_than(primary);
     writer.goes_on();
     let said = cluster.sentinels[0].said();
-    assert!(said.contains("proxies/info/odd"), "the log names the key");
+    for key in [
+        "proxies/info/odd",
+        "proxies/info/empty",
+        "keepers/info/odd",
+        "keepers/info/empty",
+    ] {
+        assert!(said.contains(key), "the log does not name {key}");
+    }
     assert!(cluster.try_ctl(&["status"]).status.success());
 }
