@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::facts::Health;
+use super::facts::{Health, Observation};
 use super::{Effect, Keeper, report};
+use crate::model::db::PLACEHOLDER_STANDBY;
+use crate::model::{DbSpec, DbUid};
 use crate::time::Instant;
 
 /// Time between two looks while something is awaited.
@@ -16,6 +18,21 @@ const LATE_LOOK: Duration = Duration::from_secs(1);
 const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
 /// A read that failed is tried again after this, or after sleepInterval when that is shorter.
 const READ_PAUSE: Duration = Duration::from_millis(500);
+
+/// Whether commits wait for a standby that has not come yet: the sooner it is seen and told, the
+/// sooner they go on.
+fn awaits_a_standby(spec: &DbSpec, observation: &Observation) -> bool {
+    let waits = spec
+        .external_synchronous_standbys
+        .iter()
+        .any(|name| name == PLACEHOLDER_STANDBY);
+    let streams = |follower: &DbUid| {
+        let name = follower.replication_name();
+        let mut peers = observation.peers.iter();
+        peers.any(|peer| peer.name == name && peer.state == "streaming")
+    };
+    waits && !spec.followers.is_empty() && !spec.followers.iter().any(streams)
+}
 
 impl Keeper {
     pub(super) fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -135,7 +152,7 @@ impl Keeper {
             .as_ref()
             .is_some_and(|state| state.uid == db.uid && state.generation == db.generation);
         let unsettled = match &self.facts.health {
-            Health::Running(_) => !converged,
+            Health::Running(observation) => !converged || awaits_a_standby(&db.spec, observation),
             Health::Unknown | Health::Starting(_) => true,
             Health::Saturated(_) | Health::Silent(_) => false,
         };
