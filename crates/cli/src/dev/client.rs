@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// From here on it is told at once that writes do not come through, before it is known for how long.
 const LONG: Duration = Duration::from_secs(1);
-/// A gap shorter than this is not told of: this machine may have been busy.
+/// A gap shorter than this in a session that goes on is not told of: this machine may have been busy.
 const SHORT: Duration = Duration::from_millis(300);
 /// A commit with a record in the WAL, which a synchronous one waits for, and with no trace in any
 /// table (<https://www.postgresql.org/docs/current/functions-admin.html>).
@@ -67,7 +67,7 @@ impl Drop for Client {
 async fn write(config: Config, mut account: Account) {
     loop {
         if let Err(why) = session(&config, &mut account).await {
-            account.failed(&why);
+            account.broke(&why);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -127,6 +127,8 @@ fn without_number(message: &str) -> &str {
 struct Account {
     last: Option<Instant>,
     told: bool,
+    /// Whether a session ended since.
+    broken: bool,
     events: mpsc::Sender<Met>,
 }
 
@@ -135,6 +137,7 @@ impl Account {
         Self {
             last: None,
             told: false,
+            broken: false,
             events,
         }
     }
@@ -142,11 +145,17 @@ impl Account {
     fn came_through(&mut self) {
         let met = match self.last.map(|last| clock::now().since(last)) {
             None => Some(Met::First),
-            Some(gap) => (gap > SHORT + PAUSE).then_some(Met::Back { gap }),
+            Some(gap) => (self.broken || gap > SHORT + PAUSE).then_some(Met::Back { gap }),
         };
         self.last = Some(clock::now());
         self.told = false;
+        self.broken = false;
         self.tell(met);
+    }
+
+    fn broke(&mut self, why: &str) {
+        self.broken = true;
+        self.failed(why);
     }
 
     fn failed(&mut self, why: &str) {

@@ -162,6 +162,20 @@ impl Paused {
         Self(child.expect("a process"))
     }
 
+    /// Suspends it, and waits until none of its threads runs any more.
+    async fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.0.id());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.expect("a task").path().join("stat"));
+            let stat = stat.unwrap_or_default();
+            stat.rsplit_once(')')
+                .is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        let all_stopped = || std::fs::read_dir(&tasks).expect("tasks").all(is_stopped);
+        eventually("suspended", async || all_stopped().then_some(())).await;
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, signal).expect("a signal");
@@ -203,7 +217,7 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
     write(&store, &data).await;
     let (mut client, mut old) = session(config.port, &server).await;
 
-    proxy.signal(Signal::STOP);
+    proxy.pause().await;
     client.write_all(b"insert").await.expect("it waits");
     tokio::time::sleep(timeout.mul_f64(1.05) + Duration::from_millis(500)).await;
     // Nobody waits for the proxy any more: another primary is open, or the same one again.
