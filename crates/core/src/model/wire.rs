@@ -1,7 +1,7 @@
 //! The door between stored bytes and the model.
 //!
 //! Go matches field names without regard to case, and takes null for "not said"; documents in the
-//! wild use both. So what comes in is first brought to the spelling the model has, by the [`shapes`]
+//! wild use both. So what comes in is first brought to the spelling the model has, by the `shapes`
 //! of the documents; fields nobody knows stay as they are.
 
 mod shapes;
