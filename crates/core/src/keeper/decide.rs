@@ -161,8 +161,10 @@ fn holds(facts: &Facts, db: &DbUid) -> bool {
 fn identified(facts: &Facts, assigned: Option<&Db>) -> Option<DbState> {
     let identity = facts.disk.identity.as_ref()?;
     let noted = facts.disk.state.as_ref().is_some_and(|state| {
-        let is_making = state.initializing && assigned.is_some_and(|db| db.uid == state.uid);
-        state.uid == *identity || is_making
+        // A keeper of the Go program may have copied the note along with its source's data, and notes
+        // only in dbstate what they are.
+        let is_assigned = assigned.is_some_and(|db| db.uid == state.uid);
+        state.uid == *identity || is_assigned
     });
     if noted || facts.disk.content != Content::Cluster {
         return None;

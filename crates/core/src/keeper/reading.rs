@@ -63,6 +63,14 @@ impl Keeper {
             self.round_closed = false;
             self.failures = 0;
             self.retry_at = None;
+        }
+        let told = |data: &ClusterData| {
+            let db = data.db_of(&self.settings.uid)?;
+            Some((db.uid.clone(), db.generation))
+        };
+        let before = self.document.as_ref().and_then(|known| told(&known.data));
+        // What fails to start is not tried faster because the store is busy.
+        if before != told(&data) {
             self.start_at = None;
         }
         self.document = Some(Document {

@@ -47,7 +47,7 @@ impl Instance {
     }
 
     async fn try_run(&self, step: Step) -> Result<(), Error> {
-        let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
+        let pgdata = self.local.pgdata();
         match step {
             Step::SaveState(state) => {
                 if state.initializing {
@@ -63,7 +63,7 @@ impl Instance {
             } => self.copy(&db, &source, may_discard).await,
             Step::Swap { db } => {
                 tracing::info!(%db, "putting the new data in place");
-                Ok(data_dir::swap(&beside, &pgdata)?)
+                self.swap()
             }
             Step::Discard => {
                 tracing::info!("removing the old copy of the data");
@@ -152,7 +152,8 @@ impl Instance {
         let system = session.value("system identifier", sql).await?;
         self.clear_beside(system.as_deref()).await?;
         // What is in place may go first only where the source has it all.
-        let is_its = self.system_id(&self.local.pgdata()).await? == system;
+        let own = self.system_id(&self.local.pgdata()).await;
+        let is_its = own.is_ok_and(|own| own == system);
         self.make_room(&session, may_discard && is_its).await?;
         let began = clock::now();
         let mut told: Option<Instant> = None;

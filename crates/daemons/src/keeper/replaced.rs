@@ -7,6 +7,10 @@ use stolon_postgres::{controldata, data_dir};
 use super::Error;
 use super::instance::Instance;
 
+/// A file in data that were in use and were replaced.
+const REPLACED: &str = "stolon.replaced";
+/// A file in data whose making was given up.
+const UNFINISHED: &str = "stolon.unfinished";
 /// More of them are not kept: somebody has to look at them first.
 const MOST_KEPT: u32 = 10;
 
@@ -17,8 +21,10 @@ impl Instance {
     /// their own.
     pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
         let beside = self.local.beside();
-        if let Some(old) = self.system_id(&beside).await?
-            && data_dir::identity(&beside).is_some()
+        // Only of whole data is it asked whose they are: an unfinished copy may not be able to tell.
+        let is_whole = data_dir::identity(&beside).is_some() || beside.join(REPLACED).exists();
+        if is_whole
+            && let Some(old) = self.system_id(&beside).await?
             && present != Some(old.as_str())
         {
             return keep(&beside, &old);
@@ -45,9 +51,22 @@ impl Instance {
         for folder in [self.local.pgdata(), self.local.beside()] {
             if data_dir::identity(&folder).as_deref() == Some(state.uid.as_str()) {
                 data_dir::clear_identity(&folder)?;
+                data_dir::replace_file(&folder.join(UNFINISHED), b"")?;
             }
         }
         Ok(())
+    }
+
+    /// Puts the new data in place. Old ones that the Go program made do not say whose they are; that
+    /// they are whole is noted before.
+    pub(super) fn swap(&self) -> Result<(), Error> {
+        let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
+        let is_cluster = data_dir::content(&pgdata) == data_dir::Content::Cluster;
+        if is_cluster && !pgdata.join(UNFINISHED).exists() {
+            data_dir::replace_file(&pgdata.join(REPLACED), b"")?;
+        }
+        data_dir::swap(&beside, &pgdata)?;
+        Ok(data_dir::remove_file(&pgdata.join(REPLACED))?)
     }
 }
 

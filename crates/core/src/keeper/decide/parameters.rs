@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Follow, Situation, Wanted, access};
+use crate::model::db::PLACEHOLDER_STANDBY;
 use crate::model::{Db, DbSpec, DbUid};
 
 /// Parameters that the keeper sets over the user's value, or that are part of how an instance
@@ -108,7 +109,14 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
 /// The configuration of a standby.
 pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow) -> Wanted {
     let mut parameters = common(situation, db);
-    parameters.insert("synchronous_standby_names".to_owned(), String::new());
+    // Backends wait for standbys once the checkpointer has noted that there are names, and a busy one
+    // notes it late: there is one from before the promotion on (I2).
+    let names = if situation.spec.synchronous_replication {
+        PLACEHOLDER_STANDBY.to_owned()
+    } else {
+        String::new()
+    };
+    parameters.insert("synchronous_standby_names".to_owned(), names);
     raise(&mut parameters, &situation.facts.least_parameters);
     if let Some(command) = db.spec.pg_parameters.get("restore_command") {
         parameters.insert("restore_command".to_owned(), command.clone());

@@ -24,7 +24,10 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
         return;
     }
     if !draft.spec.synchronous_replication || draft.follows_outside() {
-        turn_off(draft, &primary);
+        // While no primary serves, its list is the proof of who has every commit.
+        if draft.is_primary_good() {
+            turn_off(draft, &primary);
+        }
         return;
     }
     // The list of a primary that does not serve, or has not worked in the last list, stays.
