@@ -109,7 +109,8 @@ fn tell(story: &str) -> String {
 ///
 /// * `cluster FIELD=VALUE …` begins: `sync`, `min`, `max`, `lag`, `sleep`, `fail`, `senders`, …
 /// * `keepers NAME …`, `proxies NAME …` start members; `go NAME` makes one a Go member
-/// * `lead` the sentinel is elected; `new-leader` another one without memory is
+/// * `lead` the sentinel is elected; `new-sentinel` another one without memory takes its place, and
+///   does not lead yet; `new-leader` the same, and it leads
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
@@ -129,7 +130,11 @@ fn command(world: &mut Option<World>, line: &str) -> String {
         "keepers" => rest.iter().for_each(|name| world.add_keeper(name)),
         "proxies" => rest.iter().for_each(|name| world.add_proxy(name)),
         "lead" => world.lead(),
-        "new-leader" => world.replace_sentinel(),
+        "new-sentinel" => world.replace_sentinel(),
+        "new-leader" => {
+            world.replace_sentinel();
+            world.lead();
+        }
         "pass" => {
             let time: GoDuration = rest[0].parse().expect("a duration");
             world.pass(time.to_std());

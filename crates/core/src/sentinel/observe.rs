@@ -4,18 +4,19 @@
 //! itself read the store, so that its own blindness (a store outage, a paused process) never counts
 //! as anybody's silence.
 
+mod proxies;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Look;
-use crate::model::report::FEATURE_AGE_FROM_SEND;
 use crate::model::{
     ClusterData, ClusterUid, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Phase,
-    PostgresState, ProxyInfo, ProxyUid,
+    PostgresState,
 };
 use crate::time::Instant;
+use proxies::Proxies;
 pub use view::{DbView, KeeperView, ProxyView, View};
 
 /// Failovers within this time count towards the limit of I10.
@@ -45,7 +46,7 @@ pub struct Memory {
     looks: u64,
     keepers: BTreeMap<KeeperUid, KeeperMemory>,
     dbs: BTreeMap<DbUid, DbMemory>,
-    proxies: BTreeMap<ProxyUid, ProxyMemory>,
+    proxies: Proxies,
     primary: Option<DbUid>,
     first_keeper: Option<KeeperUid>,
     gave_up: BTreeSet<KeeperUid>,
@@ -66,12 +67,15 @@ struct DbMemory {
     converging: Option<(Generation, Duration)>,
 }
 
-#[derive(Debug)]
-struct ProxyMemory {
-    info: ProxyInfo,
-    heard: bool,
-    changed: Duration,
-    acknowledged: Duration,
+impl DbMemory {
+    /// The time that just passed counts neither as bad health nor as slow convergence.
+    fn hold(&mut self, passed: Duration) {
+        let good_at = self.good_at.as_mut();
+        let since = self.converging.as_mut().map(|(_, since)| since);
+        for moment in good_at.into_iter().chain(since) {
+            *moment = moment.saturating_add(passed);
+        }
+    }
 }
 
 impl Memory {
@@ -86,7 +90,7 @@ impl Memory {
             looks: 0,
             keepers: BTreeMap::new(),
             dbs: BTreeMap::new(),
-            proxies: BTreeMap::new(),
+            proxies: Proxies::default(),
             primary: None,
             first_keeper: None,
             gave_up: BTreeSet::new(),
@@ -114,10 +118,11 @@ impl Memory {
             .cloned()
             .unwrap_or_default()
             .effective();
+        let before = self.observed;
         self.advance(look.sent_at, &spec);
         self.note_keepers(look, data);
-        self.note_proxies(look, data, &spec);
-        self.note_dbs(data);
+        self.proxies.note(self.observed, look, data, &spec);
+        self.note_dbs(data, self.observed.saturating_sub(before));
         self.note_failover(data);
         self.note_initialisation(data);
         self.view(look, data, revision, &spec)
@@ -171,48 +176,7 @@ impl Memory {
         }
     }
 
-    fn note_proxies(&mut self, look: &Look, data: &ClusterData, spec: &EffectiveSpec) {
-        let now = self.observed;
-        // A vanished key is silence like any other: forgotten only once it cannot forward.
-        self.proxies.retain(|uid, memory| {
-            let silent_for = now.saturating_sub(memory.changed);
-            data.proxy.spec.enabled_proxies.contains(uid)
-                || look.proxies.iter().any(|info| info.uid == *uid)
-                || silent_for < proxy_bound(&memory.info, memory.heard, spec)
-        });
-        for info in &look.proxies {
-            let memory = self
-                .proxies
-                .entry(info.uid.clone())
-                .or_insert_with(|| ProxyMemory {
-                    info: ProxyInfo::default(),
-                    heard: false,
-                    changed: now,
-                    acknowledged: now,
-                });
-            if memory.heard && memory.info.info_uid == info.info_uid {
-                continue;
-            }
-            if memory.info.generation != info.generation || !memory.heard {
-                memory.acknowledged = now;
-            }
-            memory.info = info.clone();
-            memory.heard = true;
-            memory.changed = now;
-        }
-        for uid in &data.proxy.spec.enabled_proxies {
-            self.proxies
-                .entry(uid.clone())
-                .or_insert_with(|| ProxyMemory {
-                    info: ProxyInfo::default(),
-                    heard: false,
-                    changed: now,
-                    acknowledged: now,
-                });
-        }
-    }
-
-    fn note_dbs(&mut self, data: &ClusterData) {
+    fn note_dbs(&mut self, data: &ClusterData, passed: Duration) {
         let now = self.observed;
         let first = self.looks == 1;
         self.dbs.retain(|uid, _| data.dbs.contains_key(uid));
@@ -222,7 +186,11 @@ impl Memory {
                 .filter(|(state, _)| state.healthy)
                 .map(|(_, changed)| changed);
             let generation = report.map_or(db.status.current_generation, |(s, _)| s.generation);
+            let held_back = self.waits_for_admission(data, &db.spec.keeper_uid);
             let memory = self.dbs.entry(uid.clone()).or_default();
+            if held_back {
+                memory.hold(passed);
+            }
             if first && db.status.healthy {
                 memory.good_at = Some(now);
             }
@@ -236,6 +204,16 @@ impl Memory {
                 memory.converging = Some((db.generation, now));
             }
         }
+    }
+
+    /// Whether a keeper started anew and nobody led who could admit this start: by the boot rule
+    /// its instance must not run yet, and that is not the instance's fault.
+    fn waits_for_admission(&self, data: &ClusterData, keeper: &KeeperUid) -> bool {
+        let reported = self.keepers.get(keeper).filter(|memory| memory.witnessed);
+        let admitted = data.keepers.get(keeper);
+        reported
+            .zip(admitted)
+            .is_some_and(|(memory, keeper)| memory.info.boot_uuid != keeper.status.boot_uuid)
     }
 
     /// The last report about a db that was seen to be fresh, and when it was seen.
@@ -313,12 +291,7 @@ impl Memory {
             )
         });
         let dbs = dbs.collect();
-        let proxies = self.proxies.iter().map(|(uid, memory)| {
-            let (view, left) = self.proxy_view(memory, spec);
-            deadlines.push(left);
-            (uid.clone(), view)
-        });
-        let proxies = proxies.collect();
+        let proxies = self.proxies.view(now, spec, &mut deadlines);
         let next_change_in = deadlines
             .into_iter()
             .flatten()
@@ -337,64 +310,5 @@ impl Memory {
             most_failovers: self.most_failovers,
             next_change_in: next_change_in.unwrap_or(spec.sleep_interval),
         }
-    }
-
-    /// The proxy, and how long until it, or the pause after its acknowledgement, is over.
-    fn proxy_view(
-        &self,
-        memory: &ProxyMemory,
-        spec: &EffectiveSpec,
-    ) -> (ProxyView, Option<Duration>) {
-        let silent_for = self.observed.saturating_sub(memory.changed);
-        let acknowledged_for = self.observed.saturating_sub(memory.acknowledged);
-        let ours = memory
-            .info
-            .features
-            .iter()
-            .any(|name| name == FEATURE_AGE_FROM_SEND);
-        let bound = proxy_bound(&memory.info, memory.heard, spec);
-        let left = bound.checked_sub(silent_for);
-        let pause = spec
-            .sleep_interval
-            .checked_sub(acknowledged_for)
-            .filter(|_| !ours);
-        let view = ProxyView {
-            generation: memory.heard.then_some(memory.info.generation),
-            live: silent_for < bound,
-            heard: memory.heard,
-            closes_first: ours,
-            acknowledged_for,
-        };
-        (
-            view,
-            [left, pause]
-                .into_iter()
-                .flatten()
-                .filter(|time| !time.is_zero())
-                .min(),
-        )
-    }
-}
-
-/// How long after its last publication a proxy may still forward (contract, section 7).
-fn proxy_bound(info: &ProxyInfo, heard: bool, spec: &EffectiveSpec) -> Duration {
-    let declared = u64::try_from(info.proxy_timeout_nanos)
-        .ok()
-        .filter(|nanos| *nanos > 0);
-    let timeout = match declared {
-        Some(nanos) if heard => Duration::from_nanos(nanos),
-        Some(_) | None => spec.proxy_timeout,
-    };
-    if info
-        .features
-        .iter()
-        .any(|name| name == FEATURE_AGE_FROM_SEND)
-    {
-        let twentieth = timeout / 20;
-        timeout
-            .saturating_add(twentieth)
-            .saturating_add(Duration::from_millis(500))
-    } else {
-        timeout.saturating_mul(2)
     }
 }

@@ -173,7 +173,10 @@ pub(crate) fn happen(world: &mut World, happening: &Happening) {
             });
         }
         Happening::RemoveKeeper(number) => remove(world, *number),
-        Happening::NewLeader => world.replace_sentinel(),
+        Happening::NewLeader => {
+            world.replace_sentinel();
+            world.lead();
+        }
         Happening::Store(up) => world.store_up = *up,
     }
 }

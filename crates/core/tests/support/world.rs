@@ -159,11 +159,10 @@ impl World {
         self.data.as_ref().expect("cluster data")
     }
 
-    /// A new sentinel without memory takes the place of the present one.
+    /// A new sentinel without memory takes the place of the present one; it does not lead yet.
     pub(crate) fn replace_sentinel(&mut self) {
         self.sentinel = new_sentinel();
         self.memory = Memory::new(DEFAULT_MOST_FAILOVERS);
-        self.lead();
     }
 
     pub(crate) fn lead(&mut self) {
@@ -291,7 +290,7 @@ impl World {
         let data = self.data().clone();
         let source = self.source();
         for (name, keeper) in &mut self.keepers {
-            if keeper.alive && !keeper.stuck {
+            if keeper.alive && !keeper.stuck && admitted(&data, name, keeper) {
                 obey_as_keeper(name, keeper, &data, self.revision, source.as_ref());
             }
         }
@@ -345,10 +344,10 @@ impl World {
     fn keeper_info(&mut self, name: &str) -> KeeperInfo {
         self.publications += 1;
         let keeper = &self.keepers[name];
-        let state = keeper
-            .instance
-            .as_ref()
-            .map(|instance| self.state(keeper, instance));
+        let state = keeper.instance.as_ref().map(|instance| PostgresState {
+            healthy: keeper.healthy && admitted(self.data(), name, keeper),
+            ..self.state(keeper, instance)
+        });
         KeeperInfo {
             info_uid: InfoUid::new(self.publications.to_string()),
             uid: KeeperUid::from(name),
@@ -399,7 +398,6 @@ impl World {
             generation: instance.generation,
             listen_address: "127.0.0.1".to_owned(),
             port: "5432".to_owned(),
-            healthy: keeper.healthy,
             system_id: "7275812345678901234".to_owned(),
             timeline_id: TimelineId(instance.timeline),
             xlog_pos: Lsn(instance.lsn),
@@ -560,6 +558,12 @@ fn switch((timeline, point): &(u64, u64)) -> TimelineSwitch {
         reason: String::new(),
         unknown: Unknown::new(),
     }
+}
+
+/// The boot rule: whether the document knows this start of the keeper.
+fn admitted(data: &ClusterData, name: &str, keeper: &KeeperModel) -> bool {
+    let known = data.keepers.get(&KeeperUid::from(name));
+    known.is_some_and(|known| known.status.boot_uuid.as_str() == keeper.boot.to_string())
 }
 
 fn obey_as_keeper(
