@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use crate::VERSION;
+use crate::{Parsed, VERSION};
 
 /// The longest line of a help text, in columns.
 pub const WIDTH: usize = 100;
@@ -272,9 +272,9 @@ pub fn environment(name: &str) -> Option<String> {
 pub fn variables_of_others() -> Vec<OsString> {
     let prefixes = [
         "PG",
-        keeper::PREFIX,
-        sentinel::PREFIX,
-        proxy::PREFIX,
+        keeper::DAEMON.prefix,
+        sentinel::DAEMON.prefix,
+        proxy::DAEMON.prefix,
         crate::ctl::PREFIX,
     ];
     let is_theirs = |name: &OsString| {
@@ -285,57 +285,66 @@ pub fn variables_of_others() -> Vec<OsString> {
     names.filter(is_theirs).collect()
 }
 
-/// What a daemon's command line holds, or what to print instead.
-pub fn daemon_values(
-    name: &'static str,
-    about: &'static str,
-    flags: &[Flag],
-    prefix: &str,
-    arguments_given: &[OsString],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Values, crate::Parsed<()>> {
-    let command = Command::new(name)
-        .bin_name(name)
-        .about(about)
-        .max_term_width(WIDTH)
-        .disable_version_flag(true)
-        .args_override_self(true)
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(ArgAction::SetTrue)
-                .help("Print the version"),
-        )
-        .args(arguments(flags, prefix))
-        // Positional arguments are ignored, as they always were.
-        .arg(Arg::new("ignored").num_args(0..).hide(true));
-    match command.try_get_matches_from(arguments_given) {
-        Ok(matches) if matches.get_flag("version") => {
-            Err(crate::Parsed::Print(format!("{name} version {VERSION}")))
-        }
-        Ok(matches) => Ok(values(flags, &matches, prefix, environment)),
-        Err(error) if error.use_stderr() => Err(crate::Parsed::Refuse(error.to_string())),
-        Err(error) => Err(crate::Parsed::Print(error.to_string())),
-    }
+/// The command line of a daemon that is configured by a `C`.
+pub struct Daemon<C: 'static> {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for, in a sentence.
+    pub about: &'static str,
+    /// The prefix of its environment variables.
+    pub prefix: &'static str,
+    /// Its flags beyond those of all daemons.
+    pub own: &'static [Flag],
+    /// What the flags mean together; a refusal says what is wrong and what would be valid.
+    pub meaning: fn(&Values) -> Result<C, String>,
 }
 
-/// Turns values into a config, printing the notes on the way.
-pub fn finish<C>(
-    values: Result<Values, crate::Parsed<()>>,
-    config: impl FnOnce(&Values) -> Result<C, String>,
-) -> crate::Parsed<C> {
-    match values {
-        Ok(values) => {
-            for note in &values.notes {
-                crate::output::talk(note);
-            }
-            match config(&values) {
-                Ok(config) => crate::Parsed::Run(Box::new(config)),
-                Err(error) => crate::Parsed::Refuse(error),
-            }
+impl<C> Daemon<C> {
+    /// All its flags.
+    pub fn flags(&self) -> Vec<Flag> {
+        [common::STORE, common::DAEMON, self.own].concat()
+    }
+
+    /// Parses a command line. `environment` gives the value of a variable.
+    pub fn parse(
+        &self,
+        given: &[OsString],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Parsed<C> {
+        let flags = self.flags();
+        let matches = match self.command(&flags).try_get_matches_from(given) {
+            Ok(matches) => matches,
+            Err(error) if error.use_stderr() => return Parsed::Refuse(error.to_string()),
+            Err(error) => return Parsed::Print(error.to_string()),
+        };
+        if matches.get_flag("version") {
+            return Parsed::Print(format!("{} version {VERSION}", self.name));
         }
-        Err(crate::Parsed::Print(text)) => crate::Parsed::Print(text),
-        Err(crate::Parsed::Refuse(text)) => crate::Parsed::Refuse(text),
-        Err(crate::Parsed::Run(_)) => crate::Parsed::Refuse("no arguments".to_owned()),
+        let values = values(&flags, &matches, self.prefix, environment);
+        for note in &values.notes {
+            crate::output::talk(note);
+        }
+        match (self.meaning)(&values) {
+            Ok(config) => Parsed::Run(Box::new(config)),
+            Err(error) => Parsed::Refuse(error),
+        }
+    }
+
+    fn command(&self, flags: &[Flag]) -> Command {
+        Command::new(self.name)
+            .bin_name(self.name)
+            .about(self.about)
+            .max_term_width(WIDTH)
+            .disable_version_flag(true)
+            .args_override_self(true)
+            .arg(
+                Arg::new("version")
+                    .long("version")
+                    .action(ArgAction::SetTrue)
+                    .help("Print the version"),
+            )
+            .args(arguments(flags, self.prefix))
+            // Positional arguments are ignored, as they always were.
+            .arg(Arg::new("ignored").num_args(0..).hide(true))
     }
 }

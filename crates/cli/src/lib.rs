@@ -73,17 +73,17 @@ fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     let environment = &args::environment;
     match program {
         "stolon-keeper" => daemon(
-            args::keeper::parse(arguments, environment),
+            args::keeper::DAEMON.parse(arguments, environment),
             |config| config.common.log,
             keeper::run,
         ),
         "stolon-sentinel" => daemon(
-            args::sentinel::parse(arguments, environment),
+            args::sentinel::DAEMON.parse(arguments, environment),
             |config| config.common.log,
             sentinel::run,
         ),
         "stolon-proxy" => daemon(
-            args::proxy::parse(arguments, environment),
+            args::proxy::DAEMON.parse(arguments, environment),
             |config| config.common.log,
             proxy::run,
         ),

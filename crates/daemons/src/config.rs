@@ -1,7 +1,8 @@
-//! What all daemons are told.
+//! What all daemons are told, and why they refuse to run.
 
 use std::net::SocketAddr;
 
+use crate::runtime::http;
 use crate::runtime::logging::LogConfig;
 
 /// What all daemons are told.
@@ -15,6 +16,17 @@ pub struct CommonConfig {
     pub metrics_listen_address: Option<SocketAddr>,
     /// How to log.
     pub log: LogConfig,
+}
+
+/// Why a sentinel or a proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] stolon_store::Error),
+    /// The metrics address.
+    #[error(transparent)]
+    Metrics(#[from] http::Error),
 }
 
 /// The version of this program.

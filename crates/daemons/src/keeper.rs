@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::VERSION;
+use crate::document;
 use crate::runtime::http::Health;
 use crate::runtime::reread::Reread;
 use crate::runtime::shutdown::Shutdown;
@@ -53,13 +54,8 @@ pub enum Error {
     #[error("cannot hear signals: {0}")]
     Signals(std::io::Error),
     /// The metrics address.
-    #[error("cannot serve metrics at {address}: {source}")]
-    Metrics {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Metrics(#[from] http::Error),
 }
 
 /// Runs a keeper until `shutdown`.
@@ -91,14 +87,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let keeper = Keeper::new(settings, clock::now(), disk, process);
     let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
-    let _server = match config.common.metrics_listen_address {
-        Some(address) => Some(
-            http::serve(address, registry, health.clone())
-                .await
-                .map_err(|source| Error::Metrics { address, source })?,
-        ),
-        None => None,
-    };
+    http::serve(
+        config.common.metrics_listen_address,
+        registry,
+        health.clone(),
+    )
+    .await?;
     let shell = Shell {
         keeper,
         instance,
@@ -288,30 +282,11 @@ async fn send(events: &mpsc::Sender<Event>, event: Event) {
 }
 
 async fn read(store: &dyn Store) -> Event {
-    let sent_at = clock::now();
-    let entry = match store.get(&Key::ClusterData).await {
-        Ok(entry) => entry,
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the cluster data");
-            return Event::ReadFailed;
-        }
-    };
-    let Some(entry) = entry else {
-        return Event::Document {
-            sent_at,
-            revision: 0,
-            data: None,
-        };
-    };
-    match wire::read_cluster_data(&entry.value) {
-        Ok(data) => Event::Document {
-            sent_at,
-            revision: entry.revision.0,
-            data: data.map(Box::new),
-        },
-        Err(error) => {
-            tracing::error!(%error, key = %entry.key, "the cluster data cannot be understood");
-            Event::ReadFailed
-        }
-    }
+    document::read(store)
+        .await
+        .map_or(Event::ReadFailed, |found| Event::Document {
+            sent_at: found.sent_at,
+            revision: found.revision,
+            data: found.data,
+        })
 }

@@ -4,6 +4,7 @@
 //! the clock, signals and the environment.
 
 pub mod config;
+mod document;
 pub mod keeper;
 pub mod proxy;
 pub mod runtime;

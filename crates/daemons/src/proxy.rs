@@ -14,7 +14,8 @@ use stolon_core::time::Instant;
 use stolon_store::{Key, Store};
 use tokio::sync::mpsc;
 
-use crate::config::VERSION;
+use crate::config::{Error, VERSION};
+use crate::document;
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, files, http, logging, names, reread};
@@ -26,22 +27,6 @@ use relay::Relay;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a stopping proxy may take to remove itself from the store.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Why a proxy cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] stolon_store::Error),
-    /// The metrics address.
-    #[error("cannot serve metrics at {address}: {source}")]
-    Metrics {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-}
 
 /// Runs a proxy until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
@@ -61,14 +46,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
-    let _server = match config.common.metrics_listen_address {
-        Some(address) => Some(
-            http::serve(address, registry, health.clone())
-                .await
-                .map_err(|source| Error::Metrics { address, source })?,
-        ),
-        None => None,
-    };
+    http::serve(
+        config.common.metrics_listen_address,
+        registry,
+        health.clone(),
+    )
+    .await?;
     let relay = Relay::new(&config, metrics.clone(), files::raise_limit());
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);
@@ -184,32 +167,13 @@ impl Shell {
 }
 
 async fn read(store: &dyn Store) -> Event {
-    let sent_at = clock::now();
-    let entry = match store.get(&Key::ClusterData).await {
-        Ok(entry) => entry,
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the cluster data");
-            return Event::ReadFailed;
-        }
-    };
-    let Some(entry) = entry else {
-        return Event::Document {
-            sent_at,
-            revision: 0,
-            data: None,
-        };
-    };
-    match wire::read_cluster_data(&entry.value) {
-        Ok(data) => Event::Document {
-            sent_at,
-            revision: entry.revision.0,
-            data: data.map(Box::new),
-        },
-        Err(error) => {
-            tracing::error!(%error, key = %entry.key, "the cluster data cannot be understood");
-            Event::ReadFailed
-        }
-    }
+    document::read(store)
+        .await
+        .map_or(Event::ReadFailed, |found| Event::Document {
+            sent_at: found.sent_at,
+            revision: found.revision,
+            data: found.data,
+        })
 }
 
 #[cfg(test)]

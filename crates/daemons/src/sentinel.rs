@@ -13,27 +13,11 @@ use stolon_core::time::{Instant, Timestamp};
 use stolon_store::{Entry, Expected, Folder, Key, Revision, Store, Written};
 use tokio::sync::mpsc;
 
-use crate::config::VERSION;
+use crate::config::{Error, VERSION};
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, http, logging, names, reread};
 use config::Config;
-
-/// Why a sentinel cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] stolon_store::Error),
-    /// The metrics address.
-    #[error("cannot serve metrics at {address}: {source}")]
-    Metrics {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-}
 
 /// Runs a sentinel until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
@@ -54,14 +38,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
-    let _server = match config.common.metrics_listen_address {
-        Some(address) => Some(
-            http::serve(address, registry, health.clone())
-                .await
-                .map_err(|source| Error::Metrics { address, source })?,
-        ),
-        None => None,
-    };
+    http::serve(
+        config.common.metrics_listen_address,
+        registry,
+        health.clone(),
+    )
+    .await?;
     let (events, inbox) = mpsc::channel(64);
     let sentinel = Sentinel::new(settings);
     let shell = Shell {

@@ -1,21 +1,25 @@
 //! The keeper's flags.
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use stolon_daemons::keeper::config::{Config, User};
 
-use super::{Flag, Values, common, deprecated_text, deprecated_yes_no, text, yes_no};
-use crate::Parsed;
+use super::{Daemon, Flag, Values, common, deprecated_text, deprecated_yes_no, text, yes_no};
 use crate::output::talk;
 
 /// What an address is that PostgreSQL can listen on and nobody can connect to.
 const EVERYWHERE: &str = "stands for all addresses of this host. Other hosts cannot connect to it: \
                           give the one they reach with --pg-advertise-address";
 
-/// The prefix of its environment variables.
-pub const PREFIX: &str = "STKEEPER";
+/// Its command line.
+pub const DAEMON: Daemon<Config> = Daemon {
+    name: "stolon-keeper",
+    about: "Runs one PostgreSQL instance as the cluster data say.",
+    prefix: "STKEEPER",
+    own: FLAGS,
+    meaning: config,
+};
 
 const FLAGS: &[Flag] = &[
     text(
@@ -84,28 +88,6 @@ const FLAGS: &[Flag] = &[
     ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];
-
-/// All flags of a keeper.
-pub fn flags() -> Vec<Flag> {
-    [common::STORE, common::DAEMON, FLAGS].concat()
-}
-
-/// Parses a keeper's command line. `environment` gives the value of a variable.
-pub fn parse(
-    arguments: &[OsString],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Parsed<Config> {
-    let about = "Runs one PostgreSQL instance as the cluster data say.";
-    let values = super::daemon_values(
-        "stolon-keeper",
-        about,
-        &flags(),
-        PREFIX,
-        arguments,
-        environment,
-    );
-    super::finish(values, config)
-}
 
 fn config(values: &Values) -> Result<Config, String> {
     let data_dir = values.required("data-dir", "data dir required", "a folder of its own")?;

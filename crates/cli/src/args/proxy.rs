@@ -1,15 +1,19 @@
 //! The proxy's flags.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use stolon_daemons::proxy::config::{Config, Keepalive};
 
-use super::{Flag, Values, common, deprecated_yes_no, text, yes_no};
-use crate::Parsed;
+use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
 
-/// The prefix of its environment variables.
-pub const PREFIX: &str = "STPROXY";
+/// Its command line.
+pub const DAEMON: Daemon<Config> = Daemon {
+    name: "stolon-proxy",
+    about: "Carries clients to the primary, and to nothing else.",
+    prefix: "STPROXY",
+    own: FLAGS,
+    meaning: config,
+};
 
 const FLAGS: &[Flag] = &[
     text("listen-address", "127.0.0.1", "address to listen on"),
@@ -36,28 +40,6 @@ const FLAGS: &[Flag] = &[
     ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];
-
-/// All flags of a proxy.
-pub fn flags() -> Vec<Flag> {
-    [common::STORE, common::DAEMON, FLAGS].concat()
-}
-
-/// Parses a proxy's command line. `environment` gives the value of a variable.
-pub fn parse(
-    arguments: &[OsString],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Parsed<Config> {
-    let about = "Carries clients to the primary, and to nothing else.";
-    let values = super::daemon_values(
-        "stolon-proxy",
-        about,
-        &flags(),
-        PREFIX,
-        arguments,
-        environment,
-    );
-    super::finish(values, config)
-}
 
 fn config(values: &Values) -> Result<Config, String> {
     let common = common::daemon(values)?;

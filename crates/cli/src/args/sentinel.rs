@@ -1,15 +1,18 @@
 //! The sentinel's flags.
 
-use std::ffi::OsString;
-
 use stolon_core::model::wire;
 use stolon_daemons::sentinel::config::Config;
 
-use super::{Flag, Values, common, deprecated_yes_no, text};
-use crate::Parsed;
+use super::{Daemon, Flag, Values, common, deprecated_yes_no, text};
 
-/// The prefix of its environment variables.
-pub const PREFIX: &str = "STSENTINEL";
+/// Its command line.
+pub const DAEMON: Daemon<Config> = Daemon {
+    name: "stolon-sentinel",
+    about: "Watches the cluster, and decides what it should be while it leads.",
+    prefix: "STSENTINEL",
+    own: FLAGS,
+    meaning: config,
+};
 
 const FLAGS: &[Flag] = &[
     text(
@@ -24,28 +27,6 @@ const FLAGS: &[Flag] = &[
     ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];
-
-/// All flags of a sentinel.
-pub fn flags() -> Vec<Flag> {
-    [common::STORE, common::DAEMON, FLAGS].concat()
-}
-
-/// Parses a sentinel's command line. `environment` gives the value of a variable.
-pub fn parse(
-    arguments: &[OsString],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Parsed<Config> {
-    let about = "Watches the cluster, and decides what it should be while it leads.";
-    let values = super::daemon_values(
-        "stolon-sentinel",
-        about,
-        &flags(),
-        PREFIX,
-        arguments,
-        environment,
-    );
-    super::finish(values, config)
-}
 
 fn config(values: &Values) -> Result<Config, String> {
     let common = common::daemon(values)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use stolon_cli::args::{self, Flag, Kind, Source, keeper, proxy, sentinel};
+use stolon_cli::args::{self, Daemon, Flag, Kind, Source, keeper, proxy, sentinel};
 use stolon_cli::{Parsed, ctl};
 
 use crate::program::{run, run_with};
@@ -80,9 +80,12 @@ fn read(flags: &[Flag], words: &[String], environment: &[(String, &str)]) -> arg
 #[test]
 fn every_flag_of_the_contract_is_there_with_default_and_variable() {
     let programs = [
-        (keeper::flags(), [COMMON, DAEMON, KEEPER].concat()),
-        (sentinel::flags(), [COMMON, DAEMON, SENTINEL].concat()),
-        (proxy::flags(), [COMMON, DAEMON, PROXY].concat()),
+        (keeper::DAEMON.flags(), [COMMON, DAEMON, KEEPER].concat()),
+        (
+            sentinel::DAEMON.flags(),
+            [COMMON, DAEMON, SENTINEL].concat(),
+        ),
+        (proxy::DAEMON.flags(), [COMMON, DAEMON, PROXY].concat()),
         (ctl::flags(), [COMMON, CTL].concat()),
     ];
     for (flags, contract) in programs {
@@ -96,7 +99,12 @@ fn every_flag_of_the_contract_is_there_with_default_and_variable() {
         }
     }
     assert_eq!(
-        [keeper::PREFIX, sentinel::PREFIX, proxy::PREFIX, ctl::PREFIX],
+        [
+            keeper::DAEMON.prefix,
+            sentinel::DAEMON.prefix,
+            proxy::DAEMON.prefix,
+            ctl::PREFIX
+        ],
         ["STKEEPER", "STSENTINEL", "STPROXY", "STOLONCTL"]
     );
 }
@@ -139,11 +147,9 @@ fn check_precedence(flag: &Flag, is_bool: bool) {
     }
 }
 
-type Parser<C> = fn(&[OsString], &dyn Fn(&str) -> Option<String>) -> Parsed<C>;
-
 /// Parses a command line that is whole but for `words`, which are divided by blanks.
 fn parse<C>(
-    parser: Parser<C>,
+    daemon: &Daemon<C>,
     base: &str,
     words: &str,
     environment: &[(&str, &str)],
@@ -152,7 +158,7 @@ fn parse<C>(
     let words: Vec<OsString> = std::iter::once("x").chain(words).map(Into::into).collect();
     let environment: BTreeMap<&str, &str> = environment.iter().copied().collect();
     let variable = |name: &str| environment.get(name).map(|text| (*text).to_owned());
-    match parser(&words, &variable) {
+    match daemon.parse(&words, &variable) {
         Parsed::Run(config) => Ok(*config),
         Parsed::Refuse(text) => Err(text),
         Parsed::Print(text) => panic!("printed {text}"),
@@ -186,16 +192,16 @@ fn a_keeper_says_what_is_missing_in_the_order_of_the_contract() {
     ];
     let mut words = "--pg-su-username=s".to_owned();
     for (expected, next) in steps {
-        let error = parse(keeper::parse, &words, "", &[]).expect_err("refused");
+        let error = parse(&keeper::DAEMON, &words, "", &[]).expect_err("refused");
         assert!(error.starts_with(expected), "{words}: {error}");
         words = format!("{words} {next}");
     }
-    parse(keeper::parse, &words, "", &[]).expect("whole");
+    parse(&keeper::DAEMON, &words, "", &[]).expect("whole");
 }
 
 #[test]
 fn what_is_missing_is_said_with_what_to_do() {
-    let error = parse(sentinel::parse, "--cluster-name=c", "", &[]).expect_err("refused");
+    let error = parse(&sentinel::DAEMON, "--cluster-name=c", "", &[]).expect_err("refused");
     assert_eq!(
         error,
         "store backend type required: give --store-backend or set STSENTINEL_STORE_BACKEND, \
@@ -225,7 +231,7 @@ fn what_is_missing_is_said_with_what_to_do() {
 fn wrong_values_of_a_keeper_are_refused_with_what_is_valid() {
     let keeper = |words: &str, said: &[&str]| {
         refused(
-            parse(keeper::parse, WHOLE_KEEPER, words, &[]).err(),
+            parse(&keeper::DAEMON, WHOLE_KEEPER, words, &[]).err(),
             words,
             said,
         );
@@ -283,7 +289,7 @@ fn wrong_values_of_a_keeper_are_refused_with_what_is_valid() {
 #[test]
 fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
     let proxy = |words: &str, said: &[&str]| {
-        refused(parse(proxy::parse, STORE, words, &[]).err(), words, said);
+        refused(parse(&proxy::DAEMON, STORE, words, &[]).err(), words, said);
     };
     proxy("--port=0", &["--port", "\"0\"", "1 to 65535"]);
     proxy(
@@ -302,7 +308,11 @@ fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
 #[test]
 fn wrong_values_of_any_daemon_are_refused_with_what_is_valid() {
     let sentinel = |words: &str, said: &[&str]| {
-        refused(parse(sentinel::parse, STORE, words, &[]).err(), words, said);
+        refused(
+            parse(&sentinel::DAEMON, STORE, words, &[]).err(),
+            words,
+            said,
+        );
     };
     sentinel(
         "--max-failovers=-1",
@@ -363,13 +373,13 @@ fn refused(error: Option<String>, words: &str, said: &[&str]) {
 #[test]
 fn a_wrong_value_of_the_environment_is_said_to_be_from_there() {
     let environment = [("STPROXY_PORT", "no")];
-    let error = parse(proxy::parse, STORE, "", &environment).expect_err("refused");
+    let error = parse(&proxy::DAEMON, STORE, "", &environment).expect_err("refused");
     assert_eq!(
         error,
         "invalid argument \"no\" for \"--port\" flag from STPROXY_PORT: it must be a port number, \
          1 to 65535"
     );
-    parse(proxy::parse, STORE, "--port=1", &environment).expect("the flag wins");
+    parse(&proxy::DAEMON, STORE, "--port=1", &environment).expect("the flag wins");
 }
 
 #[test]
@@ -380,14 +390,14 @@ fn values_become_what_they_mean() {
         ("STKEEPER_CAN_BE_MASTER", "false"),
     ];
     let words = "--store-timeout=1m30s ignored words --pg-port=1 --pg-port=7000";
-    let keeper = parse(keeper::parse, WHOLE_KEEPER, words, &environment).expect("understood");
+    let keeper = parse(&keeper::DAEMON, WHOLE_KEEPER, words, &environment).expect("understood");
     assert_eq!(keeper.uid.as_deref(), Some("k1"));
     assert!(!keeper.can_be_master && keeper.can_be_synchronous_replica);
     assert_eq!((keeper.port, keeper.advertise_port), (7000, 7000));
     assert_eq!(keeper.advertise_address, "10.0.0.1");
     assert_eq!(keeper.common.store.timeout, Duration::from_secs(90));
     let words = "--tcp-keepalive-idle=5 --stop-listening=f --metrics-listen-address=:9100 --debug";
-    let proxy = parse(proxy::parse, STORE, words, &[]).expect("understood");
+    let proxy = parse(&proxy::DAEMON, STORE, words, &[]).expect("understood");
     assert_eq!(proxy.keepalive.idle, Some(Duration::from_secs(5)));
     assert_eq!(proxy.keepalive.count, None);
     assert!(!proxy.stop_listening);
@@ -408,7 +418,7 @@ fn deprecated_flags_work_and_say_so() {
         said.err.contains("Flag --debug has been deprecated"),
         "{said:?}"
     );
-    let keeper = parse(keeper::parse, WHOLE_KEEPER, "--id=k1", &[]).expect("understood");
+    let keeper = parse(&keeper::DAEMON, WHOLE_KEEPER, "--id=k1", &[]).expect("understood");
     assert_eq!(keeper.uid.as_deref(), Some("k1"));
 }
 
@@ -430,7 +440,7 @@ fn passwords_come_from_files_without_their_line_ends() {
             .into_iter()
             .filter(|word| !word.starts_with("--pg-su-password="))
             .collect();
-        parse(keeper::parse, &words.join(" "), "", &[])
+        parse(&keeper::DAEMON, &words.join(" "), "", &[])
     };
     let keeper = check("secret\r\n", "other").expect("understood");
     assert_eq!(keeper.superuser.password.as_deref(), Some("secret"));

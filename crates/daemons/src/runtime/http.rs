@@ -77,13 +77,26 @@ struct Shared {
     health: Health,
 }
 
-/// Serves until the task is dropped. Fails at once when the address cannot be had.
-pub async fn serve(
+/// The address cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve metrics at {address}: {source}")]
+pub struct Error {
     address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Serves at `address`, if any, as long as the process lives.
+pub async fn serve(
+    address: Option<SocketAddr>,
     registry: Registry,
     health: Health,
-) -> std::io::Result<tokio::task::JoinHandle<()>> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+) -> Result<(), Error> {
+    let Some(address) = address else {
+        return Ok(());
+    };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| Error { address, source })?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route(
@@ -98,11 +111,12 @@ pub async fn serve(
             registry: Arc::new(registry),
             health,
         });
-    Ok(tokio::spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the metrics server ended");
         }
-    }))
+    });
+    Ok(())
 }
 
 fn answer(state: Result<(), String>) -> (StatusCode, String) {
