@@ -8,8 +8,8 @@
 pub mod decide;
 pub(crate) mod lineage;
 pub mod observe;
+mod said;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::invariants::{self, Step};
@@ -19,6 +19,7 @@ use crate::reason::{Reason, Severity};
 use crate::time::{Instant, Timestamp};
 use decide::{Decision, decide};
 use observe::{Memory, View};
+use said::Said;
 
 /// A look taken without an event in between must not follow the last one sooner than this, so that
 /// a chatty store cannot make a sentinel spin.
@@ -133,8 +134,7 @@ pub struct Sentinel {
     last_publication: Option<Instant>,
     /// When positions and the like were last written.
     last_status_write: Option<Instant>,
-    /// What was said and still holds: a reason is logged when it appears, not at every look.
-    said: BTreeSet<(String, String, String)>,
+    said: Said,
     sleep_interval: Duration,
 }
 
@@ -152,7 +152,7 @@ impl Sentinel {
             last_look: None,
             last_publication: None,
             last_status_write: None,
-            said: BTreeSet::new(),
+            said: Said::default(),
             sleep_interval: ClusterSpec::default().effective().sleep_interval,
         }
     }
@@ -219,7 +219,7 @@ impl Sentinel {
             };
             let reason = Reason::info("leadership", format!("sentinel {text}"));
             effects.push(Effect::Log(reason.with("uid", &self.settings.uid)));
-            self.said.clear();
+            self.said = Said::default();
         }
         self.refresh |= leading && !self.leading;
         self.leading = leading;
@@ -241,7 +241,7 @@ impl Sentinel {
                 "no-spec",
                 "the cluster data hold no cluster: nothing is decided",
             );
-            self.say(vec![reason], effects);
+            self.said.say(vec![reason], effects);
             effects.push(Effect::WakeAt(now.after(self.sleep_interval)));
             return;
         };
@@ -278,7 +278,7 @@ impl Sentinel {
         });
         let withheld = !objections.is_empty();
         reasons.extend(objections);
-        self.say(reasons.clone(), effects);
+        self.said.say(reasons.clone(), effects);
         if withheld {
             return;
         }
@@ -319,7 +319,8 @@ impl Sentinel {
     fn initialise(&mut self, look: &Look, effects: &mut Vec<Effect>) {
         let Some(spec) = self.settings.initial_spec.clone() else {
             let text = "no cluster data available, waiting for it to appear (stolonctl init)";
-            self.say(vec![Reason::info("no-cluster", text)], effects);
+            self.said
+                .say(vec![Reason::info("no-cluster", text)], effects);
             return;
         };
         if self.writing.is_some() {
@@ -329,7 +330,7 @@ impl Sentinel {
         let uid = ClusterUid::new(names.next_uid());
         let reason = Reason::info("initialise", "writing initial cluster data");
         let reasons = vec![reason.with("clusterUID", &uid)];
-        self.say(reasons.clone(), effects);
+        self.said.say(reasons.clone(), effects);
         self.writing = Some((look.wall, reasons));
         let data = Box::new(ClusterData::new(uid, spec, look.wall));
         effects.push(Effect::Write {
@@ -351,12 +352,12 @@ impl Sentinel {
             WriteOutcome::Conflict => {
                 let text = "cluster data changed while deciding; deciding again";
                 effects.push(Effect::Log(Reason::debug("conflict", text)));
-                self.said.clear();
+                self.said = Said::default();
             }
             WriteOutcome::Unknown => {
                 let text = "no answer to the write of the cluster data; reading it again";
                 effects.push(Effect::Log(Reason::warn("write-unknown", text)));
-                self.said.clear();
+                self.said = Said::default();
             }
         }
     }
@@ -378,23 +379,5 @@ impl Sentinel {
             ..SentinelInfo::default()
         };
         effects.push(Effect::Publish(info, self.sleep_interval.saturating_mul(2)));
-    }
-
-    /// Logs the reasons that were not there at the last decision.
-    fn say(&mut self, reasons: Vec<Reason>, effects: &mut Vec<Effect>) {
-        let key = |reason: &Reason| {
-            let subject = reason.details.first().map(|(_, value)| value.clone());
-            (
-                reason.code.clone(),
-                reason.text.clone(),
-                subject.unwrap_or_default(),
-            )
-        };
-        let now: BTreeSet<_> = reasons.iter().map(key).collect();
-        let fresh = reasons
-            .into_iter()
-            .filter(|reason| !self.said.contains(&key(reason)));
-        effects.extend(fresh.map(Effect::Log));
-        self.said = now;
     }
 }
