@@ -25,7 +25,7 @@ use crate::{Error, Leadership};
 /// How long a leader holds on after it was last heard. The Go program's is 20 s; each candidate has a
 /// lease of its own, so they may differ. When a host is lost that runs the primary and the leading
 /// sentinel, nobody decides until this is over.
-const TTL: Duration = Duration::from_secs(4);
+const TTL: Duration = Duration::from_secs(3);
 /// Pauses before a failed step is taken again: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
