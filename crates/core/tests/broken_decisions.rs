@@ -10,10 +10,10 @@ mod small;
 
 use std::collections::BTreeSet;
 
-use small::{Health, Membership, PLAIN, Place, Primary, ProxyState, Route, Small, Standby, build};
+use small::{Health, Membership, Place, Primary, ProxyState, Route, Small, Standby, build, db_uid};
 use stolon_core::invariants::{Step, check, objections, settle};
 use stolon_core::model::{
-    ClusterData, ClusterUid, Db, DbUid, FollowConfig, Generation, InitMode, KeeperUid, List, Phase,
+    ClusterData, ClusterUid, Db, FollowConfig, Generation, InitMode, KeeperUid, List, Phase,
     ProxyUid, Role,
 };
 use stolon_core::sentinel::decide::decide;
@@ -33,26 +33,22 @@ const UNITING: [Standby; 2] = [
     Standby(Health::Streams, Place::Level, Membership::Listed),
 ];
 
-fn db(uid: usize) -> DbUid {
-    (PLAIN.db)(uid)
-}
-
 fn edit(data: &mut ClusterData, number: usize, change: impl FnOnce(&mut Db)) {
-    let db = data.dbs.get_mut(&db(number)).expect("a db");
+    let db = data.dbs.get_mut(&db_uid(number)).expect("a db");
     change(db);
 }
 
 fn rename_primary(data: &mut ClusterData, number: usize) {
     let cluster = data.cluster.as_mut().expect("a cluster");
-    cluster.status.master = Some(db(number));
+    cluster.status.master = Some(db_uid(number));
 }
 
 /// Makes another standby the winner of an election that `from` won.
 fn crown(data: &mut ClusterData, from: usize, to: usize) {
-    let crowned = data.dbs[&db(from)].spec.clone();
+    let crowned = data.dbs[&db_uid(from)].spec.clone();
     edit(data, from, |db| {
         db.spec.role = Some(Role::Standby);
-        db.spec.follow_config = Some(FollowConfig::internal((PLAIN.db)(to)));
+        db.spec.follow_config = Some(FollowConfig::internal(db_uid(to)));
     });
     edit(data, to, |db| {
         let keeper_uid = db.spec.keeper_uid.clone();
@@ -65,14 +61,14 @@ fn crown(data: &mut ClusterData, from: usize, to: usize) {
 /// A standby that is new to the document.
 fn new_standby(number: usize, keeper: &str) -> Db {
     let mut db = Db {
-        uid: (PLAIN.db)(number),
+        uid: db_uid(number),
         generation: Generation::FIRST,
         ..Db::default()
     };
     db.spec.keeper_uid = KeeperUid::from(keeper);
     db.spec.role = Some(Role::Standby);
     db.spec.init_mode = Some(InitMode::Resync);
-    db.spec.follow_config = Some(FollowConfig::internal((PLAIN.db)(0)));
+    db.spec.follow_config = Some(FollowConfig::internal(db_uid(0)));
     db
 }
 
@@ -115,7 +111,7 @@ fn closed(proxies: &[ProxyState]) -> Small {
 }
 
 fn open(after: &mut ClusterData) {
-    after.proxy.spec.primary_db_uid = db(0);
+    after.proxy.spec.primary_db_uid = db_uid(0);
     after.proxy.generation = Generation(6);
 }
 
@@ -178,15 +174,15 @@ fn proxies() -> Vec<Proof> {
     vec![
         // The proxies are sent from one primary to the next in one step.
         proof("primary-to-primary", failed(), |_, after| {
-            after.proxy.spec.primary_db_uid = db(1);
+            after.proxy.spec.primary_db_uid = db_uid(1);
         }),
         proof("proxies-name-another", failed(), |_, after| {
-            after.proxy.spec.primary_db_uid = db(0);
+            after.proxy.spec.primary_db_uid = db_uid(0);
         }),
         proof("role-flip", failed(), |_, after| {
             edit(after, 0, |old| {
                 old.spec.role = Some(Role::Standby);
-                old.spec.follow_config = Some(FollowConfig::internal(db(1)));
+                old.spec.follow_config = Some(FollowConfig::internal(db_uid(1)));
             });
         }),
         proof("second-primary", serving(), |_, after| {
@@ -200,7 +196,7 @@ fn proxies() -> Vec<Proof> {
                 ..failed()
             },
             |_, after| {
-                after.proxy.spec.primary_db_uid = db(1);
+                after.proxy.spec.primary_db_uid = db_uid(1);
             },
         ),
         proof(
@@ -341,7 +337,7 @@ fn elections() -> Vec<Proof> {
 
 fn list(after: &mut ClusterData, primary: usize, members: &[usize]) {
     edit(after, primary, |db| {
-        db.spec.synchronous_standbys = members.iter().map(|number| (PLAIN.db)(*number)).collect();
+        db.spec.synchronous_standbys = members.iter().map(|number| db_uid(*number)).collect();
         let (listed, confirmed) = (
             &db.spec.synchronous_standbys,
             &db.status.synchronous_standbys,
@@ -376,16 +372,16 @@ fn sets() -> Vec<Proof> {
         ),
         proof("confirmed-unseen", waiting((1, 1), &UNITING), |_, after| {
             edit(after, 0, |primary| {
-                primary.status.synchronous_standbys = List(Some(vec![db(1), db(2)]));
+                primary.status.synchronous_standbys = List(Some(vec![db_uid(1), db_uid(2)]));
             });
         }),
         // A report of an earlier generation confirms.
         Proof {
             before: |_, view| {
-                let seen = view.dbs.get_mut(&db(0)).expect("seen");
+                let seen = view.dbs.get_mut(&db_uid(0)).expect("seen");
                 let report = seen.report.as_mut().expect("a report");
                 report.generation = Generation(4);
-                report.synchronous_standbys = List(Some(vec![db(1), db(2)]));
+                report.synchronous_standbys = List(Some(vec![db_uid(1), db_uid(2)]));
             },
             ..proof(
                 "confirmed-unseen",
@@ -393,7 +389,8 @@ fn sets() -> Vec<Proof> {
                 |_, after| {
                     list(after, 0, &[1, 2]);
                     edit(after, 0, |primary| {
-                        primary.status.synchronous_standbys = List(Some(vec![db(1), db(2)]));
+                        primary.status.synchronous_standbys =
+                            List(Some(vec![db_uid(1), db_uid(2)]));
                         primary.status.current_generation = Generation(5);
                     });
                 },
@@ -405,7 +402,7 @@ fn sets() -> Vec<Proof> {
             |_, after| {
                 list(after, 1, &[2]);
                 edit(after, 1, |primary| {
-                    primary.status.synchronous_standbys = List(Some(vec![db(2)]));
+                    primary.status.synchronous_standbys = List(Some(vec![db_uid(2)]));
                 });
             },
         ),
@@ -434,7 +431,7 @@ fn set_changes() -> Vec<Proof> {
             waiting((1, 1), &[MEMBER, MEMBER]),
             |_, after| {
                 edit(after, 0, |primary| {
-                    primary.spec.synchronous_standbys = List(Some(vec![db(1), db(2)]));
+                    primary.spec.synchronous_standbys = List(Some(vec![db_uid(1), db_uid(2)]));
                 });
             },
         ),
@@ -469,7 +466,7 @@ fn set_changes() -> Vec<Proof> {
 }
 
 fn delete(after: &mut ClusterData, number: usize) {
-    after.dbs.remove(&db(number));
+    after.dbs.remove(&db_uid(number));
 }
 
 fn deletions() -> Vec<Proof> {
@@ -573,7 +570,7 @@ fn all() -> Vec<Proof> {
 fn every_broken_decision_is_caught_by_its_rule() {
     for (index, proof) in all().into_iter().enumerate() {
         let rule = proof.rule;
-        let (mut before, mut view) = build(&proof.world, &PLAIN);
+        let (mut before, mut view) = build(&proof.world);
         (proof.before)(&mut before, &mut view);
         let mut after = decide(&before, &view).next;
         let (before, view) = (&before, &view);
@@ -603,7 +600,7 @@ fn every_broken_decision_is_caught_by_its_rule() {
 
 #[test]
 fn what_breaks_safety_is_objected_to_and_what_leaves_something_undone_is_not() {
-    let (before, view) = build(&failed(), &PLAIN);
+    let (before, view) = build(&failed());
     let mut after = decide(&before, &view).next;
     let (before, view) = (&before, &view);
     let step = |after: &ClusterData| {
@@ -627,7 +624,7 @@ fn what_breaks_safety_is_objected_to_and_what_leaves_something_undone_is_not() {
 
 #[test]
 fn a_decision_that_goes_back_and_forth_finds_no_rest() {
-    let (before, view) = build(&serving(), &PLAIN);
+    let (before, view) = build(&serving());
     let restless = |data: &ClusterData, _: &View| {
         let mut next = data.clone();
         edit(&mut next, 1, |db| {

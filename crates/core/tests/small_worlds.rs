@@ -1,38 +1,124 @@
-//! All small worlds: every cluster of a few members in every combination of states, each decided
-//! once, checked, and then decided until it rests.
+//! All small worlds: every cluster of a few members in every combination of states. Each is
+//! decided once; the decision keeps the invariants and is the one that the plain twins make. Most
+//! are decided on, with every decision judged likewise, until nothing changes any more.
+//!
+//! # What is enumerated
+//!
+//! A standby is up or down, at one of three positions (level with the primary, behind it within
+//! maxStandbyLag, behind it beyond that), on the primary's timeline or on a fork of it: 12 states.
+//! In a synchronous cluster it is, besides, not in the set, in it, or confirmed there: 36 states.
+//!
+//! | Worlds | Standbys | Each in | Primary | Members (minimum, maximum) | | Number |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | asynchronous | 0 to 4 | 12 states | 9 kinds | none | to rest | 16,380 |
+//! | synchronous | 0 to 3 | 36 states | up | all with a maximum of 1 to 3 | to rest | 82,251 |
+//! | synchronous | 0 to 3 | 36 states | down | (0, 1), (1, 1), (2, 2), (3, 3) | to rest | 36,556 |
+//! | synchronous | 4 | 36 states | up | (1, 2), (2, 3) | one decision | 164,502 |
+//! | synchronous | 4 | 36 states | down | (1, 2) | one decision | 82,251 |
+//! | turned on | 0 to 4 | 12 states | up, down | (1, 1) | to rest | 3,640 |
+//! | turned off | 0 to 3 | 36 states | up, down | (1, 1) | to rest | 18,278 |
+//!
+//! With the primary down the maximum decides nothing: it is a matter of sets that change.
+//!
+//! Standbys have no order: of the ways to name the same ones only one is enumerated, a different one
+//! each time. `small_worlds/names.rs` shows that names decide between equals and nothing else.
+//!
+//! Finer worlds of fewer members follow: every kind of ill health and of history, two proxies in every
+//! state, changes of the mode and of the number of standbys with free keepers, clusters that are
+//! being made. Every test says how many worlds there are, so that none goes missing.
 
+#[path = "small_worlds/beginnings.rs"]
+mod beginnings;
+#[path = "small_worlds/names.rs"]
+mod names;
+#[path = "support/renaming.rs"]
+mod renaming;
 #[path = "support/small.rs"]
 #[allow(dead_code, reason = "shared with the proofs, which use other parts")]
 mod small;
+#[path = "support/twins.rs"]
+mod twins;
 
-use small::{
-    Health, Membership, Names, Place, Primary, ProxyState, Route, Small, Standby, build, judge,
-};
-use std::time::Duration;
+use std::cell::RefCell;
 
-use stolon_core::invariants::settle;
-use stolon_core::model::{ClusterData, DbUid, KeeperUid, Phase, wire};
+use small::{Health, Membership, Place, Primary, ProxyState, Route, Small, Standby, build};
+use stolon_core::invariants::{Step, check, settle};
+use stolon_core::model::ClusterData;
 use stolon_core::sentinel::decide::decide;
+use stolon_core::sentinel::observe::View;
 
-/// Judges every world and tells of the first few that are decided badly.
-fn all_good(worlds: impl Iterator<Item = Small>) -> usize {
-    let mut bad = Vec::new();
-    let mut count = 0;
-    for world in worlds {
-        count += 1;
-        let violations = judge(&world);
-        if !violations.is_empty() {
-            let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            bad.push(format!("{world:?}\n  {}", list.join("\n  ")));
+/// How far a world is followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// One decision.
+    Decided,
+    /// As many as change something.
+    Rest,
+}
+
+/// Judges the worlds made of every group, on all processors, and tells of the first few that are
+/// decided badly. Returns how many worlds there are.
+fn all_good(
+    groups: &[Vec<Standby>],
+    until: Until,
+    worlds: impl Fn(&[Standby]) -> Vec<Small> + Sync,
+) -> usize {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let judge_share = |from: usize| {
+        let (mut count, mut bad) = (0, Vec::new());
+        for (number, group) in groups.iter().enumerate().skip(from).step_by(threads) {
+            let mut group = group.clone();
+            let by = number % group.len().max(1);
+            group.rotate_left(by);
+            for world in worlds(&group) {
+                count += 1;
+                let wrong = judge(&world, until);
+                if !wrong.is_empty() {
+                    bad.push(format!("{world:?}\n  {}", wrong.join("\n  ")));
+                }
+            }
         }
-    }
+        (count, bad)
+    };
+    let (mut count, mut bad) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let shares = (0..threads).map(|from| scope.spawn(move || judge_share(from)));
+        for share in shares.collect::<Vec<_>>() {
+            let (worlds, wrong) = share.join().expect("a share");
+            count += worlds;
+            bad.extend(wrong);
+        }
+    });
     let some: Vec<&String> = bad.iter().take(5).collect();
-    assert!(
-        bad.is_empty(),
-        "{} of {count} are bad, for example {some:#?}",
-        bad.len()
-    );
+    let number = bad.len();
+    assert!(bad.is_empty(), "{number} of {count} are bad, as {some:#?}");
     count
+}
+
+/// All that is wrong with what is decided in a world.
+fn judge(world: &Small, until: Until) -> Vec<String> {
+    let (before, view) = build(world);
+    let found = RefCell::new(Vec::new());
+    let next = |data: &ClusterData, view: &View| {
+        let next = decide(data, view).next;
+        let differ = twins::disagreements(data, view, &next);
+        found.borrow_mut().extend(differ);
+        next
+    };
+    let violations = match until {
+        Until::Decided => {
+            let after = &next(&before, &view);
+            let (before, view) = (&before, &view);
+            check(Step {
+                before,
+                view,
+                after,
+            })
+        }
+        Until::Rest => settle(&before, &view, next).err().unwrap_or_default(),
+    };
+    let broken = violations.iter().map(ToString::to_string);
+    found.take().into_iter().chain(broken).collect()
 }
 
 fn standbys(healths: &[Health], places: &[Place], roles: &[Membership]) -> Vec<Standby> {
@@ -51,21 +137,24 @@ fn standbys(healths: &[Health], places: &[Place], roles: &[Membership]) -> Vec<S
     all
 }
 
-/// Every choice of `number` standbys, in one order.
-fn groups(all: &[Standby], number: usize) -> Vec<Vec<Standby>> {
+/// Every choice of so many standbys, in one order.
+fn groups(all: &[Standby], numbers: std::ops::RangeInclusive<usize>) -> Vec<Vec<Standby>> {
+    let mut chosen = Vec::new();
     let mut groups = vec![(0, Vec::new())];
-    for _ in 0..number {
-        let mut longer = Vec::new();
-        for (from, group) in &groups {
-            for (index, standby) in all.iter().enumerate().skip(*from) {
-                let mut group: Vec<Standby> = group.clone();
-                group.push(*standby);
-                longer.push((index, group));
-            }
+    for number in 0..=*numbers.end() {
+        if numbers.contains(&number) {
+            chosen.extend(groups.iter().map(|(_, group)| group.clone()));
         }
-        groups = longer;
+        let longer = groups.iter().flat_map(|(from, group)| {
+            all.iter().enumerate().skip(*from).map(move |(index, one)| {
+                let mut group: Vec<Standby> = group.clone();
+                group.push(*one);
+                (index, group)
+            })
+        });
+        groups = longer.collect();
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    chosen
 }
 
 const ALL_PRIMARIES: [Primary; 9] = [
@@ -87,7 +176,7 @@ const ALL_HEALTHS: [Health; 6] = [
     Health::Late,
     Health::Copying,
 ];
-const ALL_PLACES: [Place; 8] = [
+const ALL_PLACES: [Place; 10] = [
     Place::Level,
     Place::Behind,
     Place::FarBehind,
@@ -96,6 +185,8 @@ const ALL_PLACES: [Place; 8] = [
     Place::Overrun,
     Place::Later,
     Place::Elsewhere,
+    Place::ElsewhereBehind,
+    Place::ElsewhereFarBehind,
 ];
 const ALL_MEMBERSHIPS: [Membership; 4] = [
     Membership::Out,
@@ -104,68 +195,126 @@ const ALL_MEMBERSHIPS: [Membership; 4] = [
     Membership::Confirmed,
 ];
 
+/// Up or down.
+const UP_OR_DOWN: [Health; 2] = [Health::Streams, Health::Silent];
+/// Three positions, on the primary's timeline and on a fork of it.
+const SAME_OR_FORKED: [Place; 6] = [
+    Place::Level,
+    Place::Behind,
+    Place::FarBehind,
+    Place::Elsewhere,
+    Place::ElsewhereBehind,
+    Place::ElsewhereFarBehind,
+];
+/// Not in the synchronous set, in it, and confirmed there.
+const IN_THE_SET_OR_NOT: [Membership; 3] =
+    [Membership::Out, Membership::Listed, Membership::Confirmed];
+const PRIMARY_UP_OR_DOWN: [Primary; 2] = [Primary::Good, Primary::Silent];
+
+/// The 12 states of a standby that no commit waits for.
+fn free_states() -> Vec<Standby> {
+    standbys(&UP_OR_DOWN, &SAME_OR_FORKED, &[Membership::Out])
+}
+
+/// The 36 states of a standby of a synchronous cluster.
+fn member_states() -> Vec<Standby> {
+    standbys(&UP_OR_DOWN, &SAME_OR_FORKED, &IN_THE_SET_OR_NOT)
+}
+
 #[test]
-fn asynchronous_clusters_of_up_to_three() {
+fn asynchronous_with_up_to_four_standbys() {
+    let groups = groups(&free_states(), 0..=4);
+    assert_eq!(groups.len(), 1820);
+    let count = all_good(&groups, Until::Rest, |group| {
+        let world = |primary| Small::asynchronous(primary, group);
+        ALL_PRIMARIES.map(world).to_vec()
+    });
+    assert_eq!(count, 1820 * 9);
+}
+
+#[test]
+fn synchronous_with_up_to_three_standbys() {
+    let groups = groups(&member_states(), 0..=3);
+    assert_eq!(groups.len(), 9139);
+    let count = all_good(&groups, Until::Rest, |group| {
+        let mut worlds = Vec::new();
+        for most in 1..=3 {
+            let up = |least| Small::synchronous((least, most), Primary::Good, group);
+            worlds.extend((0..=most).map(up));
+        }
+        let down = |members| Small::synchronous(members, Primary::Silent, group);
+        worlds.extend([(0, 1), (1, 1), (2, 2), (3, 3)].map(down));
+        worlds
+    });
+    assert_eq!(count, 9139 * (9 + 4));
+}
+
+#[test]
+fn synchronous_with_four_standbys() {
+    let groups = groups(&member_states(), 4..=4);
+    assert_eq!(groups.len(), 82_251);
+    let count = all_good(&groups, Until::Decided, |group| {
+        vec![
+            Small::synchronous((1, 2), Primary::Good, group),
+            Small::synchronous((2, 3), Primary::Good, group),
+            Small::synchronous((1, 2), Primary::Silent, group),
+        ]
+    });
+    assert_eq!(count, 82_251 * 3);
+}
+
+#[test]
+fn synchronous_replication_being_turned_on_and_off() {
+    let free = groups(&free_states(), 0..=4);
+    let on = all_good(&free, Until::Rest, |group| {
+        let world = |primary| Small {
+            synchronous: Some((1, 1)),
+            ..Small::asynchronous(primary, group)
+        };
+        PRIMARY_UP_OR_DOWN.map(world).to_vec()
+    });
+    let members = groups(&member_states(), 0..=3);
+    let off = all_good(&members, Until::Rest, |group| {
+        let world = |primary| Small {
+            in_force: true,
+            ..Small::asynchronous(primary, group)
+        };
+        PRIMARY_UP_OR_DOWN.map(world).to_vec()
+    });
+    assert_eq!((on, off), (1820 * 2, 9139 * 2));
+}
+
+#[test]
+fn asynchronous_with_two_standbys_in_every_health_and_history() {
     let all = standbys(&ALL_HEALTHS, &ALL_PLACES, &[Membership::Out]);
-    let mut worlds = Vec::new();
-    for number in 0..=2 {
-        for group in groups(&all, number) {
-            for primary in ALL_PRIMARIES {
-                worlds.push(Small::asynchronous(primary, &group));
-            }
-        }
-    }
-    let count = all_good(worlds.into_iter());
-    assert!(count > 7_000, "{count}");
+    let groups = groups(&all, 0..=2);
+    let count = all_good(&groups, Until::Rest, |group| {
+        let world = |primary| Small::asynchronous(primary, group);
+        ALL_PRIMARIES.map(world).to_vec()
+    });
+    assert_eq!(count, 1378 * 9);
 }
 
 #[test]
-fn synchronous_clusters_of_up_to_three() {
-    let all = standbys(
-        &[
-            Health::Streams,
-            Health::Apart,
-            Health::Silent,
-            Health::Copying,
-        ],
-        &[Place::Level, Place::Behind, Place::Overrun],
-        &ALL_MEMBERSHIPS,
-    );
-    let mut worlds = Vec::new();
-    for number in 0..=2 {
-        for group in groups(&all, number) {
-            for primary in ALL_PRIMARIES {
-                for members in [(0, 1), (1, 1), (1, 2), (2, 2)] {
-                    worlds.push(Small::synchronous(members, primary, &group));
-                }
-            }
+fn synchronous_with_two_standbys_in_every_membership() {
+    let healths = [
+        Health::Streams,
+        Health::Apart,
+        Health::Silent,
+        Health::Copying,
+    ];
+    let places = [Place::Level, Place::Behind, Place::Overrun];
+    let all = standbys(&healths, &places, &ALL_MEMBERSHIPS);
+    let groups = groups(&all, 0..=2);
+    let count = all_good(&groups, Until::Rest, |group| {
+        let mut worlds = Vec::new();
+        for members in [(0, 1), (1, 1), (1, 2), (2, 2)] {
+            let world = |primary| Small::synchronous(members, primary, group);
+            worlds.extend(ALL_PRIMARIES.map(world));
         }
-    }
-    let count = all_good(worlds.into_iter());
-    assert!(count > 20_000, "{count}");
-}
-
-#[test]
-fn synchronous_clusters_of_four_and_five() {
-    let all = standbys(
-        &[Health::Streams, Health::Silent],
-        &[Place::Level, Place::Behind],
-        &[Membership::Out, Membership::Listed, Membership::Confirmed],
-    );
-    let mut worlds = Vec::new();
-    for number in 3..=4 {
-        for group in groups(&all, number) {
-            for primary in [Primary::Good, Primary::Silent] {
-                for members in [(1, 1), (1, 2), (2, 3)] {
-                    let mut world = Small::synchronous(members, primary, &group);
-                    world.senders = 4;
-                    worlds.push(world);
-                }
-            }
-        }
-    }
-    let count = all_good(worlds.into_iter());
-    assert!(count > 10_000, "{count}");
+        worlds
+    });
+    assert_eq!(count, 861 * 4 * 9);
 }
 
 #[test]
@@ -175,26 +324,23 @@ fn changes_of_the_replication_mode_and_of_the_number_of_standbys() {
         &[Place::Level, Place::Overrun],
         &[Membership::Out, Membership::Confirmed],
     );
-    let mut worlds = Vec::new();
-    for number in 0..=3 {
-        for group in groups(&all, number) {
-            for primary in ALL_PRIMARIES {
-                for (synchronous, in_force) in [(None, true), (Some((1, 1)), false)] {
-                    for (senders, free_keepers) in [(1, 0), (3, 2)] {
-                        worlds.push(Small {
-                            synchronous,
-                            in_force,
-                            free_keepers,
-                            senders,
-                            ..Small::asynchronous(primary, &group)
-                        });
-                    }
-                }
+    let groups = groups(&all, 0..=3);
+    let count = all_good(&groups, Until::Rest, |group| {
+        let mut worlds = Vec::new();
+        for (synchronous, in_force) in [(None, true), (Some((1, 1)), false)] {
+            for (senders, free_keepers) in [(1, 0), (3, 2)] {
+                worlds.extend(ALL_PRIMARIES.map(|primary| Small {
+                    synchronous,
+                    in_force,
+                    free_keepers,
+                    senders,
+                    ..Small::asynchronous(primary, group)
+                }));
             }
         }
-    }
-    let count = all_good(worlds.into_iter());
-    assert!(count > 4_000, "{count}");
+        worlds
+    });
+    assert_eq!(count, 286 * 2 * 2 * 9);
 }
 
 #[test]
@@ -207,160 +353,27 @@ fn proxies_in_every_state() {
         ProxyState::GoLongAgo,
         ProxyState::Unheard,
     ];
+    let pairs = states.map(|first| states.map(|second| vec![first, second]));
     let standby = Standby(Health::Streams, Place::Level, Membership::Confirmed);
-    let mut worlds = Vec::new();
-    for first in states {
-        for second in states {
+    let count = all_good(&[vec![standby]], Until::Rest, |group| {
+        let mut worlds = Vec::new();
+        for proxies in pairs.as_flattened() {
             for route in [Route::Open, Route::Closed, Route::Astray] {
-                for primary in ALL_PRIMARIES {
-                    for synchronous in [None, Some((1, 1))] {
-                        for recent_failovers in [0, 3] {
-                            worlds.push(Small {
-                                synchronous,
-                                in_force: synchronous.is_some(),
-                                proxies: vec![first, second],
-                                route,
-                                recent_failovers,
-                                ..Small::asynchronous(primary, &[standby])
-                            });
-                        }
+                for synchronous in [None, Some((1, 1))] {
+                    for recent_failovers in [0, 3] {
+                        worlds.extend(ALL_PRIMARIES.map(|primary| Small {
+                            synchronous,
+                            in_force: synchronous.is_some(),
+                            proxies: proxies.clone(),
+                            route,
+                            recent_failovers,
+                            ..Small::asynchronous(primary, group)
+                        }));
                     }
                 }
             }
         }
-    }
-    let count = all_good(worlds.into_iter());
-    assert!(count > 3_000, "{count}");
-}
-
-/// Keepers of a cluster that is being made: heard at this moment, a while ago, for too long not,
-/// never; and whether they may run the primary.
-#[test]
-fn clusters_of_up_to_three_that_are_being_made() {
-    let mut states = Vec::new();
-    for (silent_for, heard) in [(0, true), (3500, true), (5000, true), (0, false)] {
-        states.extend([true, false].map(|able| (Duration::from_millis(silent_for), heard, able)));
-    }
-    let mut bad = Vec::new();
-    for first in 0..=states.len() {
-        for second in 0..states.len() {
-            for third in 0..states.len() {
-                let mut world = Small::asynchronous(Primary::Gone, &[]);
-                world.free_keepers = 2;
-                world.route = Route::Closed;
-                let (mut data, mut view) = build(&world, &NAMED);
-                let cluster = data.cluster.as_mut().expect("a cluster");
-                cluster.status.phase = Some(Phase::Initializing);
-                cluster.status.master = None;
-                for (number, state) in [first, second, third].into_iter().enumerate() {
-                    let uid = (NAMED.keeper)(number);
-                    let Some((silent_for, heard, able)) = states.get(state).copied() else {
-                        data.keepers.remove(&uid);
-                        view.keepers.remove(&uid);
-                        continue;
-                    };
-                    let seen = view.keepers.get_mut(&uid).expect("a keeper");
-                    seen.silent_for = silent_for;
-                    let info = seen.info.as_mut().expect("heard");
-                    info.can_be_master = Some(able);
-                    seen.info = seen.info.take().filter(|_| heard);
-                }
-                let settled = settle(&data, &view, |data, view| decide(data, view).next);
-                let made = decide(&data, &view).next.dbs.len();
-                let fresh = |state: &usize| states.get(*state) == Some(&states[0]);
-                let any = [first, second, third].iter().any(fresh);
-                if settled.is_err() || made != usize::from(any) {
-                    bad.push(format!(
-                        "{first} {second} {third}: {made} made, {settled:?}"
-                    ));
-                }
-            }
-        }
-    }
-    assert!(bad.is_empty(), "{} are bad: {:#?}", bad.len(), bad.first());
-}
-
-/// Every list of a document the other way round.
-fn turned(data: &ClusterData) -> ClusterData {
-    let mut data = data.clone();
-    data.proxy.spec.enabled_proxies.reverse();
-    for db in data.dbs.values_mut() {
-        let lists = [
-            &mut db.spec.followers,
-            &mut db.spec.synchronous_standbys,
-            &mut db.status.synchronous_standbys,
-        ];
-        for list in lists.into_iter().filter_map(|list| list.0.as_mut()) {
-            list.reverse();
-        }
-    }
-    data
-}
-
-fn sorted(data: &ClusterData) -> ClusterData {
-    let mut data = data.clone();
-    data.proxy.spec.enabled_proxies.sort();
-    for db in data.dbs.values_mut() {
-        let lists = [
-            &mut db.spec.followers,
-            &mut db.spec.synchronous_standbys,
-            &mut db.status.synchronous_standbys,
-        ];
-        for list in lists.into_iter().filter_map(|list| list.0.as_mut()) {
-            list.sort();
-        }
-    }
-    data
-}
-
-/// Sorts behind every generated name, as [`RENAMED`] does: both have one order.
-const NAMED: Names = Names {
-    keeper: |number| KeeperUid::new(format!("xk{number}")),
-    db: |number| DbUid::new(format!("xdb{number}")),
-};
-const RENAMED: Names = Names {
-    keeper: |number| KeeperUid::new(format!("zz-k{number}")),
-    db: |number| DbUid::new(format!("zz-db{number}")),
-};
-
-#[test]
-fn neither_names_nor_the_order_of_lists_matter() {
-    let asynchronous = standbys(&ALL_HEALTHS, &ALL_PLACES, &[Membership::Out]);
-    let synchronous = standbys(
-        &[Health::Streams, Health::Silent],
-        &[Place::Level, Place::Behind],
-        &ALL_MEMBERSHIPS,
-    );
-    let mut worlds = Vec::new();
-    for (index, primary) in ALL_PRIMARIES.into_iter().enumerate() {
-        for group in groups(&asynchronous, 2).iter().skip(index).step_by(11) {
-            worlds.push(Small::asynchronous(primary, group));
-        }
-        for group in groups(&synchronous, 3).iter().skip(index).step_by(7) {
-            worlds.push(Small {
-                proxies: vec![ProxyState::Acknowledged, ProxyState::GoLongAgo],
-                free_keepers: 1,
-                ..Small::synchronous((1, 2), primary, group)
-            });
-        }
-    }
-    for world in worlds {
-        let (data, view) = build(&world, &NAMED);
-        let next = decide(&data, &view).next;
-        let other_way = decide(&turned(&data), &view).next;
-        assert_eq!(sorted(&other_way), sorted(&next), "turned: {world:?}");
-
-        let (data, view) = build(&world, &RENAMED);
-        let text = |data: &ClusterData| {
-            String::from_utf8(wire::write(data).expect("written")).expect("a text")
-        };
-        let renamed = text(&next)
-            .replace("\"xk", "\"zz-k")
-            .replace("\"xdb", "\"zz-db");
-        assert_eq!(
-            text(&decide(&data, &view).next),
-            renamed,
-            "renamed: {world:?}"
-        );
-    }
+        worlds
+    });
+    assert_eq!(count, 36 * 3 * 2 * 2 * 9);
 }
