@@ -83,7 +83,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let (events, inbox) = mpsc::channel(256);
     let process = instance.find_process()?;
     instance.tell_of_the_end(&events);
-    let disk = instance.inspect(process.is_running()).await;
+    let disk = instance.try_inspect(process.is_running()).await?;
     let keeper = Keeper::new(settings, clock::now(), disk, process);
     let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();

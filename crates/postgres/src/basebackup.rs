@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 use crate::conninfo::ConnInfo;
-use crate::{Error, Installation, data_dir};
+use crate::{Error, Installation, data_dir, process};
 
 /// How much of the end of what the program says is kept for its error.
 const KEPT_OUTPUT: usize = 4096;
@@ -34,6 +34,7 @@ pub async fn run(
     patience: Duration,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
+    process::kill_makers(target).await?;
     data_dir::remove_all(target)?;
     let password_file = target.with_extension("pgpass");
     data_dir::replace_file(&password_file, source.password_line().as_bytes())?;

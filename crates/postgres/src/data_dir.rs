@@ -21,22 +21,48 @@ pub enum Content {
     Broken,
 }
 
-/// Looks at a data directory.
-pub fn content(pgdata: &Path) -> Content {
-    let entries = std::fs::read_dir(pgdata).map_or(0, Iterator::count);
-    if entries == 0 {
-        Content::Nothing
-    } else if pgdata.join("PG_VERSION").is_file() && pgdata.join("global/pg_control").is_file() {
+/// Looks at a data directory. One that cannot be read is an error, and never taken for empty.
+pub fn content(pgdata: &Path) -> Result<Content, Error> {
+    let failed = Error::file("look into", pgdata);
+    let mut entries = match std::fs::read_dir(pgdata) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Content::Nothing),
+        Err(error) => return Err(failed(error)),
+        Ok(entries) => entries,
+    };
+    match entries.next() {
+        None => return Ok(Content::Nothing),
+        Some(Err(error)) => return Err(failed(error)),
+        Some(Ok(_)) => {}
+    }
+    let whole = is_file(&pgdata.join("PG_VERSION"))? && is_file(&pgdata.join("global/pg_control"))?;
+    Ok(if whole {
         Content::Cluster
     } else {
         Content::Broken
+    })
+}
+
+/// Whether there is anything of that name.
+pub fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(Error::file("look at", path))
+}
+
+fn is_file(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::file("look at", path)(error)),
     }
 }
 
 /// The db a data directory says it holds.
-pub fn identity(pgdata: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(pgdata.join(IDENTITY_FILE)).ok()?;
-    Some(text.trim().to_owned()).filter(|uid| !uid.is_empty())
+pub fn identity(pgdata: &Path) -> Result<Option<String>, Error> {
+    let path = pgdata.join(IDENTITY_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|uid| !uid.is_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", &path)(error)),
+    }
 }
 
 /// Writes which db a data directory holds: the last step of making one.
@@ -156,22 +182,42 @@ pub fn processes(pgdata: &Path) -> Vec<i32> {
     let Ok(wanted) = pgdata.canonicalize() else {
         return Vec::new();
     };
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+    all_processes()
         .filter(|pid| is_postgres_in(*pid, &wanted))
         .collect()
 }
 
+/// The programs that make data in `target`: `initdb`s and `pg_basebackup`s that were given its name.
+pub fn makers(target: &Path) -> Vec<i32> {
+    let is_maker = |pid: &i32| {
+        let makes = matches!(
+            program_of(*pid).as_deref(),
+            Some("initdb" | "pg_basebackup")
+        );
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = target.as_os_str().as_encoded_bytes();
+        makes && words.split(|byte| *byte == 0).any(|word| word == name)
+    };
+    all_processes().filter(is_maker).collect()
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+}
+
 /// Whether a process is a PostgreSQL server process of a data directory.
 pub fn is_postgres_in(pid: i32, pgdata: &Path) -> bool {
-    let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
-    let program = link("exe").ok().and_then(|path| {
-        // A package upgrade leaves " (deleted)" behind the path of a running program.
-        let name = path.file_name()?.to_string_lossy().into_owned();
-        Some(name.trim_end_matches(" (deleted)").to_owned())
-    });
-    program.as_deref() == Some("postgres") && link("cwd").is_ok_and(|folder| folder == pgdata)
+    let is_in = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == pgdata);
+    is_in && program_of(pid).as_deref() == Some("postgres")
+}
+
+/// The name of the program a process runs.
+fn program_of(pid: i32) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    // A package upgrade leaves " (deleted)" behind the path of a running program.
+    Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
 /// Removes what crashes leave behind: a pid file whose process is gone.
@@ -200,12 +246,13 @@ mod tests {
         set_identity(&new, "cafe0002").expect("identity");
         swap(&new, &old).expect("into an empty place");
         assert!(!new.exists());
-        assert_eq!(identity(&old).as_deref(), Some("cafe0002"));
+        let said = |folder| identity(folder).expect("readable");
+        assert_eq!(said(&old).as_deref(), Some("cafe0002"));
         std::fs::create_dir(&new).expect("new again");
         set_identity(&new, "cafe0003").expect("identity");
         swap(&new, &old).expect("exchange");
-        assert_eq!(identity(&old).as_deref(), Some("cafe0003"));
-        assert_eq!(identity(&new).as_deref(), Some("cafe0002"));
+        assert_eq!(said(&old).as_deref(), Some("cafe0003"));
+        assert_eq!(said(&new).as_deref(), Some("cafe0002"));
     }
 
     #[test]
@@ -223,11 +270,28 @@ mod tests {
     fn contents_are_told_apart() {
         let folder = tempfile::tempdir().expect("a folder");
         let pgdata = folder.path().join("postgres");
-        assert_eq!(content(&pgdata), Content::Nothing);
-        std::fs::create_dir_all(pgdata.join("global")).expect("made");
-        assert_eq!(content(&pgdata), Content::Broken);
+        let found = || content(&pgdata).expect("readable");
+        assert_eq!(found(), Content::Nothing);
+        std::fs::create_dir(&pgdata).expect("made");
+        assert_eq!(found(), Content::Nothing);
+        std::fs::create_dir(pgdata.join("global")).expect("made");
+        assert_eq!(found(), Content::Broken);
         replace_file(&pgdata.join("PG_VERSION"), b"15\n").expect("written");
         replace_file(&pgdata.join("global/pg_control"), b"x").expect("written");
-        assert_eq!(content(&pgdata), Content::Cluster);
+        assert_eq!(found(), Content::Cluster);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_into_is_not_taken_for_empty() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("postgres");
+        std::fs::write(&file, "not a folder").expect("written");
+        let error = content(&file).expect_err("not to be looked into");
+        assert!(error.to_string().contains("look into"), "{error}");
+        // Root may read everything: a loop of links cannot be followed by anybody.
+        let pgdata = folder.path().join("loop");
+        std::os::unix::fs::symlink(&pgdata, &pgdata).expect("a link");
+        content(&pgdata).expect_err("a loop");
+        identity(&pgdata).expect_err("a loop");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Error, Installation, data_dir};
+use crate::{Error, Installation, data_dir, process};
 
 /// What a new cluster is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub async fn run(
     target: &Path,
     options: &Options,
 ) -> Result<(), Error> {
+    process::kill_makers(target).await?;
     data_dir::discard(target)?;
     let password_file = target.with_extension("pwfile");
     let mut command = installation.command("initdb");

@@ -204,9 +204,24 @@ fn watch_handle(handle: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
 /// Ends every process of a data directory and waits until none is left: an orphaned backend can
 /// still commit, and holds the shared memory that the next start needs.
 pub async fn kill_all(pgdata: &Path) -> Result<(), Error> {
+    kill_until_none(|| data_dir::processes(pgdata)).await
+}
+
+/// Ends the programs that a killed keeper left behind while they made data in `target`: they would
+/// go on writing into whatever is made there next.
+pub(crate) async fn kill_makers(target: &Path) -> Result<(), Error> {
+    kill_until_none(|| {
+        let mut found = data_dir::makers(target);
+        found.extend(data_dir::processes(target));
+        found
+    })
+    .await
+}
+
+async fn kill_until_none(find: impl Fn() -> Vec<i32>) -> Result<(), Error> {
     let end = tokio::time::Instant::now() + KILL_LIMIT;
     loop {
-        let pids = data_dir::processes(pgdata);
+        let pids = find();
         if pids.is_empty() {
             return Ok(());
         }

@@ -3,10 +3,58 @@
 #[path = "support/server.rs"]
 mod server;
 
+use std::path::Path;
+
 use rustix::process::Signal;
-use server::{Server, send, story};
+use server::{LIMIT, Server, eventually, send, story};
 use stolon_postgres::process::{Postmaster, StopMode, kill_all};
-use stolon_postgres::{config_files, controldata, data_dir, history};
+use stolon_postgres::{basebackup, config_files, controldata, data_dir, history};
+
+/// A keeper that is killed leaves its `pg_basebackup` behind, which may go on writing.
+#[test]
+fn a_copy_ends_the_one_that_a_killed_keeper_left() {
+    story("a_copy_ends_the_one_that_a_killed_keeper_left", async {
+        let primary = Server::primary().await;
+        let copy = Server::new();
+        let session = primary.session().await;
+        session.create_slot("stolon_cafe0002").await.expect("slot");
+        let info = primary.conninfo("stolon_cafe0002");
+        let password_file = copy.folder.path().join("pgpass");
+        data_dir::replace_file(&password_file, info.password_line().as_bytes()).expect("a file");
+        let left = copy
+            .installation
+            .command("pg_basebackup")
+            .env("PGPASSFILE", &password_file)
+            .arg("-D")
+            .arg(copy.pgdata())
+            .arg("-d")
+            .arg(info.to_text_without_password())
+            // It would be at it for minutes.
+            .args(["-X", "none", "--checkpoint=fast", "--max-rate=32k"])
+            .kill_on_drop(true)
+            .spawn();
+        let left = left.expect("it runs");
+        eventually("it writes", || async {
+            let content = data_dir::content(&copy.pgdata()).expect("readable");
+            (content != data_dir::Content::Nothing).then_some(())
+        })
+        .await;
+
+        // It sleeps through the emptying of the folder, which would end it by itself.
+        let pid = left.id().expect("it runs");
+        send(i32::try_from(pid).expect("a pid"), Signal::STOP);
+        let place = format!("/proc/{pid}");
+        let mut alive = Vec::new();
+        let look = |_| alive.push(Path::new(&place).exists());
+        let (target, slot) = (copy.pgdata(), "stolon_cafe0002");
+        basebackup::run(&copy.installation, &target, &info, slot, LIMIT, look)
+            .await
+            .expect("a copy");
+        assert!(!alive.is_empty() && !alive.contains(&true), "{alive:?}");
+        let content = data_dir::content(&copy.pgdata()).expect("readable");
+        assert_eq!(content, data_dir::Content::Cluster);
+    });
+}
 
 #[test]
 fn a_standby_streams_and_takes_over() {

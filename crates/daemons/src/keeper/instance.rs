@@ -25,6 +25,8 @@ const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
 const SHORT_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stop without a checkpoint may take before what is left is killed.
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before another try to look at data that could not be looked at.
+const INSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// How often a slow stop is told of.
 const STOP_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -128,33 +130,38 @@ impl Instance {
         }
     }
 
-    /// Looks at the data at rest.
+    /// Looks at the data at rest, until it can: on what cannot be seen nothing is decided.
     pub(super) async fn inspect(&self, running: bool) -> Disk {
+        loop {
+            match self.try_inspect(running).await {
+                Ok(disk) => return disk,
+                Err(error) => tracing::error!(%error, "waiting to be able to look at the data"),
+            }
+            tokio::time::sleep(INSPECT_PAUSE).await;
+        }
+    }
+
+    /// Looks at the data at rest.
+    pub(super) async fn try_inspect(&self, running: bool) -> Result<Disk, Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
-        let content = match data_dir::content(&pgdata) {
+        let content = match data_dir::content(&pgdata)? {
             data_dir::Content::Nothing => Content::Nothing,
             data_dir::Content::Cluster => Content::Cluster,
             data_dir::Content::Broken => Content::Broken,
         };
-        let state = self.local.db_state().unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot read the db state");
-            None
-        });
         let rules = std::fs::read_to_string(pgdata.join("pg_hba.conf")).unwrap_or_default();
         let rules: Vec<String> = rules.lines().map(str::to_owned).collect();
         let users = (
             &self.config.superuser.name,
             &self.config.replication_user.name,
         );
-        Disk {
-            state,
+        let is_beside = data_dir::exists(&beside)?;
+        let beside = data_dir::identity(&beside)?.map(DbUid::new);
+        Ok(Disk {
+            state: self.local.db_state()?,
             content,
-            identity: data_dir::identity(&pgdata).map(DbUid::new),
-            beside: beside.exists().then(|| {
-                data_dir::identity(&beside)
-                    .map(DbUid::new)
-                    .unwrap_or_default()
-            }),
+            identity: data_dir::identity(&pgdata)?.map(DbUid::new),
+            beside: is_beside.then(|| beside.unwrap_or_default()),
             control: if running || content != Content::Cluster {
                 None
             } else {
@@ -162,7 +169,7 @@ impl Instance {
             },
             standby_signal: config_files::is_standby(&pgdata),
             gate_was_open: lets_users_in(&rules, users.0, users.1),
-        }
+        })
     }
 
     async fn control(&self) -> Option<Control> {

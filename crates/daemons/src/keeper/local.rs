@@ -118,8 +118,16 @@ impl LocalState {
         self.folder.join("dbstate")
     }
 
+    /// `dbstate`. One that makes no sense is told of and counts as none: the data directory says too
+    /// what it holds.
     pub(super) fn db_state(&self) -> Result<Option<DbState>, Error> {
-        let stored: Option<StoredDbState> = read_json(&self.db_state_path())?;
+        let path = self.db_state_path();
+        let understand = |bytes: Vec<u8>| {
+            understood(&path, &bytes)
+                .inspect_err(|error| tracing::error!(%error, "ignoring the db state"))
+                .ok()
+        };
+        let stored: Option<StoredDbState> = read(&path)?.and_then(understand);
         let stored = stored.filter(|stored| !stored.uid.is_empty());
         Ok(stored.map(|stored| DbState {
             uid: DbUid::new(stored.uid),
@@ -163,18 +171,24 @@ fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+    read(path)?
+        .map(|bytes| understood(path, &bytes))
+        .transpose()
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
-            return Err(Error::DataDir(format!(
-                "cannot read {}: {error}",
-                path.display()
-            )));
+            let text = format!("cannot read {}: {error}", path.display());
+            Err(Error::DataDir(text))
         }
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
+    }
+}
+
+fn understood<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes)
         .map_err(|error| Error::DataDir(format!("cannot understand {}: {error}", path.display())))
 }
 

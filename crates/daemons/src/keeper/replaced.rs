@@ -22,7 +22,8 @@ impl Instance {
     pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
         let beside = self.local.beside();
         // Only of whole data is it asked whose they are: an unfinished copy may not be able to tell.
-        let is_whole = data_dir::identity(&beside).is_some() || beside.join(REPLACED).exists();
+        let is_whole =
+            data_dir::identity(&beside)?.is_some() || data_dir::exists(&beside.join(REPLACED))?;
         if is_whole
             && let Some(old) = self.system_id(&beside).await?
             && present != Some(old.as_str())
@@ -36,7 +37,7 @@ impl Instance {
 
     /// The database system that the data in a folder belong to; none: there are no data.
     pub(super) async fn system_id(&self, folder: &Path) -> Result<Option<String>, Error> {
-        if data_dir::content(folder) != data_dir::Content::Cluster {
+        if data_dir::content(folder)? != data_dir::Content::Cluster {
             return Ok(None);
         }
         let control = controldata::read(&self.installation, folder).await?;
@@ -49,7 +50,7 @@ impl Instance {
             return Ok(());
         };
         for folder in [self.local.pgdata(), self.local.beside()] {
-            if data_dir::identity(&folder).as_deref() == Some(state.uid.as_str()) {
+            if data_dir::identity(&folder)?.as_deref() == Some(state.uid.as_str()) {
                 data_dir::clear_identity(&folder)?;
                 data_dir::replace_file(&folder.join(UNFINISHED), b"")?;
             }
@@ -61,7 +62,7 @@ impl Instance {
     /// they are whole is noted before.
     pub(super) fn swap(&self) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
-        let is_cluster = data_dir::content(&pgdata) == data_dir::Content::Cluster;
+        let is_cluster = data_dir::content(&pgdata)? == data_dir::Content::Cluster;
         if is_cluster && !pgdata.join(UNFINISHED).exists() {
             data_dir::replace_file(&pgdata.join(REPLACED), b"")?;
         }
