@@ -81,6 +81,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     );
     let instance = Arc::new(Instance::new(config.clone(), installation, local));
     let (events, inbox) = mpsc::channel(256);
+    instance.empty_trash();
     let process = instance.find_process()?;
     instance.tell_of_the_end(&events);
     let disk = instance.try_inspect(process.is_running()).await?;

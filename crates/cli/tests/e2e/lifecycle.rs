@@ -142,6 +142,16 @@ fn a_keeper_is_killed_again_and_again_while_it_copies(store: Store) {
         .direct
         .query("SELECT count(*) FROM big");
     assert_eq!(rows, Ok(vec!["200000".to_owned()]));
+    let folder = cluster.keepers[primary].pgdata.parent().expect("a folder");
+    eventually(
+        "nothing is left of the old data and the broken copies",
+        || {
+            let entries = std::fs::read_dir(folder).expect("readable").flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            names.sort();
+            (names == ["dbstate", "keeperstate", "lock", "postgres"]).then_some(())
+        },
+    );
 }
 
 /// A container's first process gets every orphan, and no signal it does not ask for.

@@ -68,7 +68,7 @@ impl Instance {
             Step::Discard => {
                 tracing::info!("removing the old copy of the data");
                 let present = self.system_id(&pgdata).await?;
-                self.clear_beside(present.as_deref()).await
+                self.discard_beside(present.as_deref()).await
             }
             Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
             Step::Configure(wanted) => self.configure(&wanted),

@@ -114,6 +114,11 @@ impl LocalState {
         self.folder.join("postgres.new")
     }
 
+    /// Where data wait for their removal.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.folder.join("postgres.removed")
+    }
+
     fn db_state_path(&self) -> PathBuf {
         self.folder.join("dbstate")
     }

@@ -15,12 +15,50 @@ const UNFINISHED: &str = "stolon.unfinished";
 const MOST_KEPT: u32 = 10;
 
 impl Instance {
-    /// Empties the place beside PGDATA. An unfinished copy goes, and so does an older copy of the
-    /// database system `present`. Whole data of another one are what a cluster left that was
-    /// replaced, or whose store was lost: nobody else has them, and they are moved to a name of
-    /// their own.
+    /// Empties the place beside PGDATA for data to be made there, and frees the room that older
+    /// copies take.
     pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
+        let trash = self.local.trash();
+        remove(&trash).await?;
+        if self.take_away(present).await? {
+            remove(&trash).await?;
+        }
+        Ok(())
+    }
+
+    /// Empties the place beside PGDATA, and removes what was there behind everybody's back: a large
+    /// copy takes minutes, and the instance may have to be promoted meanwhile.
+    pub(super) async fn discard_beside(&self, present: Option<&str>) -> Result<(), Error> {
+        let trash = self.local.trash();
+        if data_dir::exists(&trash)? {
+            // A removal was broken off.
+            remove(&trash).await?;
+        }
+        if self.take_away(present).await? {
+            self.empty_trash();
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier life of the keeper meant to remove.
+    pub(super) fn empty_trash(&self) {
+        let trash = self.local.trash();
+        tokio::spawn(async move {
+            if let Err(error) = remove(&trash).await {
+                tracing::warn!(%error, "what was replaced is not removed wholly; it is at the next copy");
+            }
+        });
+    }
+
+    /// Moves what is beside PGDATA away; whether that is to be removed. An unfinished copy goes, and
+    /// so does an older copy of the database system `present`. Whole data of another one are what a
+    /// cluster left that was replaced, or whose store was lost: nobody else has them, and they get a
+    /// name of their own.
+    async fn take_away(&self, present: Option<&str>) -> Result<bool, Error> {
         let beside = self.local.beside();
+        if !data_dir::exists(&beside)? {
+            return Ok(false);
+        }
         // Only of whole data is it asked whose they are: an unfinished copy may not be able to tell.
         let is_whole =
             data_dir::identity(&beside)?.is_some() || data_dir::exists(&beside.join(REPLACED))?;
@@ -28,11 +66,11 @@ impl Instance {
             && let Some(old) = self.system_id(&beside).await?
             && present != Some(old.as_str())
         {
-            return keep(&beside, &old);
+            keep(&beside, &old)?;
+            return Ok(false);
         }
-        // Removing a large copy takes time that nothing else should wait for.
-        let removed = tokio::task::spawn_blocking(move || data_dir::discard(&beside)).await;
-        Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
+        data_dir::swap(&beside, &self.local.trash())?;
+        Ok(true)
     }
 
     /// The database system that the data in a folder belong to; none: there are no data.
@@ -69,6 +107,12 @@ impl Instance {
         data_dir::swap(&beside, &pgdata)?;
         Ok(data_dir::remove_file(&pgdata.join(REPLACED))?)
     }
+}
+
+async fn remove(folder: &Path) -> Result<(), Error> {
+    let folder = folder.to_owned();
+    let removed = tokio::task::spawn_blocking(move || data_dir::remove_all(&folder)).await;
+    Ok(removed.map_err(|error| Error::DataDir(error.to_string()))??)
 }
 
 /// Moves data to a name that tells what they are.
