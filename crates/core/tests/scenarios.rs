@@ -113,6 +113,7 @@ fn tell(story: &str) -> String {
 ///   does not lead yet; `new-leader` the same, and it leads
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
+/// * `half NAME BYTES` received so many bytes of a record that never came whole
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|up`
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
@@ -213,6 +214,10 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             let instance = instance.expect("an instance");
             instance.history.push((instance.timeline, instance.lsn));
             instance.timeline += by;
+        }
+        "half" => {
+            let instance = world.keeper(name).instance.as_mut();
+            instance.expect("an instance").half = rest[1].parse().expect("bytes");
         }
         "lsn" => {
             let lsn = rest[1].parse().expect("bytes");

@@ -17,7 +17,7 @@ mod sync_standbys;
 
 use std::collections::BTreeSet;
 
-use super::lineage::{Lineage, is_forked, lineage};
+use super::lineage::{Lineage, is_forked, lineage, may_drop_what_is_more};
 use super::observe::{DbView, KeeperView, View, fail_after, fresh_within};
 use crate::model::spec::ClusterRole;
 use crate::model::{

@@ -44,6 +44,16 @@ pub(crate) fn is_forked(source: &Db, db: &Db) -> bool {
     lineage(source, db) == Lineage::Forked
 }
 
+/// Whether `db` received more than the history of `source` holds, and has replayed none of that.
+///
+/// A primary that dies sends half a record last. Its standbys received it and cannot replay it; where
+/// one of them is promoted, the half record is dropped, and the others drop it when they follow.
+pub(crate) fn may_drop_what_is_more(source: &Db, db: &Db, replayed: Lsn) -> bool {
+    let mut as_replayed = db.clone();
+    as_replayed.status.xlog_pos = replayed;
+    replayed != Lsn::UNKNOWN && is_forked(source, db) && !is_forked(source, &as_replayed)
+}
+
 /// A timeline, the position on it, and the last switches that led to it, by number.
 struct Path {
     timeline: TimelineId,

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Look;
+use super::lineage::is_forked;
 use crate::model::{
     ClusterData, ClusterUid, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Phase,
     PostgresState,
@@ -65,6 +66,7 @@ struct KeeperMemory {
 struct DbMemory {
     good_at: Option<Duration>,
     converging: Option<(Generation, Duration)>,
+    astray: Option<Duration>,
 }
 
 impl DbMemory {
@@ -179,6 +181,7 @@ impl Memory {
     fn note_dbs(&mut self, data: &ClusterData, passed: Duration) {
         let now = self.observed;
         let first = self.looks == 1;
+        let primary = data.primary();
         self.dbs.retain(|uid, _| data.dbs.contains_key(uid));
         for (uid, db) in &data.dbs {
             let report = self.report(uid, &db.spec.keeper_uid);
@@ -195,6 +198,8 @@ impl Memory {
                 memory.good_at = Some(now);
             }
             memory.good_at = memory.good_at.max(good_at);
+            let astray = primary.is_some_and(|primary| is_forked(primary, db));
+            memory.astray = astray.then(|| memory.astray.unwrap_or(now));
             if generation == db.generation {
                 memory.converging = None;
             } else if memory
@@ -277,7 +282,12 @@ impl Memory {
             let converging_for = memory
                 .and_then(|memory| memory.converging)
                 .map(|(_, since)| now.saturating_sub(since));
-            deadlines.push(unhealthy_for.and_then(|age| fail_after(spec).checked_sub(age)));
+            let astray_for = memory
+                .and_then(|memory| memory.astray)
+                .map(|since| now.saturating_sub(since));
+            for age in [unhealthy_for, astray_for].into_iter().flatten() {
+                deadlines.push(fail_after(spec).checked_sub(age));
+            }
             let report = self
                 .report(uid, &db.spec.keeper_uid)
                 .map(|(state, _)| state.clone());
@@ -287,6 +297,7 @@ impl Memory {
                     report,
                     unhealthy_for,
                     converging_for,
+                    astray_for,
                 },
             )
         });

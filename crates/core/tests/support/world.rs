@@ -57,6 +57,8 @@ pub(crate) struct InstanceModel {
     pub(crate) generation: Generation,
     pub(crate) primary: bool,
     pub(crate) lsn: u64,
+    /// Bytes received of a record that is not whole.
+    pub(crate) half: u64,
     pub(crate) timeline: u64,
     pub(crate) history: Vec<(u64, u64)>,
     /// Of a primary: the names its commits wait for, as it was last told.
@@ -389,6 +391,7 @@ impl World {
             condition: Some(Condition::Running),
             in_recovery: Some(!instance.primary),
             streaming: (!instance.primary).then_some(!keeper.cut),
+            replay_lsn: Lsn(instance.lsn),
             peers: peers.clone(),
             released_at_revision: keeper.released_at,
             ..InstanceReport::default()
@@ -400,7 +403,7 @@ impl World {
             port: "5432".to_owned(),
             system_id: "7275812345678901234".to_owned(),
             timeline_id: TimelineId(instance.timeline),
-            xlog_pos: Lsn(instance.lsn),
+            xlog_pos: Lsn(instance.lsn + instance.half),
             // The format keeps the last two.
             timelines_history: instance
                 .history
@@ -609,6 +612,9 @@ fn obey_as_keeper(
             .find(|(timeline, _)| *timeline == instance.timeline);
         let forked = switched.is_some_and(|(_, point)| *point < instance.lsn);
         if !forked && instance.timeline <= source.timeline {
+            if instance.timeline != source.timeline {
+                instance.half = 0;
+            }
             instance.timeline = source.timeline;
             instance.history.clone_from(&source.history);
             instance.lsn = instance.lsn.max(source.lsn);

@@ -1,6 +1,6 @@
 //! Which standbys there are, and that they follow the primary.
 
-use super::{Convergence, Draft, is_forked, is_source};
+use super::{Convergence, Draft, fail_after, is_forked, is_source, may_drop_what_is_more};
 use crate::model::{Db, DbSpec, DbUid, FollowConfig, Generation, InitMode, KeeperUid, List, Role};
 use crate::reason::Reason;
 
@@ -99,7 +99,7 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
             continue;
         }
         let never_there = db.status.current_generation == Generation::NONE;
-        if is_forked(&source, db) {
+        if is_forked(&source, db) && !may_come_back(draft, &source, db) {
             unusable.push((db.uid.clone(), "its history has left the primary's"));
         } else if never_there && draft.convergence(db) == Convergence::Failed {
             unusable.push((
@@ -113,6 +113,21 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
         let text = format!("deleting a standby, to be copied anew: {why}");
         draft.because(Reason::warn("standby-unusable", text).with("db", uid));
     }
+}
+
+/// Whether what a standby received beyond the primary's history may be half a record, which it drops
+/// when it follows. It is given the time that any failure is.
+fn may_come_back(draft: &Draft<'_>, source: &Db, db: &Db) -> bool {
+    let Some(seen) = draft.view.dbs.get(&db.uid) else {
+        return false;
+    };
+    let report = seen.report.as_ref();
+    let instance = report.and_then(|report| report.instance.as_ref());
+    let in_time = seen
+        .astray_for
+        .is_none_or(|age| age < fail_after(&draft.spec));
+    in_time
+        && instance.is_some_and(|instance| may_drop_what_is_more(source, db, instance.replay_lsn))
 }
 
 /// A standby whose copy is finished needs no initialisation any more.

@@ -51,6 +51,8 @@ pub struct DbView {
     pub unhealthy_for: Option<Duration>,
     /// How long it has been on its way to its present generation; none: it is there.
     pub converging_for: Option<Duration>,
+    /// How long it has had WAL that the primary's history does not; none: it has not.
+    pub astray_for: Option<Duration>,
 }
 
 /// A proxy as it is seen.
