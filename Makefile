@@ -10,9 +10,11 @@ DEBUG := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 PREFIX ?= /usr/local
 KEEPERS ?= 3
+SECONDS ?= 180
+FIRST ?= 1
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test bench lint release install links build
+.PHONY: help demo test sim bench lint release install links build
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +35,10 @@ demo: links ## Run a whole highly available PostgreSQL here, to try and to break
 test: ## Run all tests, on real PostgreSQL and real stores, as root or as a plain user
 	@scripts/setup test
 	@scripts/test
+
+sim: ## Run simulated clusters with drawn faults for SECONDS=180, or one of them again (SEED=n)
+	@cargo build --quiet --package stolon-sim --profile sim
+	@$(CARGO_TARGET_DIR)/sim/stolon-sim $(if $(SEED),seed $(SEED),batch $(SECONDS) $(FIRST))
 
 bench: ## Measure how long clients cannot write when the primary fails (ROUNDS=5)
 	@scripts/setup test

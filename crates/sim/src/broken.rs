@@ -1,0 +1,224 @@
+//! Decisions that are broken on purpose, to prove that the checks see it.
+//!
+//! Each is done at the boundary between a state machine and the world: an effect, an event or a
+//! document is changed on its way. Core has no hooks for it.
+
+use std::time::Duration;
+
+use stolon_core::model::{ClusterData, DbUid, FollowConfig, InitMode, KeeperInfo, List, Role};
+use stolon_core::proxy::Route;
+
+use crate::world::World;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sabotage {
+    /// The least advanced candidate wins an election, whatever it has.
+    LeastAdvancedWins,
+    /// Proxies are opened to a new primary without waiting for any to close.
+    OpensWithoutAcknowledgement,
+    /// A change of the synchronous set leaves out the step in which old and new members are waited for.
+    SkipsUnion,
+    /// A proxy acknowledges a generation before it has closed.
+    AcknowledgesBeforeClosing,
+    /// A proxy's leave to forward does not end by time.
+    LeaveNeverEnds,
+    /// A resync removes the old data before it copies.
+    DeletesFirst,
+    /// An election goes by the last report, whether its keeper is heard or the standby confirmed.
+    ElectsByLastReport,
+    /// A keeper reports every standby in its list as being in sync.
+    BelievesSyncState,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::LeastAdvancedWins,
+        Self::OpensWithoutAcknowledgement,
+        Self::SkipsUnion,
+        Self::AcknowledgesBeforeClosing,
+        Self::LeaveNeverEnds,
+        Self::DeletesFirst,
+        Self::ElectsByLastReport,
+        Self::BelievesSyncState,
+    ];
+}
+
+fn master(data: &ClusterData) -> Option<DbUid> {
+    data.cluster.as_ref()?.status.master.clone()
+}
+
+/// Lets another db be the winner of an election.
+fn install_instead(data: &mut ClusterData, winner: &DbUid, other: &DbUid) {
+    let Some(won) = data.dbs.get(winner).map(|db| db.spec.clone()) else {
+        return;
+    };
+    let follow = FollowConfig::internal(other.clone());
+    if let Some(loser) = data.dbs.get_mut(winner) {
+        loser.spec.role = Some(Role::Standby);
+        loser.spec.follow_config = Some(follow.clone());
+        loser.spec.followers = List(Some(Vec::new()));
+        loser.spec.synchronous_replication = false;
+        loser.spec.synchronous_standbys = List::NULL;
+        loser.spec.external_synchronous_standbys = List::NULL;
+        loser.status.synchronous_standbys = List::NULL;
+    }
+    let swap = |uid: &DbUid| {
+        if uid == other {
+            winner.clone()
+        } else {
+            uid.clone()
+        }
+    };
+    let swapped =
+        |list: &List<DbUid>| List(list.0.as_ref().map(|list| list.iter().map(swap).collect()));
+    if let Some(db) = data.dbs.get_mut(other) {
+        db.spec.role = Some(Role::Primary);
+        db.spec.follow_config = None;
+        db.spec.init_mode = Some(InitMode::None);
+        db.spec.followers = swapped(&won.followers);
+        db.spec.synchronous_replication = won.synchronous_replication;
+        db.spec.synchronous_standbys = swapped(&won.synchronous_standbys);
+        db.spec.external_synchronous_standbys = won.external_synchronous_standbys;
+        db.status.synchronous_standbys = db.spec.synchronous_standbys.clone();
+    }
+    for db in data.dbs.values_mut() {
+        if db.spec.role == Some(Role::Standby) {
+            db.spec.follow_config = Some(follow.clone());
+        }
+    }
+    if let Some(cluster) = data.cluster.as_mut() {
+        cluster.status.master = Some(other.clone());
+    }
+}
+
+impl World {
+    fn is_broken(&self, sabotage: Sabotage) -> bool {
+        self.plan.sabotage == Some(sabotage)
+    }
+
+    /// What a sentinel decided, on its way to the store.
+    pub(crate) fn tamper_with_decision(&mut self, mut next: ClusterData) -> ClusterData {
+        let Some(before) = self.store.data().map(|(_, data)| data.clone()) else {
+            return next;
+        };
+        let (old, new) = (master(&before), master(&next));
+        let is_election = old.is_some() && old != new;
+        match self.plan.sabotage {
+            Some(Sabotage::LeastAdvancedWins) if is_election => {
+                self.choose(&mut next, old.as_ref(), new.as_ref(), false);
+            }
+            Some(Sabotage::ElectsByLastReport) if is_election => {
+                self.choose(&mut next, old.as_ref(), new.as_ref(), true);
+            }
+            Some(Sabotage::OpensWithoutAcknowledgement) => {
+                let primary = new.and_then(|uid| next.dbs.get(&uid));
+                let serves = primary.filter(|db| {
+                    db.status.healthy && db.status.current_generation == db.generation
+                });
+                if let Some(uid) = serves.map(|db| db.uid.clone())
+                    && next.proxy.spec.primary_db_uid.is_empty()
+                {
+                    self.note("sabotaged");
+                    next.proxy.spec.primary_db_uid = uid;
+                    next.proxy.generation = before.proxy.generation.next();
+                }
+            }
+            Some(Sabotage::SkipsUnion) => self.skip_union(&before, &mut next),
+            _ => {}
+        }
+        next
+    }
+
+    fn choose(
+        &mut self,
+        next: &mut ClusterData,
+        old: Option<&DbUid>,
+        new: Option<&DbUid>,
+        most: bool,
+    ) {
+        let Some(winner) = new else {
+            return;
+        };
+        let candidates = next
+            .dbs
+            .values()
+            .filter(|db| Some(&db.uid) != old && db.status.current_generation.0 > 0);
+        let mut order: Vec<_> = candidates
+            .map(|db| (db.status.xlog_pos, db.uid.clone()))
+            .collect();
+        order.sort();
+        let chosen = if most {
+            order.pop()
+        } else {
+            order.into_iter().next()
+        };
+        if let Some((_, other)) = chosen.filter(|(_, other)| other != winner) {
+            self.note("sabotaged");
+            install_instead(next, &winner.clone(), &other);
+        }
+    }
+
+    fn skip_union(&mut self, before: &ClusterData, next: &mut ClusterData) {
+        let Some(uid) = master(next).filter(|uid| master(before).as_ref() == Some(uid)) else {
+            return;
+        };
+        let listed = |data: &ClusterData| {
+            let db = data.dbs.get(&uid);
+            db.map(|db| db.spec.synchronous_standbys.as_slice().to_vec())
+                .unwrap_or_default()
+        };
+        let (was, is) = (listed(before), listed(next));
+        let fresh: Vec<DbUid> = is
+            .iter()
+            .filter(|uid| !was.contains(uid))
+            .cloned()
+            .collect();
+        if fresh.is_empty() || was.is_empty() {
+            return;
+        }
+        self.note("sabotaged");
+        if let Some(db) = next.dbs.get_mut(&uid) {
+            db.spec.synchronous_standbys = fresh.iter().cloned().collect();
+            db.status.synchronous_standbys = fresh.into_iter().collect();
+        }
+    }
+
+    /// How much later than core believes a proxy closes.
+    pub(crate) fn tamper_with_route(&mut self, p: usize, route: &Route) -> Option<Duration> {
+        let closes = matches!(route, Route::Closed(_)) && self.proxies[p].permit.is_some();
+        let late = self.is_broken(Sabotage::AcknowledgesBeforeClosing) && closes;
+        late.then(|| {
+            self.note("sabotaged");
+            Duration::from_secs(3)
+        })
+    }
+
+    /// Whether leave to forward does not end by time.
+    pub(crate) fn tampers_with_leave(&self) -> bool {
+        self.is_broken(Sabotage::LeaveNeverEnds)
+    }
+
+    /// Whether a resync removes the old data first.
+    pub(crate) fn deletes_first(&self) -> bool {
+        self.is_broken(Sabotage::DeletesFirst)
+    }
+
+    /// What a keeper publishes.
+    pub(crate) fn tamper_with_report(&mut self, k: usize, info: &mut KeeperInfo) {
+        if !self.is_broken(Sabotage::BelievesSyncState) {
+            return;
+        }
+        let document = self.keepers[k].core().and_then(|core| core.document());
+        let listed = document.and_then(|document| {
+            let db = document.data.db_of(&info.uid)?;
+            Some(db.spec.synchronous_standbys.clone())
+        });
+        if let (Some(listed), Some(state)) = (listed, info.postgres_state.as_mut())
+            && state.healthy
+        {
+            state.synchronous_standbys = listed;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What must hold, checked after every event, by the numbers of `ARCHITECTURE.md`.
+
+pub mod history;
+mod liveness;
+mod no_lost_commit;
+mod one_primary;
+
+pub(crate) use liveness::bound;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stolon_core::model::{ClusterData, DbUid, Generation, Lsn, ProxyUid};
+
+use crate::world::World;
+use crate::world::keeper::keeper_uid;
+
+/// What the checks remember.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// Whether a client that goes round the proxies and finds the hole ends the run.
+    pub(crate) minds_direct_clients: bool,
+    /// What proxies were told, by the generation.
+    told: BTreeMap<Generation, (DbUid, Vec<ProxyUid>)>,
+    /// The instances that were opened to users, in which of their writable lives.
+    opened: BTreeSet<(usize, u32)>,
+    /// Asynchronous commits up to here must be in whatever is opened next; none: all.
+    floor: Option<u64>,
+    /// Failovers.
+    failovers: u32,
+}
+
+impl World {
+    /// Whether decisions are held to core's own invariants. Not where one is broken on purpose: there
+    /// the world has to show it.
+    pub(crate) fn judges_documents(&self) -> bool {
+        self.plan.sabotage.is_none()
+    }
+
+    /// A document was stored.
+    pub(crate) fn document_stored(
+        &mut self,
+        before: Option<&ClusterData>,
+        revision: u64,
+        after: &ClusterData,
+    ) {
+        let proxy = &after.proxy;
+        let told = (
+            proxy.spec.primary_db_uid.clone(),
+            proxy.spec.enabled_proxies.clone(),
+        );
+        self.checks.told.insert(proxy.generation, told);
+        let master = |data: &ClusterData| data.cluster.as_ref()?.status.master.clone();
+        let old = before.and_then(master);
+        let new = master(after);
+        if let (Some(old), Some(new)) = (&old, &new)
+            && old != new
+        {
+            self.elected(before, after, old, new);
+        }
+        let synchronous = |data: &ClusterData| {
+            let spec = data
+                .cluster
+                .as_ref()
+                .and_then(|cluster| cluster.spec.as_ref());
+            spec.is_some_and(|spec| spec.effective().synchronous_replication)
+        };
+        if before.is_some_and(synchronous) && !synchronous(after) {
+            self.note("synchronous-off");
+            self.history.end_promises();
+        }
+        let listed = |data: &ClusterData| {
+            let primary = data.primary();
+            primary.map(|db| db.spec.synchronous_standbys.as_slice().to_vec())
+        };
+        if before.and_then(listed) != listed(after) {
+            self.note("synchronous-change");
+            if listed(after).is_some_and(|list| list.len() > 1) {
+                self.note("synchronous-union");
+            }
+        }
+        self.say(|| describe(revision, after));
+    }
+
+    fn elected(
+        &mut self,
+        before: Option<&ClusterData>,
+        after: &ClusterData,
+        old: &DbUid,
+        new: &DbUid,
+    ) {
+        self.note("failover");
+        self.checks.failovers += 1;
+        let deposed = after
+            .dbs
+            .get(old)
+            .or_else(|| before.and_then(|data| data.dbs.get(old)));
+        let spec = after
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.spec.clone());
+        let most_lag = spec.unwrap_or_default().effective().max_standby_lag;
+        let Lsn(position) = deposed.map_or(Lsn::UNKNOWN, |db| db.status.xlog_pos);
+        let floor = position.saturating_sub(u64::from(most_lag));
+        self.checks.floor = Some(self.checks.floor.map_or(floor, |known| known.min(floor)));
+        self.say(|| format!("the primary is {new} now, and was {old}"));
+    }
+
+    /// The keeper that runs a db, by the newest document.
+    pub(crate) fn keeper_of(&self, uid: &DbUid) -> Option<usize> {
+        let (_, data) = self.store.data()?;
+        let keeper = &data.dbs.get(uid)?.spec.keeper_uid;
+        (0..self.keepers.len()).find(|k| keeper_uid(*k) == *keeper)
+    }
+}
+
+fn describe(revision: u64, data: &ClusterData) -> String {
+    let phase = data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.status.phase.as_ref());
+    let phase = phase.map_or("none", |phase| phase.as_str());
+    let master = data
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.status.master.as_ref());
+    let master = master.map_or("none", |uid| uid.as_str());
+    let dbs: Vec<String> = data
+        .dbs
+        .values()
+        .map(|db| {
+            let role = db.spec.role.as_ref().map_or("?", |role| role.as_str());
+            let health = if db.status.healthy { "" } else { " unhealthy" };
+            let (keeper, generation) = (&db.spec.keeper_uid, db.generation);
+            let current = db.status.current_generation;
+            let named: Vec<&str> = db
+                .spec
+                .synchronous_standbys
+                .iter()
+                .map(DbUid::as_str)
+                .collect();
+            let confirmed = db.status.synchronous_standbys.iter().map(DbUid::as_str);
+            let confirmed: Vec<&str> = confirmed.collect();
+            let sync = if db.spec.synchronous_replication {
+                format!(" sync {named:?} confirmed {confirmed:?}")
+            } else {
+                String::new()
+            };
+            format!(
+                "{}@{keeper} {role} {current}/{generation}{health}{sync}",
+                db.uid
+            )
+        })
+        .collect();
+    let proxies = &data.proxy.spec.primary_db_uid;
+    let generation = data.proxy.generation;
+    format!(
+        "document {revision}: {phase}, primary {master}, proxies [{proxies}] generation {generation}; {}",
+        dbs.join("; ")
+    )
+}

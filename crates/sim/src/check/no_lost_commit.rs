@@ -1,0 +1,98 @@
+//! I2, I2a and I7: what clients were told or saw is in whatever is opened as primary, and no data are
+//! destroyed that alone have it.
+
+use std::collections::HashSet;
+
+use crate::world::World;
+use crate::world::postgres::{Data, Folder};
+
+fn rows_of(data: &Data) -> HashSet<u64> {
+    let records = data.wal.iter().map(|record| record.txn);
+    records.filter(|txn| *txn != 0).collect()
+}
+
+impl World {
+    /// A proxy's client comes to an instance: once in each of its writable lives all that was promised
+    /// is looked for.
+    pub(crate) fn opened_to_users(&mut self, k: usize) {
+        let life = self.instances[k].writable_lives;
+        if !self.instances[k].is_writable() || !self.checks.opened.insert((k, life)) {
+            return;
+        }
+        self.check_nothing_lost(k);
+    }
+
+    /// What was promised is in the data of an instance.
+    pub(crate) fn check_nothing_lost(&mut self, k: usize) {
+        let Some(data) = &self.instances[k].pgdata.data else {
+            return;
+        };
+        let present = rows_of(data);
+        let floor = self.checks.floor.unwrap_or(u64::MAX);
+        let missing = self.history.rows.iter().filter(|(_, row)| row.counts());
+        let missing = missing.filter(|(txn, _)| !present.contains(*txn));
+        let mut lost = Vec::new();
+        let mut found = None;
+        for (txn, row) in missing {
+            if row.committed == Some(true) {
+                found = Some(("I2-lost-commit", *txn, row.end));
+                break;
+            }
+            if row.end <= floor {
+                found = Some(("I2a-lost-more-than-the-lag", *txn, row.end));
+                break;
+            }
+            lost.push(*txn);
+        }
+        if let Some((rule, txn, end)) = found {
+            let text = format!(
+                "row {txn}, committed at {end:x}, is not in pg{k}, which is opened to clients (all up \
+                 to {floor:x} must be)"
+            );
+            self.fail(rule, text);
+            return;
+        }
+        if !lost.is_empty() {
+            self.note("asynchronous-loss");
+            self.history.lost += lost.len() as u64;
+            for txn in lost {
+                self.history.rows.remove(&txn);
+            }
+        }
+        self.checks.floor = None;
+    }
+
+    /// When the cluster is well again, all that was promised is in its primary.
+    pub(crate) fn check_at_the_end(&mut self) {
+        let primary = self
+            .store
+            .data()
+            .and_then(|(_, data)| Some(data.primary()?.uid.clone()));
+        if let Some(k) = primary.and_then(|uid| self.keeper_of(&uid)) {
+            self.check_nothing_lost(k);
+        }
+    }
+
+    /// I7: a folder was removed.
+    pub(crate) fn check_removal(&mut self, k: usize, removed: &Folder) {
+        let Some(data) = &removed.data else {
+            return;
+        };
+        self.note("data-removed");
+        let keepers = 0..self.keepers.len();
+        let others: Vec<HashSet<u64>> = keepers
+            .flat_map(|k| self.whole_data(k))
+            .map(rows_of)
+            .collect();
+        let here = rows_of(data);
+        let alone = self
+            .history
+            .promised()
+            .map(|(txn, _)| txn)
+            .find(|txn| here.contains(txn) && !others.iter().any(|other| other.contains(txn)));
+        if let Some(txn) = alone {
+            let text = format!("k{k} removes the only data that have row {txn}");
+            self.fail("I7-last-copy", text);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a run is: a cluster of some shape, and the faults that happen to it. All of it is drawn from
+//! the seed before the run, so that a fault can be taken out without changing the others.
+
+use std::time::Duration;
+
+use stolon_core::model::ClusterSpec;
+
+use crate::broken::Sabotage;
+use crate::world::{Actor, Time};
+
+/// The cluster.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Keepers, each with an instance.
+    pub keepers: usize,
+    /// Sentinels.
+    pub sentinels: usize,
+    /// Proxies.
+    pub proxies: usize,
+    /// Clients that come through proxies.
+    pub clients: usize,
+    /// Clients that go round them.
+    pub direct_clients: usize,
+    /// Whether sentinels and proxies live on the keepers' hosts.
+    pub together: bool,
+    /// The cluster specification.
+    pub spec: ClusterSpec,
+    /// Failovers in ten minutes after which the next one waits.
+    pub most_failovers: usize,
+    /// Bound on a call to the store.
+    pub store_timeout: Duration,
+    /// How long a sentinel's lease lasts.
+    pub lease: Duration,
+    /// Clients' pause between statements, in milliseconds.
+    pub pace: (u64, u64),
+    /// When the last fault has ended.
+    pub calm_from: Time,
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// When it begins.
+    pub at: Time,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// What can go wrong, and what operators do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultKind {
+    /// A process is killed, and started again at the end.
+    Kill(Actor),
+    /// A process is killed after it has carried out so many effects more.
+    KillAfter(Actor, u32),
+    /// A process stands still.
+    Pause(Actor),
+    /// A host stands still.
+    PauseHost(usize),
+    /// A host loses power: everything on it, and what was not flushed.
+    CrashHost(usize),
+    /// A keeper's host loses power, and comes back with an empty disk.
+    LoseDisk(usize),
+    /// A postmaster is killed; whether children of it live on.
+    KillPostmaster(usize, bool),
+    /// The next starts of an instance die.
+    StartsDie(usize, u32),
+    /// The next promotion of an instance dies half way.
+    PromotionsDie(usize),
+    /// Copies to a keeper break off.
+    CopiesFail(usize),
+    /// A keeper's disk is full.
+    DiskFull(usize),
+    /// An instance's writes take up to so many milliseconds more.
+    SlowDisk(usize, u64),
+    /// Nothing comes from one host to another.
+    Cut(usize, usize),
+    /// A host is cut from all others: what goes out, what comes in.
+    Isolate(usize, bool, bool),
+    /// A host's connections are slow and lossy.
+    Trouble(usize),
+    /// The store answers nobody.
+    StoreDown,
+    /// The store takes up to so many milliseconds.
+    StoreSlow(u64),
+    /// The store loses so many answers of a thousand.
+    StoreLosesAnswers(u64),
+    /// Keys of the store outlive their time by so much.
+    StoreExpiresLate(Duration),
+    /// Somebody does not hear of changes.
+    StallWatch(Actor),
+    /// A host's wall clock jumps by so many milliseconds.
+    WallJump(usize, i64),
+    /// An operator declares a keeper failed.
+    FailKeeper(usize),
+    /// An operator removes a keeper.
+    RemoveKeeper(usize),
+    /// An operator changes the specification.
+    ChangeSpec(SpecChange),
+}
+
+/// What operators change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SpecChange {
+    /// Whether commits wait for standbys.
+    Synchronous(bool),
+    /// The fewest and the most synchronous standbys.
+    SynchronousStandbys(u16, u16),
+    /// The most standbys of the cluster.
+    MostStandbys(u16),
+    /// PostgreSQL's `max_connections`, restarted into or not.
+    Connections(u64, bool),
+    /// How long a proxy's check counts, in milliseconds.
+    ProxyTimeout(u64),
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed that everything is drawn from.
+    pub seed: u64,
+    /// The cluster.
+    pub shape: Shape,
+    /// The faults, in the order of their time.
+    pub faults: Vec<Fault>,
+    /// What is deliberately broken.
+    pub sabotage: Option<Sabotage>,
+}

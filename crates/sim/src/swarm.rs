@@ -1,0 +1,176 @@
+//! From a seed to a plan: which cluster, which kinds of fault, how often.
+
+use std::time::Duration;
+
+use stolon_core::model::spec::ClusterInitMode;
+use stolon_core::model::{ClusterSpec, GoDuration};
+
+use crate::chance::Chance;
+use crate::plan::{Fault, FaultKind, Plan, Shape, SpecChange};
+use crate::world::{Actor, Time};
+
+/// Faults begin no earlier than this: a cluster needs a while to begin.
+const FIRST_FAULT: Duration = Duration::from_secs(20);
+/// Kinds of fault that a seed may draw.
+const KINDS: usize = 24;
+
+fn millis(value: u64) -> GoDuration {
+    Duration::from_millis(value).into()
+}
+
+fn spec(chance: &mut Chance, keepers: usize) -> ClusterSpec {
+    let sleep = [500, 1000, 1000, 2000][chance.index(4)];
+    let check = [500, 1000, 2000][chance.index(3)];
+    let synchronous = chance.happens(600);
+    let most = chance.between(1, 2.min(keepers as u64 - 1));
+    let most = u16::try_from(most).unwrap_or(1);
+    let least = u16::try_from(chance.between(0, u64::from(most)))
+        .unwrap_or(1)
+        .max(1);
+    ClusterSpec {
+        init_mode: Some(ClusterInitMode::New),
+        sleep_interval: Some(millis(sleep)),
+        fail_interval: Some(millis(sleep * chance.between(3, 8))),
+        convergence_timeout: Some(millis(chance.between(8, 30) * 1000)),
+        init_timeout: Some(millis(60_000)),
+        sync_timeout: chance.happens(300).then(|| Duration::from_secs(40).into()),
+        proxy_check_interval: Some(millis(check)),
+        proxy_timeout: Some(millis(check * chance.between(2, 5))),
+        dead_keeper_removal_interval: chance.happens(300).then(|| Duration::from_secs(90).into()),
+        max_standby_lag: Some([4096, 65_536, 1 << 20][chance.index(3)]),
+        synchronous_replication: Some(synchronous),
+        min_synchronous_standbys: Some(least),
+        max_synchronous_standbys: Some(most),
+        ..ClusterSpec::default()
+    }
+}
+
+/// A plan without faults.
+pub fn calm(seed: u64) -> Plan {
+    let mut chance = Chance::of(seed, "shape", 0);
+    let keepers = 2 + chance.index(3);
+    let shape = Shape {
+        keepers,
+        sentinels: 1 + chance.index(3),
+        proxies: 1 + chance.index(3),
+        clients: 2 + chance.index(3),
+        direct_clients: 0,
+        together: chance.happens(400),
+        spec: spec(&mut chance, keepers),
+        most_failovers: if chance.happens(300) { 3 } else { 1000 },
+        store_timeout: chance.millis(1000, 5000),
+        lease: Duration::from_secs(chance.between(4, 6)),
+        pace: (100, chance.between(300, 2500)),
+        calm_from: FIRST_FAULT,
+    };
+    Plan {
+        seed,
+        shape,
+        faults: Vec::new(),
+        sabotage: None,
+    }
+}
+
+/// The plan of a seed: each draws which kinds of fault exist, and how often.
+pub fn plan(seed: u64) -> Plan {
+    let mut plan = calm(seed);
+    let mut chance = Chance::of(seed, "faults", 0);
+    let share = chance.between(100, 500);
+    let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(share)).collect();
+    if kinds.is_empty() {
+        return plan;
+    }
+    let until = Duration::from_secs(chance.between(40, 160)) + FIRST_FAULT;
+    let pause = chance.between(1500, 15_000);
+    let mut at = FIRST_FAULT;
+    loop {
+        at += chance.millis(200, 2 * pause);
+        if at >= until {
+            break;
+        }
+        let kind = kinds[chance.index(kinds.len())];
+        let kind = draw(&mut chance, &plan.shape, kind);
+        let long = chance.happens(200);
+        let lasts = chance.millis(100, if long { 40_000 } else { 9000 });
+        plan.faults.push(Fault { at, lasts, kind });
+    }
+    let ends = plan.faults.iter().map(|fault| fault.at + fault.lasts);
+    plan.shape.calm_from = ends.max().unwrap_or(Time::ZERO).max(FIRST_FAULT);
+    plan
+}
+
+fn actor(chance: &mut Chance, shape: &Shape) -> Actor {
+    match chance.below(4) {
+        0 => Actor::Sentinel(chance.index(shape.sentinels)),
+        1 => Actor::Proxy(chance.index(shape.proxies)),
+        _ => Actor::Keeper(chance.index(shape.keepers)),
+    }
+}
+
+fn draw(chance: &mut Chance, shape: &Shape, kind: usize) -> FaultKind {
+    let k = chance.index(shape.keepers);
+    let apart = if shape.together {
+        0
+    } else {
+        shape.sentinels + shape.proxies
+    };
+    let hosts = shape.keepers + apart;
+    let host = 1 + chance.index(hosts);
+    // The store's host too.
+    let other = (host + 1 + chance.index(hosts)) % (hosts + 1);
+    match kind {
+        0 => FaultKind::Kill(actor(chance, shape)),
+        1 => FaultKind::KillAfter(
+            actor(chance, shape),
+            u32::try_from(chance.between(1, 60)).unwrap_or(1),
+        ),
+        2 => FaultKind::Pause(actor(chance, shape)),
+        3 => FaultKind::PauseHost(host),
+        4 => FaultKind::CrashHost(host),
+        5 => FaultKind::LoseDisk(k),
+        6 => FaultKind::KillPostmaster(k, chance.happens(300)),
+        7 => FaultKind::Pause(Actor::Postgres(k)),
+        8 => FaultKind::StartsDie(k, u32::try_from(chance.between(1, 3)).unwrap_or(1)),
+        9 => FaultKind::PromotionsDie(k),
+        10 => FaultKind::CopiesFail(k),
+        11 => FaultKind::DiskFull(k),
+        12 => FaultKind::SlowDisk(k, chance.between(10, 1500)),
+        13 => FaultKind::Cut(host, other),
+        14 => FaultKind::Isolate(host, true, true),
+        15 => {
+            let out = chance.happens(500);
+            FaultKind::Isolate(host, out, !out)
+        }
+        16 => FaultKind::Trouble(host),
+        17 => FaultKind::StoreDown,
+        18 => FaultKind::StoreSlow(chance.between(50, 4000)),
+        19 => FaultKind::StoreLosesAnswers(chance.between(20, 400)),
+        20 => FaultKind::StoreExpiresLate(chance.millis(1000, 40_000)),
+        21 => FaultKind::StallWatch(actor(chance, shape)),
+        22 => FaultKind::WallJump(
+            host,
+            i64::try_from(chance.below(600_000)).unwrap_or(0) - 300_000,
+        ),
+        _ => operator(chance, k),
+    }
+}
+
+fn operator(chance: &mut Chance, k: usize) -> FaultKind {
+    match chance.below(7) {
+        0 => FaultKind::FailKeeper(k),
+        1 => FaultKind::RemoveKeeper(k),
+        2 => FaultKind::ChangeSpec(SpecChange::Synchronous(chance.happens(500))),
+        3 => {
+            let least = u16::try_from(chance.between(1, 2)).unwrap_or(1);
+            FaultKind::ChangeSpec(SpecChange::SynchronousStandbys(1, least))
+        }
+        4 => FaultKind::ChangeSpec(SpecChange::MostStandbys(
+            u16::try_from(chance.between(1, 3)).unwrap_or(1),
+        )),
+        5 => FaultKind::ChangeSpec(SpecChange::Connections(
+            chance.between(50, 300),
+            chance.happens(500),
+        )),
+        _ => FaultKind::ChangeSpec(SpecChange::ProxyTimeout(chance.between(2500, 12_000))),
+    }
+}

@@ -1,0 +1,140 @@
+//! Steps: the small changes they are made of, in the daemon's order, and their names in a story.
+
+use std::collections::VecDeque;
+
+use stolon_core::keeper::decide::Step;
+use stolon_core::keeper::facts::Content;
+use stolon_core::model::DbUid;
+
+use super::acts::{Act, Place};
+use crate::world::World;
+use crate::world::proxy::keeper_at;
+
+impl World {
+    /// What a step does, in the order in which the daemon does it.
+    pub(super) fn acts_of(&self, k: usize, step: &Step) -> VecDeque<Act> {
+        let acts = match step {
+            Step::SaveState(state) => {
+                vec![Act::Disown(state.clone()), Act::SaveState(state.clone())]
+            }
+            Step::Initialize { db, .. } => vec![
+                Act::Clear(None),
+                Act::Remove(Place::Beside),
+                Act::MakePart,
+                Act::MakeWhole,
+                Act::Identity(Place::Beside, db.clone()),
+            ],
+            Step::Copy {
+                db,
+                source,
+                may_discard,
+            } => {
+                let from = keeper_at(&source.host).unwrap_or(k);
+                self.acts_of_copy(k, db, (from, &source.name), *may_discard)
+            }
+            Step::Swap { .. } => vec![Act::Swap],
+            Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
+            Step::Claim { db } => vec![Act::Identity(Place::Pgdata, db.clone())],
+            Step::Configure(wanted) => {
+                let last = if self.instances[k].has_postmaster() {
+                    Act::Reload
+                } else {
+                    Act::Signal(wanted.standby)
+                };
+                vec![Act::Write(wanted.clone()), last]
+            }
+            Step::Start { .. } => vec![Act::Spawn],
+            Step::Stop { .. } => vec![Act::BeginStop, Act::AwaitStop],
+            Step::KillAll => vec![Act::KillOrphans],
+            Step::SetUpRoles => vec![Act::Ask],
+            Step::Slots { create, drop } => {
+                let create = create.iter().cloned().map(Act::CreateSlot);
+                let drop = drop.iter().cloned().map(Act::DropSlot);
+                std::iter::once(Act::Ask)
+                    .chain(create)
+                    .chain(drop)
+                    .collect()
+            }
+            Step::Stir => vec![Act::Ask, Act::Stir],
+            Step::Promote { slots } => {
+                let create = slots.iter().cloned().map(Act::CreateSlot);
+                let promote = [Act::Ask, Act::Promote];
+                std::iter::once(Act::Ask)
+                    .chain(create)
+                    .chain(promote)
+                    .collect()
+            }
+            // Core does it itself.
+            Step::Release { .. } => Vec::new(),
+        };
+        acts.into()
+    }
+
+    fn acts_of_copy(
+        &self,
+        k: usize,
+        db: &DbUid,
+        source: (usize, &str),
+        may_discard: bool,
+    ) -> Vec<Act> {
+        let mut acts = vec![
+            Act::Connect(source.0),
+            Act::Clear(Some(source.0)),
+            Act::Remove(Place::Beside),
+        ];
+        let is_full = self.instances[k].ailments.disk_full > 0;
+        let has_old = self.instances[k].pgdata.content != Content::Nothing;
+        if (is_full && has_old && may_discard) || self.deletes_first() {
+            acts.extend([Act::PutAside, Act::Remove(Place::Beside)]);
+        } else if is_full {
+            acts.push(Act::Fail("no room for the copy"));
+            return acts;
+        }
+        acts.push(Act::CopyPart(source.0, source.1.to_owned()));
+        if self.instances[k].ailments.copies_fail > 0 {
+            acts.push(Act::Fail("the copy broke off"));
+            return acts;
+        }
+        acts.extend([
+            Act::CopyWhole(source.0),
+            Act::SignalBeside,
+            Act::Identity(Place::Beside, db.clone()),
+        ]);
+        acts
+    }
+}
+
+/// A step in words.
+pub(super) fn name_of(step: &Step) -> String {
+    match step {
+        Step::SaveState(state) => {
+            let making = if state.initializing {
+                ", being made"
+            } else {
+                ""
+            };
+            format!("note {} generation {}{making}", state.uid, state.generation)
+        }
+        Step::Initialize { db, .. } => format!("initdb for {db}"),
+        Step::Copy { db, source, .. } => format!("copy {} for {db}", source.host),
+        Step::Swap { db } => format!("put {db} in place"),
+        Step::Discard => "remove the old copy".to_owned(),
+        Step::Claim { db } => format!("claim the data for {db}"),
+        Step::Configure(wanted) => {
+            let names = wanted.parameters.get("synchronous_standby_names");
+            let names = names.cloned().unwrap_or_default();
+            match &wanted.follow {
+                Some(follow) => format!("configure to follow {}", follow.host),
+                None => format!("configure as primary, names [{names}]"),
+            }
+        }
+        Step::Start { db } => format!("start {db}"),
+        Step::Stop { why, .. } => format!("stop: {why}"),
+        Step::KillAll => "end what is left".to_owned(),
+        Step::SetUpRoles => "make the roles".to_owned(),
+        Step::Slots { create, drop } => format!("slots +{create:?} -{drop:?}"),
+        Step::Stir => "write a little WAL".to_owned(),
+        Step::Promote { .. } => "promote".to_owned(),
+        Step::Release { .. } => "release".to_owned(),
+    }
+}

@@ -1,0 +1,271 @@
+//! Proxies: core's state machine, and the relay that carries clients while it may (I1, I6).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use stolon_core::model::{ProxyInfo, ProxyUid};
+use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
+use stolon_core::time::Instant;
+
+use super::calls::Purpose;
+use super::client::Response;
+use super::event::{Actor, ClientWord, ConnectionId, PostgresEvent, What};
+use super::network::Way;
+use super::store::Operation;
+use super::{Process, World};
+
+/// Leave to forward to one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Permit {
+    pub(crate) serial: u64,
+    /// The keeper of the instance.
+    pub(crate) target: usize,
+    pub(crate) until: Instant,
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub(crate) struct ProxyNode {
+    pub(crate) process: Process,
+    core: Option<Proxy>,
+    starts: u32,
+    listening: bool,
+    pub(crate) permit: Option<Permit>,
+    permits: u64,
+    pub(crate) uid: ProxyUid,
+}
+
+impl ProxyNode {
+    /// A proxy that was not started.
+    pub(crate) fn new() -> Self {
+        Self {
+            process: Process::default(),
+            core: None,
+            starts: 0,
+            listening: false,
+            permit: None,
+            permits: 0,
+            uid: ProxyUid::default(),
+        }
+    }
+}
+
+/// The number of the keeper whose instance has this address.
+pub(crate) fn keeper_at(host: &str) -> Option<usize> {
+    let (_, last) = host.rsplit_once('.')?;
+    last.parse::<usize>().ok()?.checked_sub(1)
+}
+
+impl World {
+    pub(crate) fn start_proxy(&mut self, p: usize) {
+        let node = &mut self.proxies[p];
+        node.starts += 1;
+        node.uid = ProxyUid::new(format!("p{p}x{}", node.starts));
+        node.listening = false;
+        node.permit = None;
+        node.core = Some(Proxy::new(Settings {
+            uid: node.uid.clone(),
+            version: "0".to_owned(),
+            stop_listening: p.is_multiple_of(2),
+        }));
+        self.proxy_hears(p, Event::StoreChanged);
+    }
+
+    /// Hands an event to the state machine and carries out what it wants. A route is set at once;
+    /// core hears so before anything else.
+    pub(crate) fn proxy_hears(&mut self, p: usize, event: Event) {
+        let actor = Actor::Proxy(p);
+        let mut event = Some(event);
+        let mut routes_set = 0_u32;
+        while let Some(next) = event.take() {
+            let now = self.local(actor);
+            let Some(core) = self.proxies[p].core.as_mut() else {
+                return;
+            };
+            for effect in core.handle(now, next) {
+                if matches!(effect, Effect::Route(_)) {
+                    routes_set += 1;
+                }
+                self.proxy_effect(p, effect);
+                if self.may_crash(actor) {
+                    return;
+                }
+            }
+            if routes_set > 0 {
+                routes_set -= 1;
+                event = Some(Event::RouteSet);
+            }
+        }
+    }
+
+    fn proxy_effect(&mut self, p: usize, effect: Effect) {
+        let actor = Actor::Proxy(p);
+        match effect {
+            Effect::Read => {
+                let sent_at = self.local(actor);
+                self.call(actor, Purpose::Read(sent_at), Operation::Get);
+            }
+            Effect::Route(route) => {
+                if let Some(late) = self.tamper_with_route(p, &route) {
+                    let life = self.proxies[p].process.life;
+                    self.queue
+                        .put(self.now + late, What::SetRoute(p, life, Box::new(route)));
+                } else {
+                    self.set_route(p, &route);
+                }
+            }
+            Effect::Listen(listen) => self.proxies[p].listening = listen,
+            Effect::Publish(info, ttl) => {
+                let mut info = *info;
+                info.info_uid = self.info_uid();
+                self.check_acknowledgement(p, &info);
+                self.publish_proxy(p, info, ttl);
+            }
+            Effect::Log(reason) => self.take_reason(actor, &reason),
+            Effect::WakeAt(at) => self.wake_at(actor, at),
+        }
+    }
+
+    fn publish_proxy(&mut self, p: usize, info: ProxyInfo, ttl: Duration) {
+        let operation = Operation::PublishProxy(Rc::new(info), ttl);
+        self.call(Actor::Proxy(p), Purpose::Publish, operation);
+    }
+
+    /// As the relay does it: a permit is prolonged only while it holds; otherwise every connection
+    /// goes first, the server's side by a reset that drops what this host's kernel still held.
+    pub(crate) fn set_route(&mut self, p: usize, route: &Route) {
+        let now = self.local(Actor::Proxy(p));
+        let wanted = match route {
+            Route::Closed(_) => None,
+            Route::To { target, until } => keeper_at(&target.host).map(|k| (k, *until)),
+        };
+        let node = &mut self.proxies[p];
+        if let (Some((target, until)), Some(permit)) = (wanted, node.permit.as_mut())
+            && permit.target == target
+            && now < permit.until
+        {
+            permit.until = until;
+            return;
+        }
+        if node.permit.take().is_some() {
+            self.note("proxy-closed");
+            self.say(|| format!("p{p} closes"));
+        }
+        self.reset_connections(|connection| connection.proxy == Some(p));
+        if let Some((target, until)) = wanted {
+            let node = &mut self.proxies[p];
+            node.permits += 1;
+            let serial = node.permits;
+            node.permit = Some(Permit {
+                serial,
+                target,
+                until,
+            });
+            self.note("proxy-opened");
+            self.say(|| format!("p{p} opens to pg{target}"));
+        }
+    }
+
+    /// The permit, while it holds by the proxy's own clock.
+    pub(crate) fn permit(&self, p: usize) -> Option<&Permit> {
+        let now = self.local(Actor::Proxy(p));
+        let never_ends = self.tampers_with_leave();
+        let permit = self.proxies[p].permit.as_ref();
+        permit.filter(|permit| now < permit.until || never_ends)
+    }
+
+    /// A client's word arrives.
+    pub(crate) fn hear_client(&mut self, p: usize, id: ConnectionId, word: ClientWord) {
+        let permit = self.permit(p).map(|permit| (permit.serial, permit.target));
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let client = connection.client;
+        let refused = match (&word, permit) {
+            (ClientWord::Connect, Some((serial, target))) if self.proxies[p].listening => {
+                connection.permit = serial;
+                connection.target = target;
+                false
+            }
+            (ClientWord::Connect, _) => true,
+            (ClientWord::Do(_), permit) => {
+                permit.map(|(serial, _)| serial) != Some(connection.permit)
+            }
+        };
+        if refused {
+            self.connections.remove(&id);
+            let closed = What::ToClient(client, id, Response::Closed);
+            self.send(Actor::Proxy(p), Actor::Client(client), Way::Stream, closed);
+            return;
+        }
+        let (target, life) = (connection.target, connection.server_life);
+        let (event, life) = match word {
+            ClientWord::Connect => (PostgresEvent::Connect(id), self.instances[target].life),
+            ClientWord::Do(operation) => {
+                self.check_forwarding(p, target);
+                (PostgresEvent::Do(id, operation), life)
+            }
+        };
+        let what = What::Postgres(target, life, event);
+        self.send(Actor::Proxy(p), Actor::Postgres(target), Way::Stream, what);
+    }
+
+    /// A server's answer arrives.
+    pub(crate) fn hear_server(&mut self, p: usize, id: ConnectionId, response: Response) {
+        let permit = self.permit(p).map(|permit| permit.serial);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let client = connection.client;
+        let holds = permit == Some(connection.permit);
+        let response = match response {
+            Response::Connected(life) if holds => {
+                connection.server_life = life;
+                Response::Connected(life)
+            }
+            Response::Closed => Response::Closed,
+            response if holds => response,
+            _ => Response::Closed,
+        };
+        if response == Response::Closed {
+            self.connections.remove(&id);
+        }
+        let what = What::ToClient(client, id, response);
+        self.send(Actor::Proxy(p), Actor::Client(client), Way::Stream, what);
+    }
+
+    /// Resets connections: what lay in the kernels of either side is dropped, and both ends hear.
+    pub(crate) fn reset_connections(&mut self, which: impl Fn(&super::client::Connection) -> bool) {
+        let gone: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| which(connection))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            let Some(connection) = self.connections.remove(&id) else {
+                continue;
+            };
+            let of = |what: &What| match what {
+                What::Postgres(
+                    _,
+                    _,
+                    PostgresEvent::Do(other, _) | PostgresEvent::Connect(other),
+                ) => *other == id,
+                _ => false,
+            };
+            if let Some(p) = connection.proxy {
+                let from = self.host_of(Actor::Proxy(p));
+                let to = self.host_of(Actor::Postgres(connection.target));
+                self.network.drop_parked(from, to, of);
+                let closed = What::ToClient(connection.client, id, Response::Closed);
+                self.send(
+                    Actor::Proxy(p),
+                    Actor::Client(connection.client),
+                    Way::Stream,
+                    closed,
+                );
+            }
+        }
+    }
+}

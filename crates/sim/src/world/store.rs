@@ -1,0 +1,251 @@
+//! The store: a linearizable map with revisions, expiry and a lease for the leading sentinel.
+//!
+//! It answers late, not at all, or after it has carried a write out and lost the answer; keys outlive
+//! their time; watches stall. What it never does is to lose or reorder what it has stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use stolon_core::model::{ClusterData, KeeperInfo, ProxyInfo, wire};
+
+use super::event::{Actor, What};
+use super::network::Way;
+use super::{Time, World};
+use crate::chance::Chance;
+
+/// What is asked of the store.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation {
+    /// The cluster data.
+    Get,
+    /// What keepers published.
+    Keepers,
+    /// What proxies published.
+    Proxies,
+    /// The cluster data are to be these if they are still of that revision.
+    Swap(Option<u64>, Rc<ClusterData>),
+    /// A keeper publishes.
+    PublishKeeper(Rc<KeeperInfo>, Duration),
+    /// A proxy publishes.
+    PublishProxy(Rc<ProxyInfo>, Duration),
+    /// A sentinel publishes.
+    PublishSentinel,
+    /// A sentinel takes or renews the lease for so long.
+    Hold(String, Duration),
+}
+
+/// What it answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    /// The cluster data with their revision.
+    Document(Option<(u64, Rc<ClusterData>)>),
+    /// What keepers published.
+    Keepers(Vec<Rc<KeeperInfo>>),
+    /// What proxies published.
+    Proxies(Vec<Rc<ProxyInfo>>),
+    /// It is stored.
+    Written,
+    /// It was not as expected.
+    Conflict,
+    /// Nothing was done.
+    Refused,
+    /// Whether the lease is held.
+    Held(bool),
+}
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ailments {
+    /// It answers nobody.
+    pub(crate) down: u32,
+    /// It takes up to so many milliseconds.
+    pub(crate) slow: u64,
+    /// So many answers of a thousand are lost after the request was carried out.
+    pub(crate) loses_answers: u64,
+    /// Keys live on for so long after their time.
+    pub(crate) late_expiry: Duration,
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) chance: Chance,
+    revision: u64,
+    data: Option<(u64, Rc<ClusterData>)>,
+    keepers: BTreeMap<String, (Time, Rc<KeeperInfo>)>,
+    proxies: BTreeMap<String, (Time, Rc<ProxyInfo>)>,
+    lease: Option<(String, Time)>,
+    pub(crate) ailments: Ailments,
+    /// Who does not hear of changes.
+    pub(crate) stalled: BTreeSet<Actor>,
+}
+
+impl Store {
+    /// An empty store.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            chance: Chance::of(seed, "store", 0),
+            revision: 0,
+            data: None,
+            keepers: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            lease: None,
+            ailments: Ailments::default(),
+            stalled: BTreeSet::new(),
+        }
+    }
+
+    /// The cluster data with their revision.
+    pub(crate) fn data(&self) -> Option<&(u64, Rc<ClusterData>)> {
+        self.data.as_ref()
+    }
+
+    fn expire(&mut self, now: Time) {
+        let late = self.ailments.late_expiry;
+        self.keepers.retain(|_, (until, _)| now < *until + late);
+        self.proxies.retain(|_, (until, _)| now < *until + late);
+        if self
+            .lease
+            .as_ref()
+            .is_some_and(|(_, until)| *until + late <= now)
+        {
+            self.lease = None;
+        }
+    }
+
+    /// Stores what an operator made of the cluster data, or what a sentinel wrote, as bytes would
+    /// bring it back.
+    fn put(&mut self, data: &ClusterData) {
+        self.revision += 1;
+        let bytes = wire::write(data).expect("cluster data can be written");
+        let read = wire::read_cluster_data(&bytes).expect("cluster data can be read back");
+        self.data = read.map(|data| (self.revision, Rc::new(data)));
+    }
+
+    /// Carries a request out; true when something changed that watches tell of.
+    fn apply(&mut self, now: Time, operation: &Operation) -> (Reply, bool) {
+        self.expire(now);
+        let reply = match operation {
+            Operation::Get => Reply::Document(self.data.clone()),
+            Operation::Keepers => Reply::Keepers(
+                self.keepers
+                    .values()
+                    .map(|(_, info)| info.clone())
+                    .collect(),
+            ),
+            Operation::Proxies => Reply::Proxies(
+                self.proxies
+                    .values()
+                    .map(|(_, info)| info.clone())
+                    .collect(),
+            ),
+            Operation::Swap(expected, data) => {
+                if self.data.as_ref().map(|(revision, _)| *revision) != *expected {
+                    return (Reply::Conflict, false);
+                }
+                self.put(data);
+                Reply::Written
+            }
+            Operation::PublishKeeper(info, ttl) => {
+                self.revision += 1;
+                let entry = (now + *ttl, info.clone());
+                self.keepers.insert(info.uid.to_string(), entry);
+                Reply::Written
+            }
+            Operation::PublishProxy(info, ttl) => {
+                self.revision += 1;
+                let entry = (now + *ttl, info.clone());
+                self.proxies.insert(info.uid.to_string(), entry);
+                Reply::Written
+            }
+            Operation::PublishSentinel => Reply::Written,
+            Operation::Hold(token, ttl) => {
+                let free = self
+                    .lease
+                    .as_ref()
+                    .is_none_or(|(holder, _)| holder == token);
+                if free {
+                    self.lease = Some((token.clone(), now + *ttl));
+                }
+                return (Reply::Held(free), false);
+            }
+        };
+        let changed = !matches!(
+            operation,
+            Operation::Get | Operation::Keepers | Operation::Proxies | Operation::PublishSentinel
+        );
+        (reply, changed)
+    }
+}
+
+impl World {
+    /// A request arrives at the store.
+    pub(crate) fn at_store(&mut self, call: u64, operation: &Operation) {
+        let Some(actor) = self.calls.get(&call).map(|call| call.actor) else {
+            // Its sender has given it up; it is carried out all the same.
+            self.carry_out_at_store(operation);
+            return;
+        };
+        let ailments = self.store.ailments.clone();
+        if ailments.down > 0 {
+            self.note("store-unavailable");
+            // Half of the calls fail at once, the others are never answered.
+            if self.store.chance.happens(500) {
+                self.send(
+                    Actor::Store,
+                    actor,
+                    Way::Call,
+                    What::Answer(call, Box::new(Reply::Refused)),
+                );
+            }
+            return;
+        }
+        let reply = self.carry_out_at_store(operation);
+        if self.store.chance.happens(ailments.loses_answers) {
+            self.note("lost-answer");
+            return;
+        }
+        let answer = What::Answer(call, Box::new(reply));
+        if ailments.slow > 0 {
+            let late = self.store.chance.millis(0, ailments.slow);
+            self.queue.put(self.now + late, answer);
+        } else {
+            self.send(Actor::Store, actor, Way::Call, answer);
+        }
+    }
+
+    fn carry_out_at_store(&mut self, operation: &Operation) -> Reply {
+        let before = self.store.data.clone();
+        let (reply, changed) = self.store.apply(self.now, operation);
+        if changed {
+            self.document_may_have_changed(before.as_ref());
+        }
+        reply
+    }
+
+    /// An operator changes the cluster data, as `stolonctl` does it: by compare-and-swap, again and
+    /// again until it succeeds.
+    pub(crate) fn operate(&mut self, change: impl FnOnce(&mut ClusterData) -> bool) -> bool {
+        let before = self.store.data.clone();
+        let Some((_, data)) = &before else {
+            return false;
+        };
+        let mut data = ClusterData::clone(data);
+        let done = change(&mut data);
+        if done {
+            self.store.put(&data);
+            self.document_may_have_changed(before.as_ref());
+        }
+        done
+    }
+
+    fn document_may_have_changed(&mut self, before: Option<&(u64, Rc<ClusterData>)>) {
+        let after = self.store.data.clone();
+        let is_new = before.map(|(old, _)| *old) != after.as_ref().map(|(new, _)| *new);
+        if let Some((revision, data)) = after.filter(|_| is_new) {
+            self.document_stored(before.map(|(_, data)| data.as_ref()), revision, &data);
+        }
+        self.wake_watchers(is_new);
+    }
+}
