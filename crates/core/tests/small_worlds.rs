@@ -36,10 +36,12 @@ mod renaming;
 #[path = "support/small.rs"]
 #[allow(dead_code, reason = "shared with the proofs, which use other parts")]
 mod small;
+#[path = "small_worlds/told.rs"]
+mod told;
 #[path = "support/twins.rs"]
 mod twins;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use small::{Health, Membership, Place, Primary, ProxyState, Route, Small, Standby, build};
 use stolon_core::invariants::{Step, check, settle};
@@ -99,22 +101,21 @@ fn all_good(
 fn judge(world: &Small, until: Until) -> Vec<String> {
     let (before, view) = build(world);
     let found = RefCell::new(Vec::new());
+    let first = Cell::new(true);
     let next = |data: &ClusterData, view: &View| {
         let next = decide(data, view).next;
-        let differ = twins::disagreements(data, view, &next);
-        found.borrow_mut().extend(differ);
+        let differs_from_told = first.take().then(|| told::difference(world, &next));
+        let mut found = found.borrow_mut();
+        found.extend(differs_from_told.flatten());
+        found.extend(twins::disagreements(data, view, &next));
         next
     };
     let violations = match until {
-        Until::Decided => {
-            let after = &next(&before, &view);
-            let (before, view) = (&before, &view);
-            check(Step {
-                before,
-                view,
-                after,
-            })
-        }
+        Until::Decided => check(Step {
+            before: &before,
+            view: &view,
+            after: &next(&before, &view),
+        }),
         Until::Rest => settle(&before, &view, next).err().unwrap_or_default(),
     };
     let broken = violations.iter().map(ToString::to_string);
