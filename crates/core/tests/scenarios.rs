@@ -1,10 +1,13 @@
 //! Stories: what a sentinel decides while a cluster lives, as text.
 //!
-//! Each file under `scenarios/` is a list of commands with the output they are to give after
-//! `----`. `REWRITE=1 cargo test -p stolon-core --test scenarios` writes the output that is; read
-//! the difference before you commit it. Every document that is stored on the way keeps the
-//! invariants; one that does not is told at the end as BROKEN. The commands are those of [`command`].
+//! Each file under `scenarios/` is a story as `support/story.rs` reads it (`REWRITE=1 cargo test -p
+//! stolon-core --test scenarios`). Every document that is stored on the way keeps the invariants, and is
+//! what the plain twins decide; one that is not is told at the end as BROKEN. The commands are those of [`command`].
 
+#[path = "support/story.rs"]
+mod story;
+#[path = "support/twins.rs"]
+mod twins;
 #[path = "support/world.rs"]
 #[allow(
     dead_code,
@@ -13,94 +16,28 @@
 mod world;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stolon_core::model::{ClusterSpec, GoDuration};
 use stolon_core::reason::Severity;
-use world::World;
+use world::{InstanceModel, KeeperModel, ProxyModel, World};
 
 #[test]
 fn every_story_goes_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .expect("stories")
-        .map(|entry| entry.expect("entry").path())
-        .collect();
-    files.sort();
-    assert!(
-        files.len() >= 10,
-        "stories are missing: found {}",
-        files.len()
-    );
-    let mut wrong = Vec::new();
-    for file in files {
-        let written = std::fs::read_to_string(&file).expect("a story");
-        let told = tell(&written);
-        if told == written {
-            continue;
-        }
-        if std::env::var_os("REWRITE").is_some() {
-            std::fs::write(&file, told).expect("rewritten");
-        } else {
-            wrong.push(format!(
-                "{}:\n{}",
-                file.display(),
-                difference(&written, &told)
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    story::all_go_as_written("scenarios", 29, tell);
 }
 
-fn difference(written: &str, told: &str) -> String {
-    let mut text = String::new();
-    let (written, told): (Vec<_>, Vec<_>) = (written.lines().collect(), told.lines().collect());
-    for index in 0..written.len().max(told.len()) {
-        let (a, b) = (written.get(index), told.get(index));
-        if a != b {
-            let _ = writeln!(
-                text,
-                "line {}:\n  written {a:?}\n  told    {b:?}",
-                index + 1
-            );
-            break;
+/// Tells a story, and what its decisions break.
+fn tell(written: &str) -> String {
+    let mut clusters = Vec::new();
+    let mut told = story::tell(written, |line| command(&mut clusters, line));
+    for world in clusters {
+        let steps = world.steps.iter();
+        let otherwise =
+            steps.map(|step| twins::disagreements(&step.before, &step.view, &step.after));
+        for violation in world.violations().into_iter().chain(otherwise.flatten()) {
+            let _ = writeln!(told, "BROKEN {violation}");
         }
-    }
-    text
-}
-
-/// Runs the commands of a story and returns it with the output they gave.
-fn tell(story: &str) -> String {
-    let mut world: Option<World> = None;
-    let mut told = String::new();
-    let mut lines = story.lines().peekable();
-    while let Some(line) = lines.next() {
-        if line == "----" {
-            // The output written here before: up to the next empty line.
-            while lines.peek().is_some_and(|line| !line.is_empty()) {
-                lines.next();
-            }
-            continue;
-        }
-        let _ = writeln!(told, "{line}");
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let output = command(&mut world, line);
-        if !output.is_empty() {
-            let _ = write!(told, "----\n{output}");
-            if lines
-                .peek()
-                .is_some_and(|next| !next.is_empty() && *next != "----")
-            {
-                told.push('\n');
-            }
-        }
-    }
-    let violations = world.map(|world| world.violations()).unwrap_or_default();
-    for violation in violations {
-        let _ = writeln!(told, "BROKEN {violation}");
     }
     told
 }
@@ -119,14 +56,15 @@ fn tell(story: &str) -> String {
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
 /// * `release NAME` its keeper gives up a primary that went down
 /// * `status` shows the state
-fn command(world: &mut Option<World>, line: &str) -> String {
+fn command(clusters: &mut Vec<World>, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (verb, rest) = words.split_first().expect("a command");
     if *verb == "cluster" {
-        *world = Some(World::new(spec(ClusterSpec::default(), rest)));
+        clusters.push(World::new(spec(ClusterSpec::default(), rest)));
         return String::new();
     }
-    let world = world.as_mut().expect("the story begins with cluster");
+    let world = clusters.last_mut();
+    let world = world.expect("the story begins with cluster");
     match *verb {
         "keepers" => rest.iter().for_each(|name| world.add_keeper(name)),
         "proxies" => rest.iter().for_each(|name| world.add_proxy(name)),
@@ -159,23 +97,12 @@ fn command(world: &mut Option<World>, line: &str) -> String {
 fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
     let name = rest[0];
     if let Some(proxy) = world.proxies.get_mut(name) {
-        match verb {
-            "kill" | "freeze" => proxy.alive = false,
-            "start" | "thaw" => proxy.alive = true,
-            "stuck" => proxy.stuck = true,
-            "unstuck" => proxy.stuck = false,
-            "go" => proxy.go = true,
-            other => panic!("no such command for a proxy: {other}"),
-        }
-        return;
+        return proxy_command(proxy, verb);
     }
     match verb {
         "fail" => world.edit(|data| {
-            data.keepers
-                .get_mut(name)
-                .expect("keeper")
-                .status
-                .force_fail = true;
+            let keeper = data.keepers.get_mut(name).expect("keeper");
+            keeper.status.force_fail = true;
         }),
         "remove" => world.edit(|data| {
             let uid = name.into();
@@ -183,52 +110,64 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             data.keepers.remove(&uid);
             db.map(|db| data.dbs.remove(&db));
         }),
-        "kill" => {
-            let keeper = world.keeper(name);
-            keeper.alive = false;
-            keeper.boot += 1;
-        }
-        "freeze" => world.keeper(name).alive = false,
-        "start" | "thaw" => world.keeper(name).alive = true,
-        "cut" => world.keeper(name).cut = true,
-        "heal" => world.keeper(name).cut = false,
-        "mute" => world.keeper(name).mute = true,
-        "unmute" => world.keeper(name).mute = false,
-        "sick" => world.keeper(name).healthy = false,
-        "well" => world.keeper(name).healthy = true,
-        "stuck" => world.keeper(name).stuck = true,
-        "unstuck" => world.keeper(name).stuck = false,
-        "go" => world.keeper(name).go = true,
-        "not-master" => world.keeper(name).can_be_master = false,
-        "not-synchronous" => world.keeper(name).can_be_synchronous = false,
-        "lose-data" => world.keeper(name).instance = None,
         "release" => {
             let revision = world.revision;
             let keeper = world.keeper(name);
             keeper.healthy = false;
             keeper.released_at = Some(revision);
         }
-        "promoted" => {
-            let by: u64 = rest[1].parse().expect("timelines");
+        "promoted" | "lsn" | "half" => {
+            let number = rest[1].parse().expect("a number");
             let instance = world.keeper(name).instance.as_mut();
-            let instance = instance.expect("an instance");
-            instance.history.push((instance.timeline, instance.lsn));
-            instance.timeline += by;
+            instance_command(instance.expect("an instance"), verb, number);
         }
-        "half" => {
-            let instance = world.keeper(name).instance.as_mut();
-            instance.expect("an instance").half = rest[1].parse().expect("bytes");
+        verb => keeper_command(world.keeper(name), verb),
+    }
+}
+
+fn proxy_command(proxy: &mut ProxyModel, verb: &str) {
+    match verb {
+        "kill" | "freeze" => proxy.alive = false,
+        "start" | "thaw" => proxy.alive = true,
+        "stuck" => proxy.stuck = true,
+        "unstuck" => proxy.stuck = false,
+        "go" => proxy.go = true,
+        other => panic!("no such command for a proxy: {other}"),
+    }
+}
+
+fn keeper_command(keeper: &mut KeeperModel, verb: &str) {
+    match verb {
+        "kill" => {
+            keeper.alive = false;
+            keeper.boot += 1;
         }
-        "lsn" => {
-            let lsn = rest[1].parse().expect("bytes");
-            world
-                .keeper(name)
-                .instance
-                .as_mut()
-                .expect("an instance")
-                .lsn = lsn;
-        }
+        "freeze" => keeper.alive = false,
+        "start" | "thaw" => keeper.alive = true,
+        "cut" => keeper.cut = true,
+        "heal" => keeper.cut = false,
+        "mute" => keeper.mute = true,
+        "unmute" => keeper.mute = false,
+        "sick" => keeper.healthy = false,
+        "well" => keeper.healthy = true,
+        "stuck" => keeper.stuck = true,
+        "unstuck" => keeper.stuck = false,
+        "go" => keeper.go = true,
+        "not-master" => keeper.can_be_master = false,
+        "not-synchronous" => keeper.can_be_synchronous = false,
+        "lose-data" => keeper.instance = None,
         other => panic!("no such command: {other}"),
+    }
+}
+
+fn instance_command(instance: &mut InstanceModel, verb: &str, number: u64) {
+    match verb {
+        "lsn" => instance.lsn = number,
+        "half" => instance.half = number,
+        _ => {
+            instance.history.push((instance.timeline, instance.lsn));
+            instance.timeline += number;
+        }
     }
 }
 

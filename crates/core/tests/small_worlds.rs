@@ -177,13 +177,15 @@ const ALL_HEALTHS: [Health; 6] = [
     Health::Late,
     Health::Copying,
 ];
-const ALL_PLACES: [Place; 10] = [
+const ALL_PLACES: [Place; 12] = [
     Place::Level,
     Place::Behind,
     Place::FarBehind,
     Place::Unknown,
     Place::Earlier,
     Place::Overrun,
+    Place::Half,
+    Place::HalfForLong,
     Place::Later,
     Place::Elsewhere,
     Place::ElsewhereBehind,
@@ -293,7 +295,7 @@ fn asynchronous_with_two_standbys_in_every_health_and_history() {
         let world = |primary| Small::asynchronous(primary, group);
         ALL_PRIMARIES.map(world).to_vec()
     });
-    assert_eq!(count, 1378 * 9);
+    assert_eq!(count, 1953 * 9);
 }
 
 #[test]

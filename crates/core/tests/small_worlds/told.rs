@@ -46,6 +46,8 @@ fn may_win(world: &Small, waits: bool, standby: Standby) -> bool {
         Place::FarBehind | Place::Earlier => (true, false),
         Place::Unknown
         | Place::Overrun
+        | Place::Half
+        | Place::HalfForLong
         | Place::Later
         | Place::Elsewhere
         | Place::ElsewhereBehind
@@ -63,12 +65,13 @@ fn may_win(world: &Small, waits: bool, standby: Standby) -> bool {
 
 /// The furthest first; at one position the higher timeline.
 fn rank(place: Place) -> usize {
-    let order: [&[Place]; 5] = [
+    let order: [&[Place]; 6] = [
         &[Place::Later],
         &[Place::Level, Place::Elsewhere],
         &[Place::Behind, Place::ElsewhereBehind],
         &[Place::Overrun],
         &[Place::FarBehind, Place::ElsewhereFarBehind],
+        &[Place::Half, Place::HalfForLong],
     ];
     let found = order.iter().position(|equals| equals.contains(&place));
     found.unwrap_or(order.len())

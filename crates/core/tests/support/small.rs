@@ -34,6 +34,9 @@ pub(crate) enum Place {
     Earlier,
     /// On timeline 2 past its end in the primary's history.
     Overrun,
+    /// On timeline 2, and what is past its end is not replayed: since a moment, for too long.
+    Half,
+    HalfForLong,
     /// On a timeline that the primary does not know.
     Later,
     /// On a timeline 3 that began elsewhere.

@@ -218,7 +218,8 @@ fn changes(facts: &Facts, stays: bool, list: &Set) -> Changes {
     let needed = |copy: &Copy| facts.listed.contains(&copy.uid) || list.contains(&copy.uid);
     let useless = |copy: &Copy| {
         let never = !copy.begun && copy.overdue;
-        copy.keeper.is_none() || copy.relation == Relation::Forked || never
+        let forked = copy.relation == Relation::Forked && !copy.may_drop_rest;
+        copy.keeper.is_none() || forked || never
     };
     let all = facts.standbys.iter();
     let (kept, given_up): (Vec<&Copy>, Vec<&Copy>) =

@@ -176,6 +176,7 @@ fn add_standby(standby: Standby, number: usize, data: &mut ClusterData, view: &m
         Place::Unknown => (3, 0, &[(1, 100), (2, 500)]),
         Place::Earlier => (2, 450, &[(1, 100)]),
         Place::Overrun => (2, 900, &[(1, 100)]),
+        Place::Half | Place::HalfForLong => (2, 540, &[(1, 100)]),
         Place::Later => (4, 1000, &[(2, 500), (3, 950)]),
         Place::Elsewhere => (3, 1000, &[(1, 100), (2, 450)]),
         Place::ElsewhereBehind => (3, 900, &[(1, 100), (2, 450)]),
@@ -196,6 +197,17 @@ fn add_standby(standby: Standby, number: usize, data: &mut ClusterData, view: &m
         let instance = state.instance.as_mut().expect("an instance");
         instance.streaming = Some(streams);
         instance.in_recovery = Some(true);
+        match place {
+            Place::Half => {
+                instance.replay_lsn = Lsn(500);
+                seen.astray_for = Some(SECOND);
+            }
+            Place::HalfForLong => {
+                instance.replay_lsn = Lsn(500);
+                seen.astray_for = Some(5 * SECOND);
+            }
+            _ => instance.replay_lsn = Lsn(lsn),
+        }
         seen.report = Some(state);
         seen.unhealthy_for = Some(match health {
             Health::Sick | Health::Silent => 5 * SECOND,

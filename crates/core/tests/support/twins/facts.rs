@@ -62,6 +62,9 @@ pub(crate) struct Copy {
     pub(crate) position: u64,
     pub(crate) timeline: u64,
     pub(crate) relation: Relation,
+    /// It has received more than the primary's history holds and replayed none of that, and it has
+    /// not been long so: half a record, which it drops when it follows (story 29).
+    pub(crate) may_drop_rest: bool,
     /// It follows the primary by the document, and WAL comes to it now.
     pub(crate) streams: bool,
 }
@@ -206,6 +209,18 @@ fn read_copy(
     let begun = there != Generation::NONE;
     let well = seen.and_then(|seen| seen.unhealthy_for);
     let way = Way::of(db, view);
+    let source = primary.map(|primary| Way::of(primary, view));
+    let replayed = instance(view, &db.uid).map_or(0, |instance| instance.replay_lsn.0);
+    let as_replayed = Way {
+        position: replayed,
+        ..Way::of(db, view)
+    };
+    let astray = seen.and_then(|seen| seen.astray_for);
+    let soon = astray.is_none_or(|age| age < patience(spec));
+    let stands_at = |way: &Way<'_>| {
+        let source = source.as_ref();
+        source.map_or(Relation::Untold, |source| way.relation(source))
+    };
     let limit = match db.spec.init_mode {
         Some(InitMode::New) if !begun => Some(spec.init_timeout),
         Some(InitMode::Resync) if !begun => spec.sync_timeout,
@@ -223,9 +238,8 @@ fn read_copy(
         overdue: there != db.generation && waited.zip(limit).is_some_and(|(w, limit)| w > limit),
         position: way.position,
         timeline: way.timeline,
-        relation: primary.map_or(Relation::Untold, |primary| {
-            way.relation(&Way::of(primary, view))
-        }),
+        relation: stands_at(&way),
+        may_drop_rest: soon && replayed > 0 && stands_at(&as_replayed) != Relation::Forked,
         streams: follows && primary.is_some_and(|primary| receives(db, primary, view)),
     }
 }
