@@ -48,6 +48,8 @@ pub(crate) enum Fate {
     Release,
     /// More WAL than it reported is in it when it is cut off.
     RunAhead,
+    /// Half a record is the last that it received.
+    HalfRecord,
     /// It may not run the primary, or may.
     ForbidPrimary(bool),
     /// It may not be synchronous, or may.
@@ -99,6 +101,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Mute),
         1 => Just(Fate::Release),
         1 => Just(Fate::RunAhead),
+        1 => Just(Fate::HalfRecord),
         1 => any::<bool>().prop_map(Fate::ForbidPrimary),
         1 => any::<bool>().prop_map(Fate::ForbidSynchronous),
         1 => any::<bool>().prop_map(Fate::Go),
@@ -225,6 +228,10 @@ fn befall_keeper(world: &mut World, number: usize, fate: Fate) {
                 keeper.cut = true;
                 instance.lsn += 1000;
             }
+        }
+        Fate::HalfRecord => {
+            let standby = keeper.instance.as_mut().filter(|i| !i.primary);
+            standby.into_iter().for_each(|i| i.half = 40);
         }
         Fate::ForbidPrimary(forbid) => keeper.can_be_master = !forbid,
         Fate::ForbidSynchronous(forbid) => keeper.can_be_synchronous = !forbid,

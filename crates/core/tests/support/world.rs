@@ -450,6 +450,7 @@ impl World {
                 let receives = !keeper.cut && instance.timeline == source.timeline;
                 if instance.db == source.db || receives {
                     instance.lsn = instance.lsn.max(source.lsn + bytes);
+                    instance.half = 0;
                 }
             }
         }
@@ -604,6 +605,7 @@ fn obey_as_keeper(
         instance.history.push((instance.timeline, instance.lsn));
         instance.timeline += 1;
         instance.primary = true;
+        instance.half = 0;
     }
     if let (false, Some(source)) = (instance.primary || keeper.cut, source) {
         let switched = source
