@@ -230,8 +230,9 @@ fn befall_keeper(world: &mut World, number: usize, fate: Fate) {
             }
         }
         Fate::HalfRecord => {
-            let standby = keeper.instance.as_mut().filter(|i| !i.primary);
-            standby.into_iter().for_each(|i| i.half = 40);
+            if let Some(instance) = keeper.instance.as_mut().filter(|i| !i.primary) {
+                instance.half = 40;
+            }
         }
         Fate::ForbidPrimary(forbid) => keeper.can_be_master = !forbid,
         Fate::ForbidSynchronous(forbid) => keeper.can_be_synchronous = !forbid,

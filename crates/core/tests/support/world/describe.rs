@@ -1,0 +1,72 @@
+//! The state of a cluster in a few lines.
+
+use stolon_core::model::{Db, DbUid, InitMode, Role};
+
+use super::World;
+
+impl World {
+    /// The state on one line a keeper, for stories.
+    pub(crate) fn describe(&self) -> String {
+        let data = self.data();
+        let cluster = data.cluster.as_ref().expect("cluster");
+        let keeper_of = |uid: &DbUid| {
+            data.dbs
+                .get(uid)
+                .map_or("?".to_owned(), |db| db.spec.keeper_uid.to_string())
+        };
+        let primary = cluster
+            .status
+            .master
+            .as_ref()
+            .map_or("none".to_owned(), &keeper_of);
+        let to = &data.proxy.spec.primary_db_uid;
+        let route = if to.is_empty() {
+            "closed".to_owned()
+        } else {
+            keeper_of(to)
+        };
+        let mut lines = vec![format!("primary {primary}, proxies {route}")];
+        for keeper in data.keepers.values() {
+            let health = if keeper.status.healthy { "up" } else { "down" };
+            let db = data.db_of(&keeper.uid);
+            let db = db.map_or("no db".to_owned(), |db| describe_db(db, &keeper_of));
+            lines.push(format!("{} {health}: {db}", keeper.uid));
+        }
+        lines.join("\n")
+    }
+}
+
+fn describe_db(db: &Db, keeper_of: &dyn Fn(&DbUid) -> String) -> String {
+    let role = db.spec.role.as_ref().map_or("?", |role| match role {
+        Role::Primary => "primary",
+        Role::Standby => "standby",
+        Role::Unknown(_) => "unknown",
+    });
+    let health = if db.status.healthy {
+        "healthy"
+    } else {
+        "unhealthy"
+    };
+    let there = if db.status.current_generation == db.generation {
+        ""
+    } else {
+        ", converging"
+    };
+    let init = match &db.spec.init_mode {
+        Some(InitMode::None) | None => String::new(),
+        Some(mode) => format!(", {mode}"),
+    };
+    let names = |uids: &[DbUid]| uids.iter().map(keeper_of).collect::<Vec<_>>().join(" ");
+    let mut line = format!("{role} {health}{there}{init}");
+    if db.spec.synchronous_replication {
+        line += ", sync [";
+        line += &names(&db.spec.synchronous_standbys);
+        line += "] confirmed [";
+        line += &names(&db.status.synchronous_standbys);
+        line += "]";
+        if !db.spec.external_synchronous_standbys.is_empty() {
+            line += " placeholder";
+        }
+    }
+    line
+}
