@@ -3,8 +3,10 @@
 //! them, and what must never happen is checked after each. Time is a number.
 
 mod acts;
+mod deaths;
 mod looks;
 mod promises;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,13 +15,13 @@ use stolon_core::keeper::decide::{Step, Wanted};
 use stolon_core::keeper::facts::{Content, DbState, Process};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
 use stolon_core::model::{
-    BootUuid, ClusterData, ClusterSpec, Db, DbUid, Generation, KeeperInfo, KeeperUid,
-    PostgresVersion,
+    BootUuid, ClusterData, Db, DbUid, Generation, KeeperInfo, KeeperUid, PostgresVersion,
 };
 use stolon_core::reason::Severity;
-use stolon_core::time::{Instant, Timestamp};
+use stolon_core::time::Instant;
 
 use acts::Act;
+pub(crate) use deaths::Death;
 use looks::name_of;
 
 /// Changes of the world at most before a test calls it restless.
@@ -88,15 +90,6 @@ pub(crate) struct Faults {
     pub(crate) saturated: bool,
     pub(crate) not_admitting: bool,
     pub(crate) slots_fail: bool,
-}
-
-/// What can die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Death {
-    Keeper,
-    Postmaster,
-    Both,
-    Machine,
 }
 
 struct Work {
@@ -204,95 +197,9 @@ impl World {
         self.hand(Event::StoreChanged);
     }
 
-    /// The keeper's process dies; its instance goes on.
-    pub(crate) fn kill_keeper(&mut self) {
-        self.keeper = None;
-        self.work = None;
-        self.inbox.clear();
-        self.wake_at = None;
-        self.admit_at = None;
-        self.last_step = None;
-        self.say("keeper killed");
-    }
-
-    /// The postmaster dies; its children go on for a while.
-    pub(crate) fn kill_postmaster(&mut self) {
-        let Some(server) = self.server.take() else {
-            return;
-        };
-        self.say("postmaster killed");
-        if server.writable {
-            self.writable_until = self.now;
-        }
-        self.orphans = true;
-        self.inbox
-            .push((self.now + Duration::from_millis(2), Event::PostmasterGone));
-    }
-
-    /// The machine stops: nothing of all that runs is left.
-    pub(crate) fn kill_machine(&mut self) {
-        self.kill_postmaster();
-        self.orphans = false;
-        self.kill_keeper();
-    }
-
-    /// Something dies; a keeper that died is started again a little later.
-    pub(crate) fn die(&mut self, death: Death) {
-        match death {
-            Death::Keeper => self.kill_keeper(),
-            Death::Postmaster => self.kill_postmaster(),
-            Death::Both => {
-                self.kill_postmaster();
-                self.kill_keeper();
-            }
-            Death::Machine => self.kill_machine(),
-        }
-        if self.keeper.is_none() {
-            self.restart_at = Some(self.now + Duration::from_millis(200));
-        }
-    }
-
     /// The operator gives the users other passwords.
     pub(crate) fn change_passwords(&mut self) {
         self.hand(Event::PasswordsChanged);
-    }
-
-    /// Changes the stored document.
-    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut ClusterData)) {
-        let mut data = self.data.clone().unwrap_or_else(empty);
-        change(&mut data);
-        self.store(Some(data));
-    }
-
-    pub(crate) fn store(&mut self, data: Option<ClusterData>) {
-        for db in data.iter().flat_map(|data| data.dbs.values()) {
-            self.specs
-                .insert((db.uid.clone(), db.generation), db.clone());
-        }
-        self.revision += 1;
-        self.history.insert(self.revision, data.clone());
-        self.data = data;
-        self.tell_of_change();
-    }
-
-    /// The store is restored to what it was so many revisions ago.
-    pub(crate) fn restore(&mut self, revisions: u64) {
-        self.revision = self.revision.saturating_sub(revisions).max(1);
-        self.data = self.history.get(&self.revision).cloned().flatten();
-        self.tell_of_change();
-    }
-
-    /// Somebody writes a document of so many revisions ago over the present one.
-    pub(crate) fn write_back(&mut self, revisions: u64) {
-        let then = self.revision.saturating_sub(revisions).max(1);
-        self.store(self.history.get(&then).cloned().flatten());
-    }
-
-    fn tell_of_change(&mut self) {
-        if self.keeper.is_some() {
-            self.inbox
-                .push((self.now + Duration::from_millis(1), Event::StoreChanged));
-        }
     }
 
     /// Lets time pass.
@@ -444,60 +351,6 @@ impl World {
         }
     }
 
-    fn read(&self) -> Event {
-        if self.faults.store_down {
-            return Event::ReadFailed;
-        }
-        Event::Document {
-            sent_at: self.instant(),
-            revision: self.revision,
-            data: self.data.clone().map(Box::new),
-        }
-    }
-
-    fn take_publication(&mut self, info: KeeperInfo) {
-        let state = info.postgres_state.as_ref();
-        let told = state.map_or_else(
-            || "no db".to_owned(),
-            |state| {
-                let instance = state.instance.as_ref();
-                let condition = instance.and_then(|instance| instance.condition.clone());
-                let condition = condition.map_or_else(String::new, |c| c.as_str().to_owned());
-                let released = instance.and_then(|instance| instance.released_at_revision);
-                let released = released.map_or_else(String::new, |_| " released".to_owned());
-                let healthy = if state.healthy { " healthy" } else { "" };
-                let sync: Vec<&str> = state
-                    .synchronous_standbys
-                    .iter()
-                    .map(DbUid::as_str)
-                    .collect();
-                let sync = if sync.is_empty() {
-                    String::new()
-                } else {
-                    format!(" in sync {}", sync.join(","))
-                };
-                let (uid, generation) = (&state.uid, state.generation);
-                format!("{uid} generation {generation} {condition}{healthy}{released}{sync}")
-            },
-        );
-        if told != self.told {
-            self.say(&format!("tells: {told}"));
-            self.told.clone_from(&told);
-        }
-        let known = self
-            .data
-            .as_ref()
-            .and_then(|data| data.keepers.get(US))
-            .is_some_and(|keeper| keeper.status.boot_uuid == info.boot_uuid);
-        // A sentinel answers a new start of the keeper, and a released primary without a successor, by
-        // another document.
-        let asks = !known || told.ends_with(" released");
-        if asks && !self.faults.not_admitting && self.admit_at.is_none() {
-            self.admit_at = Some(self.now + Duration::from_millis(300));
-        }
-        self.published = Some(info);
-    }
-
     fn begin(&mut self, step: Step) {
         assert!(self.work.is_none(), "two steps at a time: {step:?}");
         if let Some((at, last)) = &self.last_step
@@ -620,17 +473,6 @@ fn settings(boot: u32) -> Settings {
         can_be_master: true,
         can_be_synchronous_replica: true,
     }
-}
-
-fn empty() -> ClusterData {
-    let spec = ClusterSpec {
-        sleep_interval: Some(Duration::from_secs(1).into()),
-        ..ClusterSpec::default()
-    };
-    let mut data = ClusterData::new("c1".into(), spec, Timestamp::ZERO);
-    data.keepers
-        .insert(US.into(), stolon_core::model::Keeper::default());
-    data
 }
 
 /// The system identifier of the cluster that the neighbour is the primary of.
