@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stolon_core::model::GoDuration;
 use stolon_daemons::proxy::config::{Config, Keepalive};
 
 use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
@@ -22,6 +23,16 @@ const FLAGS: &[Flag] = &[
         "stop-listening",
         "true",
         "stop listening while the store cannot be seen",
+    ),
+    text(
+        "hold-timeout",
+        "10s",
+        "how long a client waits while there is no primary, before it is refused; 0: not at all",
+    ),
+    text(
+        "max-held",
+        "1000",
+        "clients that may wait at the same time; more are refused at once",
     ),
     text(
         "tcp-keepalive-idle",
@@ -54,11 +65,19 @@ fn config(values: &Values) -> Result<Config, String> {
         count: number("tcp-keepalive-count")?,
         interval: seconds("tcp-keepalive-interval")?,
     };
+    let hold_timeout: GoDuration = values
+        .text("hold-timeout")
+        .parse()
+        .ok()
+        .filter(|timeout: &GoDuration| timeout.as_nanos() >= 0)
+        .ok_or_else(|| values.invalid("hold-timeout", "a time as 10s, or 0"))?;
     Ok(Config {
         common,
         listen_address: values.text("listen-address").to_owned(),
         port: values.port("port")?,
         stop_listening: values.is("stop-listening")?,
+        hold_timeout: hold_timeout.to_std(),
+        most_held: values.number("max-held", 0, "a number, 0 or more")?,
         keepalive,
     })
 }

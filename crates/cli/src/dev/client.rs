@@ -10,8 +10,8 @@ use tokio_postgres::{Config, NoTls};
 
 /// Time between two writes.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made; the proxy holds it while there is no primary.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// From here on it is told at once that writes do not come through, before it is known for how long.
 const LONG: Duration = Duration::from_secs(1);
 /// A gap shorter than this in a session that goes on is not told of: this machine may have been busy.
@@ -75,8 +75,15 @@ async fn write(config: Config, mut account: Account) {
 
 /// Writes over one connection until it breaks.
 async fn session(config: &Config, account: &mut Account) -> Result<(), String> {
-    let connect = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-    let (client, connection) = connect
+    let connect = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls));
+    tokio::pin!(connect);
+    let connected = loop {
+        tokio::select! {
+            connected = &mut connect => break connected,
+            () = tokio::time::sleep(PAUSE) => account.failed("the proxy holds it: no primary is open"),
+        }
+    };
+    let (client, connection) = connected
         .map_err(|_| format!("no answer within {CONNECT_LIMIT:?}"))?
         .map_err(|error| explain(&error))?;
     tokio::pin!(connection);

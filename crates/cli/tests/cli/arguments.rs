@@ -296,6 +296,13 @@ fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
         "--stop-listening=x",
         &["--stop-listening", "\"x\"", "true or false"],
     );
+    for value in ["-1s", "10", "soon"] {
+        proxy(
+            &format!("--hold-timeout={value}"),
+            &["--hold-timeout", &format!("{value:?}"), "as 10s, or 0"],
+        );
+    }
+    proxy("--max-held=-1", &["--max-held", "\"-1\"", "0 or more"]);
     for flag in ["idle", "count", "interval"] {
         let flag = format!("--tcp-keepalive-{flag}");
         proxy(

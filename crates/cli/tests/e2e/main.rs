@@ -2,6 +2,7 @@
 //! frozen, links cut. Each module is a topic.
 
 mod asynchronous;
+mod clients;
 mod harness;
 mod lifecycle;
 mod network;

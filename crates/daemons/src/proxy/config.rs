@@ -15,6 +15,10 @@ pub struct Config {
     pub port: u16,
     /// Whether it stops listening while it cannot see the store.
     pub stop_listening: bool,
+    /// How long a client is held while there is no primary; zero: it is refused at once.
+    pub hold_timeout: Duration,
+    /// How many clients are held at the same time; more are refused at once.
+    pub most_held: usize,
     /// Keepalive of both sides' sockets.
     pub keepalive: Keepalive,
 }

@@ -60,6 +60,19 @@ pub(super) async fn refuse(mut client: TcpStream, why: &Refusal, patience: Durat
     let _ = tokio::time::timeout(patience, answer).await;
 }
 
+/// Whether what a client has sent so far is a request to cancel a statement; nothing is taken.
+pub(super) fn is_cancel_request(client: &TcpStream) -> bool {
+    use rustix::net::{RecvFlags, recv};
+    let mut start = [0; 8];
+    let peeked = recv(
+        client,
+        &mut start[..],
+        RecvFlags::PEEK | RecvFlags::DONTWAIT,
+    );
+    let whole = peeked.is_ok_and(|(count, _)| count == start.len());
+    whole && start.ends_with(&CANCEL_REQUEST.to_be_bytes())
+}
+
 /// Reads what the client had already sent: closing a socket with something unread resets it, and a
 /// reset may reach the client before the error that it is to read.
 async fn hear_out(client: &mut TcpStream) -> std::io::Result<()> {

@@ -1,16 +1,18 @@
 //! The proxy's metrics.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stolon_core::proxy::{Proxy, Route};
 
 use crate::runtime::clock;
 
 /// The gauges and counters.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Metrics {
     open: Gauge,
     check_age: Gauge<f64, AtomicU64>,
@@ -18,6 +20,34 @@ pub(super) struct Metrics {
     pub(super) accepted: Counter,
     pub(super) refused: Counter,
     pub(super) closed: Counter,
+    held: Gauge,
+    hold_time: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            open: Gauge::default(),
+            check_age: Gauge::default(),
+            connections: Gauge::default(),
+            accepted: Counter::default(),
+            refused: Counter::default(),
+            closed: Counter::default(),
+            held: Gauge::default(),
+            // 10 ms to 20 s.
+            hold_time: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
+        }
+    }
+}
+
+/// A client that is held, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The registry of a proxy's metrics, and the handles to set them.
@@ -56,10 +86,37 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "Connections closed because they were not allowed any more",
         m.closed,
     );
+    registry.register(
+        "stolon_proxy_held",
+        "Clients that wait for a primary now",
+        m.held,
+    );
+    registry.register(
+        "stolon_proxy_hold_seconds",
+        "How long clients waited for a primary that were then let through",
+        m.hold_time,
+    );
     (registry, metrics)
 }
 
 impl Metrics {
+    /// Counts a client that is held.
+    pub(super) fn hold(&self) -> Held {
+        self.held.inc();
+        Held(self.held.clone())
+    }
+
+    /// How many clients are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> i64 {
+        self.held.get()
+    }
+
+    /// Counts a client that was held so long and is let through.
+    pub(super) fn let_through(&self, waited: Duration) {
+        self.hold_time.observe(waited.as_secs_f64());
+    }
+
     pub(super) fn update(&self, proxy: &Proxy) {
         self.open
             .set(i64::from(matches!(proxy.route(), Route::To { .. })));

@@ -7,6 +7,7 @@
 //! that also drops what its socket still held.
 
 mod carry;
+mod hold;
 mod peer;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use super::greeting::{self, Refusal};
 use super::metrics::Metrics;
 use crate::runtime::clock;
 use carry::carry;
+use hold::{Left, WaitingRoom, hold};
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -52,6 +54,7 @@ struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
     state: Mutex<State>,
+    waiting: WaitingRoom,
     refusals: Arc<Semaphore>,
     /// Clients that can be carried at the same time.
     places: Arc<Semaphore>,
@@ -101,6 +104,7 @@ impl Relay {
             metrics,
             keepalive: config.keepalive,
             state: Mutex::new(state),
+            waiting: WaitingRoom::new(config.hold_timeout, config.most_held),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
@@ -178,6 +182,7 @@ impl Relay {
                     until: AtomicU64::new(until),
                     revoked: AtomicBool::new(false),
                 }));
+                self.shared.waiting.tell();
             }
         }
     }
@@ -292,14 +297,22 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let Ok(_place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, &shared, &Refusal::Full).await;
     };
-    match admit(&shared).await {
+    let admitted = match admit(&shared).await {
+        Ok(admitted) => Ok(admitted),
+        Err(why) => hold(&client, &shared, why).await,
+    };
+    match admitted {
         Ok((permit, server)) => serve_between(client, server, &permit, &shared).await,
-        Err(why) => refuse(client, &shared, &Refusal::NoPrimary(why)).await,
+        Err(Left::Refused(why)) => refuse(client, &shared, &Refusal::NoPrimary(why)).await,
+        Err(Left::Gone) => {}
     }
 }
 
+/// A permit, and a connection to where it leads.
+type Admitted = (Arc<Permit>, TcpStream);
+
 /// A connection to the primary that clients may reach now, or why there is none.
-async fn admit(shared: &Shared) -> Result<(Arc<Permit>, TcpStream), String> {
+async fn admit(shared: &Shared) -> Result<Admitted, String> {
     let permit = shared.permit()?;
     let Target { host, port, .. } = &permit.target;
     let address = (host.as_str(), port.parse().unwrap_or(0));

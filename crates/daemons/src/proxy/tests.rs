@@ -43,6 +43,8 @@ pub(super) async fn config(file: &str, keepalive: Keepalive) -> Config {
         listen_address: "127.0.0.1".into(),
         port,
         stop_listening: true,
+        hold_timeout: Duration::ZERO,
+        most_held: 1000,
         keepalive,
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::{eventually, hosts};
+use super::{LIMIT, eventually, hosts};
 
 /// Between two rows, and between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -31,20 +31,25 @@ pub(crate) struct Address {
 
 impl Address {
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+        self.connect_within(CONNECT_LIMIT).await
+    }
+
+    async fn connect_within(&self, limit: Duration) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = Config::new()
             .host(&self.host)
             .port(self.port)
             .user(&self.user)
             .password(&self.password)
             .dbname("postgres")
-            .connect_timeout(CONNECT_LIMIT)
+            .connect_timeout(limit)
             .connect(NoTls)
             .await?;
         tokio::spawn(connection);
         Ok(client)
     }
 
-    /// A session that stays open, idle, until it is dropped; its `application_name` is `name`.
+    /// A session that stays open, idle, until it is dropped; its `application_name` is `name`. The
+    /// attempt to connect is the only one, and waits as long as tests do.
     pub(crate) fn hold(&self, name: &str) -> Session {
         let (address, name) = (self.clone(), name.to_owned());
         let (drop_me, dropped) = tokio::sync::oneshot::channel::<()>();
@@ -54,7 +59,7 @@ impl Address {
                 hosts::enter(namespace);
             }
             runtime().block_on(async {
-                let client = address.connect().await.expect("a session");
+                let client = address.connect_within(LIMIT).await.expect("a session");
                 let set = format!("SET application_name = '{name}'");
                 client.batch_execute(&set).await.expect("its name");
                 ready.send(()).expect("somebody waits");

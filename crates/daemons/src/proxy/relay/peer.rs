@@ -66,6 +66,11 @@ pub(super) async fn gone(streams: [&TcpStream; 2], patience: Duration) {
     }
 }
 
+/// Whether the peer has closed its end, or the connection is gone.
+pub(super) fn has_left(stream: &TcpStream) -> bool {
+    tcp_info(stream).map_or(true, |[state, ..]| state != ESTABLISHED)
+}
+
 /// What the kernel knows of a peer (`struct tcp_info`, linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sight {
@@ -124,6 +129,8 @@ impl Silence {
 
 /// What is read of `struct tcp_info`: up to `tcpi_notsent_bytes`, in Linux since 4.6.
 const INFO: usize = 148;
+/// `tcpi_state` of a connection that both ends keep open (`TCP_ESTABLISHED`).
+const ESTABLISHED: u8 = 1;
 const UNACKED: usize = 24;
 const LAST_ACK_RECV: usize = 56;
 const NOTSENT_BYTES: usize = 144;

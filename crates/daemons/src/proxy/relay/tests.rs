@@ -18,8 +18,22 @@ async fn relay_with(keepalive: Keepalive) -> (Relay, u16) {
 }
 
 async fn relay_of(keepalive: Keepalive, files: u64) -> (Relay, u16) {
-    let config = crate::proxy::tests::config("", keepalive).await;
-    let mut relay = Relay::new(&config, metrics::registry("test").1, files);
+    relay_by(&crate::proxy::tests::config("", keepalive).await, files)
+}
+
+/// A relay that holds so many clients, each so long.
+async fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
+    let config = crate::proxy::tests::config("", Keepalive::default()).await;
+    let config = crate::proxy::config::Config {
+        hold_timeout: timeout,
+        most_held: most,
+        ..config
+    };
+    relay_by(&config, 4096)
+}
+
+fn relay_by(config: &crate::proxy::config::Config, files: u64) -> (Relay, u16) {
+    let mut relay = Relay::new(config, metrics::registry("test").1, files);
     relay.listen(true);
     (relay, config.port)
 }
@@ -527,4 +541,136 @@ async fn a_relay_that_stopped_to_listen_listens_again() {
     relay.listen(true);
     let soon = tokio::time::timeout(Duration::from_millis(900), connect(port));
     soon.await.expect("without waiting for the address");
+}
+
+/// A start-up message, and what the relay answers to it.
+const START_UP: &[u8] = b"\0\0\0\x0e\0\x03\0\0user\0\0";
+
+async fn refusal(client: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    within(client.read_to_end(&mut answer))
+        .await
+        .expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Waits until so many clients are held.
+async fn held(relay: &Relay, count: i64) {
+    let end = tokio::time::Instant::now() + LIMIT;
+    while relay.shared.metrics.held() != count {
+        let now = relay.shared.metrics.held();
+        assert!(tokio::time::Instant::now() < end, "{now} are held");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_held_and_let_through_with_all_they_said() {
+    let (relay, port) = relay_that_holds(100, LIMIT).await;
+    let mut clients = Vec::new();
+    for number in 0..50_u8 {
+        let mut client = connect(port).await;
+        client.write_all(&[number; 10]).await.expect("written");
+        clients.push(client);
+    }
+    held(&relay, 50).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let mut seen = Vec::new();
+    let mut sessions = Vec::new();
+    for _ in 0..50 {
+        let (mut session, _) = within(server.accept()).await.expect("a session");
+        let mut said = [0; 10];
+        within(session.read_exact(&mut said)).await.expect("bytes");
+        assert_eq!(said, [said[0]; 10]);
+        seen.push(said[0]);
+        sessions.push(session);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..50).collect::<Vec<u8>>());
+    held(&relay, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waited_too_long_is_told_why() {
+    let (relay, port) = relay_that_holds(1, Duration::from_millis(300)).await;
+    relay.set_route(&Route::Closed("an election goes on".into()));
+    let mut client = connect(port).await;
+    client.write_all(START_UP).await.expect("written");
+    let answer = refusal(&mut client).await;
+    let expected = "no primary is open: an election goes on (waited 300ms)";
+    assert!(
+        answer.contains("C57P03") && answer.contains(expected),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_seats_the_relay_refuses_at_once_and_who_leaves_frees_a_seat() {
+    let (relay, port) = relay_that_holds(1, LIMIT * 10).await;
+    relay.set_route(&Route::Closed("an election goes on".into()));
+    let first = connect(port).await;
+    held(&relay, 1).await;
+    let mut second = connect(port).await;
+    second.write_all(START_UP).await.expect("written");
+    let answer = refusal(&mut second).await;
+    assert!(
+        answer.contains("an election goes on") && !answer.contains("waited"),
+        "{answer}"
+    );
+    drop(first);
+    held(&relay, 0).await;
+    let _third = connect(port).await;
+    held(&relay, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_client_gets_in_when_its_primary_listens_again() {
+    let (relay, port) = relay_that_holds(10, LIMIT).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let (route, address) = (to(&server, LIMIT), server.local_addr().expect("an address"));
+    drop(server);
+    // As after a crash in place: nothing in the store tells of it.
+    relay.set_route(&route);
+    let clients = [
+        connect(port).await,
+        connect(port).await,
+        connect(port).await,
+    ];
+    held(&relay, 3).await;
+    let server = TcpListener::bind(address).await.expect("the server again");
+    for _ in &clients {
+        within(server.accept()).await.expect("a session");
+    }
+    held(&relay, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_request_to_cancel_goes_to_no_other_primary() {
+    let (relay, port) = relay_that_holds(10, LIMIT).await;
+    let mut cancel = connect(port).await;
+    let mut request = vec![0, 0, 0, 16];
+    request.extend_from_slice(&80_877_102_u32.to_be_bytes());
+    request.extend_from_slice(&[7; 8]);
+    cancel.write_all(&request).await.expect("written");
+    held(&relay, 1).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let mut rest = Vec::new();
+    // What was not read makes it a reset.
+    let _ = within(cancel.read_to_end(&mut rest)).await;
+    held(&relay, 0).await;
+    let nobody = tokio::time::timeout(Duration::from_millis(100), server.accept()).await;
+    assert!(nobody.is_err(), "{nobody:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_relay_holds_nobody() {
+    let (mut relay, port) = relay_that_holds(10, LIMIT * 10).await;
+    let mut client = connect(port).await;
+    client.write_all(START_UP).await.expect("written");
+    held(&relay, 1).await;
+    relay.drain();
+    let answer = refusal(&mut client).await;
+    assert!(answer.contains("the proxy is stopping"), "{answer}");
 }
