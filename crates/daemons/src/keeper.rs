@@ -6,6 +6,7 @@ mod instance;
 mod local;
 mod metrics;
 mod observe;
+mod parameters;
 mod passwords;
 mod replaced;
 

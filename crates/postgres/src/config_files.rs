@@ -104,7 +104,23 @@ fn refuse_alter_system(pgdata: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink("/dev/null", &file).map_err(Error::file("link", &file))
 }
 
-fn render_parameters(configuration: &Configuration) -> String {
+/// The parameters that the configuration file now sets, as [`write`] wrote them.
+pub fn present_parameters(pgdata: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let path = pgdata.join(CONFIGURATION);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::file("read", &path)(error)),
+    };
+    let read = |line: &str| {
+        let (name, value) = line.split_once(" = '")?;
+        let value = value.strip_suffix('\'')?.replace("''", "'");
+        Some((name.to_owned(), value))
+    };
+    Ok(text.lines().filter_map(read).collect())
+}
+
+pub(crate) fn render_parameters(configuration: &Configuration) -> String {
     let mut text = String::new();
     if configuration.include_base {
         let _ = writeln!(text, "include '{BASE_CONFIGURATION}'");

@@ -9,6 +9,7 @@
 //! * [`conninfo`] writes connection strings
 
 pub mod basebackup;
+pub mod check;
 pub mod config_files;
 pub mod conninfo;
 pub mod controldata;

@@ -3,12 +3,10 @@
 #[path = "support/server.rs"]
 mod server;
 
-use std::path::Path;
-
 use rustix::process::Signal;
 use server::{LIMIT, Server, eventually, send, story};
 use stolon_postgres::process::{Postmaster, StopMode, kill_all};
-use stolon_postgres::{basebackup, config_files, controldata, data_dir, history};
+use stolon_postgres::{basebackup, check, config_files, controldata, data_dir, history};
 
 /// A keeper that is killed leaves its `pg_basebackup` behind, which may go on writing.
 #[test]
@@ -43,9 +41,10 @@ fn a_copy_ends_the_one_that_a_killed_keeper_left() {
         // It sleeps through the emptying of the folder, which would end it by itself.
         let pid = left.id().expect("it runs");
         send(i32::try_from(pid).expect("a pid"), Signal::STOP);
-        let place = format!("/proc/{pid}");
+        // An ended process whose parent has not asked for its end has no program any more.
+        let program = format!("/proc/{pid}/exe");
         let mut alive = Vec::new();
-        let look = |_| alive.push(Path::new(&place).exists());
+        let look = |_| alive.push(std::fs::read_link(&program).is_ok());
         let (target, slot) = (copy.pgdata(), "stolon_cafe0002");
         basebackup::run(&copy.installation, &target, &info, slot, LIMIT, look)
             .await
@@ -319,4 +318,47 @@ fn output_in_any_encoding_does_not_end_the_log() {
         })
         .await;
     });
+}
+
+#[test]
+fn parameters_that_postgresql_does_not_take_are_named() {
+    story(
+        "parameters_that_postgresql_does_not_take_are_named",
+        async {
+            let server = Server::primary().await;
+            let check = async |parameters: &[(&str, &str)]| {
+                let configuration = config_files::Configuration {
+                    parameters: parameters
+                        .iter()
+                        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                        .collect(),
+                    include_base: true,
+                    ..config_files::Configuration::default()
+                };
+                let (installation, pgdata) = (&server.installation, server.pgdata());
+                let refused = check::refused_parameters(installation, &pgdata, &configuration);
+                refused.await.expect("an answer")
+            };
+            let good = [("work_mem", "8MB"), ("any.name", "it's \\ a value")];
+            assert!(check(&good).await.is_empty());
+            let unknown = check(&[("no_such_parameter", "1"), ("work_mem", "lots")]).await;
+            assert_eq!(unknown.keys().collect::<Vec<_>>(), ["no_such_parameter"]);
+            let wrong = check(&[
+                ("work_mem", "lots"),
+                ("max_connections", "99999999"),
+                ("log_line_prefix", "%m "),
+            ])
+            .await;
+            let names: Vec<_> = wrong.keys().map(String::as_str).collect();
+            assert_eq!(names, ["max_connections", "work_mem"]);
+            assert!(wrong["work_mem"].contains("\"lots\""), "{wrong:?}");
+            let odd = check(&[("not a name", "1"), ("work_mem", "8MB")]).await;
+            assert_eq!(odd.keys().collect::<Vec<_>>(), ["not a name"]);
+            let left = std::fs::read_dir(server.pgdata())
+                .expect("readable")
+                .flatten();
+            let names = left.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            assert!(!names.into_iter().any(|name| name.contains("check")));
+        },
+    );
 }

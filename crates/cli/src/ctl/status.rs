@@ -267,6 +267,11 @@ pub fn state(picture: &Picture, db: &Db) -> String {
         let parameters = instance.pending_restart.join(" ");
         text = format!("{text}, restart pending for {parameters}");
     }
+    if !instance.refused_parameters.is_empty() {
+        let reasons = instance.refused_parameters.values();
+        let reasons: Vec<&str> = reasons.map(String::as_str).collect();
+        text = format!("{text}, parameters refused: {}", reasons.join("; "));
+    }
     if !instance.reason.is_empty() {
         text = format!("{text}, {}", instance.reason);
     }

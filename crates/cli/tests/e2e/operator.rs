@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::eventually;
 use crate::on_each_store;
+use crate::synchronous::synchronous_standby;
 
 on_each_store!(updates_at_the_same_time_lose_none);
 
@@ -130,4 +131,45 @@ fn a_replaced_clusters_data_are_kept() {
         );
     }
     assert!(!account.acknowledged.is_empty());
+}
+
+/// A mistyped parameter must not cost anything: neither the parameters beside it nor, later, the
+/// primary its place, because its configuration cannot come into force.
+#[test]
+fn parameters_that_postgresql_does_not_take_are_left_out_and_told() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).synchronous());
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    let patch = r#"{"pgParameters": {"no_such_parameter": "1", "work_mem": "lots",
+        "log_min_duration_statement": "7s"}}"#;
+    cluster.ctl(&["update", "--patch", patch]);
+    let direct = &cluster.keepers[primary].direct;
+    eventually("the good one is in force", || {
+        let shown = direct.query("SHOW log_min_duration_statement").ok()?;
+        (shown == ["7s"]).then_some(())
+    });
+    let status = eventually("the others are told of", || {
+        let status = cluster.ctl(&["status"]);
+        status.contains("no_such_parameter").then_some(status)
+    });
+    assert!(status.contains("\"lots\""), "{status}");
+    // What the cluster needs comes into force all the same.
+    let standby = synchronous_standby(&cluster);
+    cluster.keepers[standby].kill();
+    writer.goes_on();
+    assert_eq!(cluster.primary(), primary);
+    // One that was right stays as it was while its new value is wrong.
+    let patch = r#"{"pgParameters": {"no_such_parameter": null, "work_mem": "8MB",
+        "log_min_duration_statement": "soon"}}"#;
+    cluster.ctl(&["update", "--patch", patch]);
+    let direct = &cluster.keepers[primary].direct;
+    eventually("the mended one is in force", || {
+        let shown = direct.query("SHOW work_mem").ok()?;
+        (shown == ["8MB"]).then_some(())
+    });
+    let kept = direct.query("SHOW log_min_duration_statement");
+    assert_eq!(kept, Ok(vec!["7s".to_owned()]));
+    cluster.keepers[standby].daemon.start();
+    cluster.is_whole();
+    cluster.has_all(&writer.stop());
 }

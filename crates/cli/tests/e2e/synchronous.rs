@@ -22,7 +22,7 @@ fn cluster(store: Store) -> Cluster {
 }
 
 /// The number of the keeper that the primary's commits wait for.
-fn synchronous_standby(cluster: &Cluster) -> usize {
+pub(crate) fn synchronous_standby(cluster: &Cluster) -> usize {
     eventually("there is a confirmed synchronous standby", || {
         let data = cluster.data()?;
         let master = data["cluster"]["status"]["master"].as_str()?;

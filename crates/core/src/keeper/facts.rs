@@ -160,6 +160,8 @@ pub struct Observation {
     pub slots: Vec<(String, bool)>,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<String>,
+    /// The users' parameters that PostgreSQL does not take, each with its reason.
+    pub refused_parameters: BTreeMap<String, String>,
     /// The parameters in its configuration files, without those the keeper manages.
     pub parameters: BTreeMap<String, String>,
 }

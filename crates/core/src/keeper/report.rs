@@ -147,6 +147,9 @@ fn instance(
     report
         .pending_restart
         .clone_from(&observation.pending_restart);
+    report
+        .refused_parameters
+        .clone_from(&observation.refused_parameters);
     if observation.in_recovery {
         report.streaming = Some(observation.streams_from.is_some());
     } else {

@@ -139,6 +139,10 @@ pub struct InstanceReport {
     /// Parameters that wait for a restart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pending_restart: Vec<String>,
+    /// Parameters of the spec that PostgreSQL does not take and that are not in force, each with its
+    /// reason.
+    #[serde(skip_serializing_if = "is_default")]
+    pub refused_parameters: std::collections::BTreeMap<String, String>,
     /// Fields of a later version.
     #[serde(flatten)]
     pub unknown: Unknown,

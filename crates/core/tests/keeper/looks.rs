@@ -75,6 +75,7 @@ impl World {
                 .map(|name| (name.clone(), false))
                 .collect(),
             pending_restart: server.pending_restart.clone(),
+            refused_parameters: std::collections::BTreeMap::new(),
             parameters: server
                 .in_force
                 .parameters

@@ -71,7 +71,7 @@ impl Instance {
                 self.discard_beside(present.as_deref()).await
             }
             Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
-            Step::Configure(wanted) => self.configure(&wanted),
+            Step::Configure(wanted) => self.configure(&wanted).await,
             Step::Start { db } => self.start(&db),
             Step::Stop { why, patience } => {
                 tracing::info!(why, "stopping postgres");
@@ -235,7 +235,7 @@ impl Instance {
         }
     }
 
-    fn configure(&self, wanted: &Wanted) -> Result<(), Error> {
+    async fn configure(&self, wanted: &Wanted) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
         let mut configuration = Configuration {
             parameters: wanted.parameters.clone(),
@@ -247,6 +247,7 @@ impl Instance {
         if let Some(follow) = &wanted.follow {
             configuration.follow(&self.conninfo(follow), &follow.name);
         }
+        self.leave_out_refused(&mut configuration).await;
         let changed = config_files::write(&pgdata, &configuration)?;
         let Some(postmaster) = self.postmaster() else {
             return Ok(config_files::set_standby(&pgdata, wanted.standby)?);

@@ -17,6 +17,7 @@ use super::Error;
 use super::config::Config;
 use super::local::LocalState;
 use super::observe::Looks;
+use super::parameters::Checked;
 use super::passwords::Passwords;
 
 /// How long a fast stop may take before what is left is stopped at once.
@@ -40,6 +41,7 @@ pub(super) struct Instance {
     /// The persistent superuser connection.
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
     pub(super) looks: Mutex<Looks>,
+    pub(super) checked: Mutex<Checked>,
 }
 
 impl Instance {
@@ -52,6 +54,7 @@ impl Instance {
             postmaster: Mutex::new(None),
             session: tokio::sync::Mutex::new(None),
             looks: Mutex::new(Looks::default()),
+            checked: Mutex::default(),
         }
     }
 

@@ -126,6 +126,7 @@ impl Instance {
                 .map(|slot| (slot.name, slot.active))
                 .collect(),
             pending_restart: seen.pending_restart,
+            refused_parameters: self.refused_parameters(),
             parameters: looks.parameters.clone(),
         }
     }

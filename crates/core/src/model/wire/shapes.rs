@@ -228,6 +228,7 @@ const INSTANCE: Shape = Shape::Object(&[
     ("peers", &LEAF),
     ("releasedAtRevision", &LEAF),
     ("pendingRestart", &LEAF),
+    ("refusedParameters", &Shape::Map(&LEAF)),
 ]);
 
 const POSTGRES_STATE: Shape = Shape::Object(&[

@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
+use stolon_core::time::Instant;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::greeting;
 use super::super::metrics::{Held, Metrics};
 use super::{Admitted, Shared, admit, peer};
+use crate::runtime::clock;
 
 /// Clients are let through one after the other, so long apart: a primary that has just begun gets a
 /// burst of sessions that it can fork, not all at once.
@@ -34,7 +36,7 @@ pub(super) async fn hold(
     };
     loop {
         wait.next(client, &shared.last, &why).await?;
-        match timeout_at(wait.end(), admit(shared)).await {
+        match timeout(wait.left(), admit(shared)).await {
             Ok(Ok(admitted)) => {
                 wait.ended();
                 return Ok(admitted);
@@ -105,7 +107,7 @@ impl WaitingRoom {
             metrics,
             _seat: seat,
             _held: metrics.hold(),
-            began: Instant::now(),
+            began: clock::now(),
             news: self.news.subscribe(),
             is_probe: false,
         })
@@ -133,7 +135,7 @@ impl Wait<'_> {
                 return Err(Left::Refused("the proxy is stopping".to_owned()));
             }
             () = given_up(client) => return Err(Left::Gone),
-            () = sleep_until(self.end()) => {
+            () = sleep(self.left()) => {
                 return Err(Left::Refused(format!("{why} (waited {:?})", self.room.timeout)));
             }
             _ = self.news.changed() => false,
@@ -148,14 +150,18 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// Until when the client is held.
-    fn end(&self) -> Instant {
-        self.began + self.room.timeout
+    /// How much longer the client is held.
+    fn left(&self) -> Duration {
+        self.room.timeout.saturating_sub(self.waited())
+    }
+
+    fn waited(&self) -> Duration {
+        clock::now().since(self.began)
     }
 
     /// The client is let through: where it was the one to try, the others are to follow.
     fn ended(self) {
-        self.metrics.let_through(self.began.elapsed());
+        self.metrics.let_through(self.waited());
         if self.is_probe {
             self.room.tell();
         }

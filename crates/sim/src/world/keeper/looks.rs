@@ -59,6 +59,7 @@ fn observation(server: &Server, data: &Data) -> Observation {
             .map(|name| (name.clone(), server.peers.contains_key(name)))
             .collect(),
         pending_restart: server.pending_restart(),
+        refused_parameters: std::collections::BTreeMap::new(),
         parameters: parameters
             .filter(|(name, _)| !is_managed(name))
             .map(|(name, value)| (name.clone(), value.clone()))
