@@ -104,7 +104,7 @@ fn refuse_alter_system(pgdata: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink("/dev/null", &file).map_err(Error::file("link", &file))
 }
 
-/// The parameters that the configuration file now sets, as [`write`] wrote them.
+/// The parameters that the configuration file now sets, as [`write()`] wrote them.
 pub fn present_parameters(pgdata: &Path) -> Result<BTreeMap<String, String>, Error> {
     let path = pgdata.join(CONFIGURATION);
     let text = match std::fs::read_to_string(&path) {
