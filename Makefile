@@ -14,7 +14,7 @@ SECONDS ?= 180
 FIRST ?= 1
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test sim bench lint release install links build
+.PHONY: help demo test sim fuzz bench lint release install links build
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,10 @@ test: ## Run all tests, on real PostgreSQL and real stores, as root or as a plai
 sim: ## Run simulated clusters with drawn faults for SECONDS=180, or one of them again (SEED=n)
 	@cargo build --quiet --package stolon-sim --profile sim
 	@$(CARGO_TARGET_DIR)/sim/stolon-sim $(if $(SEED),seed $(SEED),batch $(SECONDS) $(FIRST))
+
+fuzz: ## Search for bytes that break a parser, FUZZ_SECONDS=30 each (needs a nightly toolchain)
+	@scripts/setup fuzz
+	@scripts/fuzz
 
 bench: ## Measure how long clients cannot write when the primary fails (ROUNDS=5)
 	@scripts/setup test

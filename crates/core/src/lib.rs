@@ -16,6 +16,8 @@
     )
 )]
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod invariants;
 pub mod keeper;
 pub mod model;

@@ -3,7 +3,7 @@
 mod apply;
 pub mod config;
 mod instance;
-mod local;
+pub(crate) mod local;
 mod metrics;
 mod observe;
 mod parameters;

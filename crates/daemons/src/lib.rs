@@ -5,6 +5,8 @@
 
 pub mod config;
 mod document;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod keeper;
 pub mod proxy;
 pub mod runtime;

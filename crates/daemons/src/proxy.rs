@@ -1,7 +1,7 @@
 //! The proxy's shell: one task owns the decisions, a relay carries the clients.
 
 pub mod config;
-mod greeting;
+pub(crate) mod greeting;
 mod metrics;
 mod relay;
 

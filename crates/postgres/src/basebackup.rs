@@ -10,7 +10,7 @@ use crate::conninfo::ConnInfo;
 use crate::{Error, Installation, data_dir, process};
 
 /// How much of the end of what the program says is kept for its error.
-const KEPT_OUTPUT: usize = 4096;
+pub(crate) const KEPT_OUTPUT: usize = 4096;
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,13 @@ pub struct Progress {
     pub done_kib: u64,
     /// KiB in all, as the source estimated at the beginning.
     pub total_kib: u64,
+}
+
+impl Progress {
+    /// Percent copied; the estimate may be too low, and a copy is never more than whole.
+    pub fn percent(&self) -> u64 {
+        self.done_kib * 100 / self.total_kib.max(1)
+    }
 }
 
 /// Copies the instance at `source` into `target`, which is emptied first.
@@ -70,7 +77,7 @@ async fn watch(
 ) -> Result<(), Error> {
     let path = Path::new("pg_basebackup");
     let mut child = command.spawn().map_err(Error::file("run", path))?;
-    let mut said = String::new();
+    let mut said = Said::default();
     if let Some(mut pipe) = child.stderr.take() {
         let mut buffer = [0; 1024];
         loop {
@@ -85,16 +92,8 @@ async fn watch(
                     });
                 }
             };
-            said.push_str(&String::from_utf8_lossy(
-                buffer.get(..count).unwrap_or_default(),
-            ));
-            // Progress overwrites its line: the last complete piece counts.
-            if let Some(found) = said.rsplit(['\r', '\n']).find_map(parse_progress) {
+            if let Some(found) = said.hear(buffer.get(..count).unwrap_or_default()) {
                 progress(found);
-            }
-            let surplus = said.len().saturating_sub(KEPT_OUTPUT);
-            if let Some(cut) = (surplus..said.len()).find(|at| said.is_char_boundary(*at)) {
-                said.drain(..cut);
             }
         }
     }
@@ -102,18 +101,40 @@ async fn watch(
     if status.success() {
         return Ok(());
     }
-    let complaint = said
-        .split(['\r', '\n'])
-        .filter(|line| parse_progress(line).is_none());
     Err(Error::Program {
         program: "pg_basebackup".to_owned(),
         status: status.to_string(),
-        output: complaint.collect::<Vec<_>>().join("\n").trim().to_owned(),
+        output: said.complaint(),
     })
 }
 
+/// The end of what the program said.
+#[derive(Debug, Default)]
+pub(crate) struct Said(String);
+
+impl Said {
+    /// Takes in the next bytes; how far the copy is, when what is kept tells.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Option<Progress> {
+        self.0.push_str(&String::from_utf8_lossy(bytes));
+        // Progress overwrites its line: the last complete piece counts.
+        let found = self.0.rsplit(['\r', '\n']).find_map(parse_progress);
+        let surplus = self.0.len().saturating_sub(KEPT_OUTPUT);
+        if let Some(cut) = (surplus..self.0.len()).find(|at| self.0.is_char_boundary(*at)) {
+            self.0.drain(..cut);
+        }
+        found
+    }
+
+    /// What was said besides progress.
+    pub(crate) fn complaint(&self) -> String {
+        let lines = self.0.split(['\r', '\n']);
+        let complaint = lines.filter(|line| parse_progress(line).is_none());
+        complaint.collect::<Vec<_>>().join("\n").trim().to_owned()
+    }
+}
+
 /// Reads `12345/67890 kB (18%), 0/1 tablespace`.
-fn parse_progress(line: &str) -> Option<Progress> {
+pub(crate) fn parse_progress(line: &str) -> Option<Progress> {
     let (numbers, _) = line.trim().split_once(" kB")?;
     let (done, total) = numbers.split_once('/')?;
     Some(Progress {

@@ -120,6 +120,7 @@ pub fn present_parameters(pgdata: &Path) -> Result<BTreeMap<String, String>, Err
     Ok(text.lines().filter_map(read).collect())
 }
 
+/// The text of `postgresql.conf`.
 pub(crate) fn render_parameters(configuration: &Configuration) -> String {
     let mut text = String::new();
     if configuration.include_base {

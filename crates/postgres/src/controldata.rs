@@ -75,7 +75,8 @@ pub async fn read(installation: &Installation, pgdata: &Path) -> Result<ControlD
     })
 }
 
-fn parse(text: &str) -> Option<ControlData> {
+/// Reads what the program prints in the C locale; none when a part that decisions need is missing.
+pub(crate) fn parse(text: &str) -> Option<ControlData> {
     let value = |name: &str| {
         text.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;

@@ -169,12 +169,13 @@ pub fn free_space(path: &Path) -> Result<u64, Error> {
 /// The pid in `postmaster.pid`, when there is one.
 pub fn postmaster_pid(pgdata: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;
-    text.lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
-        .filter(|pid| *pid > 0)
+    parse_pid(&text)
+}
+
+/// The pid on the first line of a pid file: never one that stands for a group of processes.
+pub(crate) fn parse_pid(text: &str) -> Option<i32> {
+    let pid = text.lines().next()?.trim().parse().ok();
+    pid.filter(|pid| *pid > 0)
 }
 
 /// The processes of PostgreSQL that live in a data directory: each has it as its working directory.

@@ -129,7 +129,7 @@ fn ask_version(postgres: &Path) -> Result<PostgresVersion, Error> {
 }
 
 /// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, `… 18beta1`, `… 17devel`.
-fn parse_version(text: &str) -> Option<PostgresVersion> {
+pub(crate) fn parse_version(text: &str) -> Option<PostgresVersion> {
     let number = text
         .split_whitespace()
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;

@@ -15,6 +15,8 @@ pub mod conninfo;
 pub mod controldata;
 pub mod data_dir;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod history;
 pub mod initdb;
 pub mod installation;

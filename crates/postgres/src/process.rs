@@ -264,7 +264,13 @@ fn is_zombie_child(pid: i32, parent: i32) -> bool {
 
 /// A process's state and its parent: proc(5), `/proc/pid/stat`: pid (name) state ppid …
 fn state_of(pid: i32) -> Option<(char, i32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&stat)
+}
+
+/// The name is whatever the process calls itself.
+pub(crate) fn parse_stat(stat: &[u8]) -> Option<(char, i32)> {
+    let stat = std::str::from_utf8(stat).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     let mut words = rest.split_whitespace();
     let state = words.next()?.chars().next()?;

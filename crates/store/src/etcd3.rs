@@ -5,7 +5,7 @@
 //! first try may still be carried out when a frozen server wakes up.
 
 mod election;
-mod endpoint;
+pub(crate) mod endpoint;
 mod failure;
 mod pool;
 mod watching;

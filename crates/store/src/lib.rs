@@ -7,6 +7,8 @@ mod clock;
 pub mod conformance;
 mod error;
 mod etcd3;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod leadership;
 pub mod memory;

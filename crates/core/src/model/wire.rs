@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use super::{ClusterData, cluster::FORMAT_VERSION};
 pub use shapes::Document;
+#[cfg(any(test, fuzzing))]
+pub(crate) use shapes::Shape;
 pub(crate) use shapes::canonical;
 pub use spec_input::{SpecError, SpecWarning, patch_spec, read_spec};
 

@@ -23,16 +23,18 @@ pub(super) struct LocalState {
     _lock: Option<File>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct KeeperState {
+/// `keeperstate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeeperState {
     #[serde(rename = "UID")]
     uid: String,
     #[serde(rename = "ClusterUID", default)]
     cluster_uid: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredDbState {
+/// `dbstate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredDbState {
     #[serde(rename = "UID")]
     uid: String,
     #[serde(rename = "Generation")]
@@ -133,24 +135,36 @@ impl LocalState {
                 .ok()
         };
         let stored: Option<StoredDbState> = read(&path)?.and_then(understand);
-        let stored = stored.filter(|stored| !stored.uid.is_empty());
-        Ok(stored.map(|stored| DbState {
-            uid: DbUid::new(stored.uid),
-            generation: Generation(stored.generation),
-            initializing: stored.initializing,
-            init_parameters: stored.init_parameters.unwrap_or_default(),
-        }))
+        Ok(stored.and_then(StoredDbState::meant))
     }
 
     pub(super) fn save_db_state(&self, state: &DbState) -> Result<(), Error> {
+        write_json(&self.db_state_path(), &StoredDbState::of(state))
+    }
+}
+
+impl StoredDbState {
+    pub(crate) fn of(state: &DbState) -> Self {
         let parameters = Some(state.init_parameters.clone()).filter(|map| !map.is_empty());
-        let stored = StoredDbState {
+        Self {
             uid: state.uid.to_string(),
             generation: state.generation.0,
             initializing: state.initializing,
             init_parameters: parameters,
-        };
-        write_json(&self.db_state_path(), &stored)
+        }
+    }
+
+    /// The state; none when it names no db.
+    pub(crate) fn meant(self) -> Option<DbState> {
+        if self.uid.is_empty() {
+            return None;
+        }
+        Some(DbState {
+            uid: DbUid::new(self.uid),
+            generation: Generation(self.generation),
+            initializing: self.initializing,
+            init_parameters: self.init_parameters.unwrap_or_default(),
+        })
     }
 }
 
@@ -192,7 +206,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn understood<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Error> {
+/// Reads a file that a keeper wrote, perhaps one of the Go program.
+pub(crate) fn understood<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<T, Error> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::DataDir(format!("cannot understand {}: {error}", path.display())))
 }

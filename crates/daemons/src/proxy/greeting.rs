@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// PostgreSQL's own limit on a start-up packet.
-const LONGEST_PACKET: u32 = 10_000;
+pub(crate) const LONGEST_PACKET: u32 = 10_000;
 /// What a refused client may still send before it hears so.
-const MOST_UNREAD: usize = 64 * 1024;
+pub(crate) const MOST_UNREAD: usize = 64 * 1024;
 
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
@@ -17,7 +17,7 @@ const PROTOCOL_MAJOR: u32 = 3;
 
 /// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// There is no primary to go to now, and why.
     NoPrimary(String),
     /// This proxy carries as many clients as it can.
@@ -41,23 +41,28 @@ impl Refusal {
 /// `too_many_connections`. A client that is slow or talks nonsense is just left, after `patience` at
 /// the latest.
 pub(super) async fn refuse(mut client: TcpStream, why: &Refusal, patience: Duration) {
-    let answer = async {
-        // Encryption may be asked for once in each kind before the start-up message.
-        for _ in 0..3 {
-            match packet(&mut client).await? {
-                SSL_REQUEST | GSS_REQUEST => client.write_all(b"N").await?,
-                CANCEL_REQUEST => return Ok(()),
-                code if code >> 16 == PROTOCOL_MAJOR => {
-                    client.write_all(&error_message(why)).await?;
-                    client.shutdown().await?;
-                    return hear_out(&mut client).await;
-                }
-                _ => return Ok(()),
+    let _ = tokio::time::timeout(patience, answer(&mut client, why)).await;
+}
+
+/// Answers what a client sends first. Little is read of it, whatever it is.
+pub(crate) async fn answer(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    why: &Refusal,
+) -> std::io::Result<()> {
+    // Encryption may be asked for once in each kind before the start-up message.
+    for _ in 0..3 {
+        match packet(client).await? {
+            SSL_REQUEST | GSS_REQUEST => client.write_all(b"N").await?,
+            CANCEL_REQUEST => return Ok(()),
+            code if code >> 16 == PROTOCOL_MAJOR => {
+                client.write_all(&error_message(why)).await?;
+                client.shutdown().await?;
+                return hear_out(client).await;
             }
+            _ => return Ok(()),
         }
-        Ok::<(), std::io::Error>(())
-    };
-    let _ = tokio::time::timeout(patience, answer).await;
+    }
+    Ok(())
 }
 
 /// Whether what a client has sent so far is a request to cancel a statement; nothing is taken.
@@ -75,7 +80,7 @@ pub(super) fn is_cancel_request(client: &TcpStream) -> bool {
 
 /// Reads what the client had already sent: closing a socket with something unread resets it, and a
 /// reset may reach the client before the error that it is to read.
-async fn hear_out(client: &mut TcpStream) -> std::io::Result<()> {
+async fn hear_out(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
     let mut buffer = [0; 512];
     for _ in 0..MOST_UNREAD / buffer.len() {
         if client.read(&mut buffer).await? == 0 {
@@ -86,7 +91,7 @@ async fn hear_out(client: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// Reads a start-up packet and returns its code.
-async fn packet(client: &mut TcpStream) -> std::io::Result<u32> {
+async fn packet(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u32> {
     let length = client.read_u32().await?;
     if !(8..=LONGEST_PACKET).contains(&length) {
         return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));

@@ -63,7 +63,7 @@ pub(super) fn endpoints(
 }
 
 /// The addresses with scheme and port, without paths: `http://10.0.0.1:2379`.
-fn addresses(given: &[String]) -> Result<Vec<String>, Error> {
+pub(crate) fn addresses(given: &[String]) -> Result<Vec<String>, Error> {
     if given.is_empty() {
         return Ok(vec![DEFAULT.to_owned()]);
     }

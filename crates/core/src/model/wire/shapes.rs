@@ -40,7 +40,7 @@ impl Document for SentinelInfo {
     const SHAPE: &'static Shape = &SENTINEL_INFO;
 }
 impl Document for History {
-    const SHAPE: &'static Shape = &LEAF;
+    const SHAPE: &'static Shape = &HISTORY;
 }
 
 const LEAF: Shape = Shape::Leaf;
@@ -277,6 +277,15 @@ const SENTINEL_INFO: Shape = Shape::Object(&[
     ("version", &LEAF),
     ("features", &LEAF),
 ]);
+
+const HISTORY: Shape = Shape::Object(&[(
+    "decisions",
+    &Shape::List(&Shape::Object(&[
+        ("at", &LEAF),
+        ("sentinel", &LEAF),
+        ("reasons", &LEAF),
+    ])),
+)]);
 
 /// Brings a value to the spelling of its shape, and notes the paths of the fields nobody knows.
 pub(crate) fn canonical(value: &mut Value, shape: &Shape, path: &str, unknown: &mut Vec<String>) {

@@ -1,0 +1,59 @@
+//! What every parser of foreign bytes in this crate must satisfy, whatever the bytes: one function a
+//! parser. `make fuzz` searches for bytes that break one (docs/testing.md); the test below runs them
+//! over what it has kept.
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a broken promise is what is looked for, and a panic is how it is told"
+)]
+
+mod documents;
+mod keepers;
+mod texts;
+
+pub use documents::{
+    cluster_data, cluster_spec, history, keeper_info, proxy_info, sentinel_info, spec_patch,
+};
+pub use keepers::{access_rules, synchronous_standby_names};
+pub use texts::{go_duration, timestamp, wal_position};
+
+/// The pieces of an input of several texts: 0xFF stands between them, which no UTF-8 text has.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = String> {
+    bytes
+        .split(|byte| *byte == 0xFF)
+        .map(|piece| String::from_utf8_lossy(piece).into_owned())
+}
+
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn every_target_holds_over_its_corpus() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        super::replay::corpora(
+            &[
+                ("access_rules", super::access_rules),
+                ("cluster_data", super::cluster_data),
+                ("cluster_spec", super::cluster_spec),
+                ("go_duration", super::go_duration),
+                ("history", super::history),
+                ("keeper_info", super::keeper_info),
+                ("proxy_info", super::proxy_info),
+                ("sentinel_info", super::sentinel_info),
+                ("spec_patch", super::spec_patch),
+                (
+                    "synchronous_standby_names",
+                    super::synchronous_standby_names,
+                ),
+                ("timestamp", super::timestamp),
+                ("wal_position", super::wal_position),
+            ],
+            Some(&golden),
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! What every parser of foreign bytes in this crate must satisfy, whatever the bytes, and every
+//! writer of what PostgreSQL parses: one function each. `make fuzz` searches for bytes that break
+//! one (docs/testing.md); the test below runs them over what it has kept.
+
+mod programs;
+mod reading;
+mod written;
+
+pub use programs::{
+    basebackup_progress, control_data, pid_file, postgres_version, process_stat, timeline_history,
+};
+pub use written::{configuration, conninfo, password_file};
+
+/// The pieces of an input of several texts: 0xFF stands between them, which no UTF-8 text has.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = String> {
+    bytes
+        .split(|byte| *byte == 0xFF)
+        .map(|piece| String::from_utf8_lossy(piece).into_owned())
+}
+
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_target_holds_over_its_corpus() {
+        super::replay::corpora(
+            &[
+                ("basebackup_progress", super::basebackup_progress),
+                ("configuration", super::configuration),
+                ("conninfo", super::conninfo),
+                ("control_data", super::control_data),
+                ("password_file", super::password_file),
+                ("pid_file", super::pid_file),
+                ("postgres_version", super::postgres_version),
+                ("process_stat", super::process_stat),
+                ("timeline_history", super::timeline_history),
+            ],
+            None,
+        );
+    }
+}
