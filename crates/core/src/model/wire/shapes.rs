@@ -219,13 +219,21 @@ const CLUSTER_DATA: Shape = Shape::Object(&[
     ("proxy", &PROXY),
 ]);
 
+const PEER: Shape = Shape::Object(&[
+    ("dbUid", &LEAF),
+    ("state", &LEAF),
+    ("flushLsn", &LEAF),
+    ("replayLsn", &LEAF),
+    ("syncState", &LEAF),
+]);
+
 const INSTANCE: Shape = Shape::Object(&[
     ("condition", &LEAF),
     ("reason", &LEAF),
     ("inRecovery", &LEAF),
     ("streaming", &LEAF),
     ("replayLsn", &LEAF),
-    ("peers", &LEAF),
+    ("peers", &Shape::List(&PEER)),
     ("releasedAtRevision", &LEAF),
     ("pendingRestart", &LEAF),
     ("refusedParameters", &Shape::Map(&LEAF)),
