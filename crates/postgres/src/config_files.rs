@@ -33,9 +33,7 @@ pub struct Configuration {
 impl Configuration {
     /// Makes the instance follow `source` through `slot`.
     pub fn follow(&mut self, source: &ConnInfo, slot: &str) {
-        // A connection string has backslashes of its own, which the file's would swallow: with one
-        // before a quote the whole file is refused.
-        let text = source.to_text().replace('\\', "\\\\").replace('\'', "''");
+        let text = escape(&source.to_text());
         self.raw.insert("primary_conninfo".to_owned(), text);
         self.raw
             .insert("primary_slot_name".to_owned(), slot.to_owned());
@@ -63,6 +61,14 @@ pub fn keep_base(pgdata: &Path) -> Result<(), Error> {
 /// Writes the files that differ.
 pub fn write(pgdata: &Path, configuration: &Configuration) -> Result<Changed, Error> {
     refuse_alter_system(pgdata)?;
+    for name in configuration.parameters.keys() {
+        if !is_parameter(name) {
+            tracing::warn!(
+                name,
+                "leaving out a parameter: PostgreSQL takes no such name"
+            );
+        }
+    }
     let parameters = render_parameters(configuration);
     let mut access_rules = configuration.access_rules.join("\n");
     access_rules.push('\n');
@@ -126,13 +132,55 @@ pub(crate) fn render_parameters(configuration: &Configuration) -> String {
     if configuration.include_base {
         let _ = writeln!(text, "include '{BASE_CONFIGURATION}'");
     }
-    for (name, value) in &configuration.parameters {
-        let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+    let named = |(name, _): &(&String, &String)| is_parameter(name);
+    for (name, value) in configuration.parameters.iter().filter(named) {
+        let value = if is_readable(value) {
+            value.replace('\'', "''")
+        } else {
+            escape(value)
+        };
+        let _ = writeln!(text, "{name} = '{value}'");
     }
     for (name, value) in &configuration.raw {
         let _ = writeln!(text, "{name} = '{value}'");
     }
     text
+}
+
+/// Whether PostgreSQL takes it for a name (its `guc-file.l`); a line with another refuses the file.
+fn is_parameter(name: &str) -> bool {
+    let is_id = |part: &str| {
+        let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
+        part.starts_with(|c: char| goes_on(c) && !c.is_ascii_digit()) && part.chars().all(goes_on)
+    };
+    match name.split_once('.') {
+        Some((class, name)) => is_id(class) && is_id(name),
+        None => is_id(name),
+    }
+}
+
+/// Whether PostgreSQL can read a value whose quotes are doubled and whose backslashes mean what they
+/// mean in the file, as the Go program writes all of them (contract, section 5): it must end where it
+/// ends, on the same line. One that cannot be read would refuse the whole file.
+fn is_readable(value: &str) -> bool {
+    let mut letters = value.chars();
+    while let Some(letter) = letters.next() {
+        let is_fine = match letter {
+            '\n' | '\0' => false,
+            '\\' => !matches!(letters.next(), None | Some('\n' | '\0' | '\'')),
+            _ => true,
+        };
+        if !is_fine {
+            return false;
+        }
+    }
+    true
+}
+
+/// A value that PostgreSQL is to read as it is, without the zeros that it cannot hold.
+fn escape(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\").replace('\'', "''");
+    escaped.replace('\n', "\\n").replace('\0', "")
 }
 
 fn write_if_different(path: &Path, text: &str) -> Result<bool, Error> {

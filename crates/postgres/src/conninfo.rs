@@ -17,7 +17,8 @@ pub struct ConnInfo {
 
 impl ConnInfo {
     /// The text of `primary_conninfo` as the Go program writes it: keywords sorted, values unquoted
-    /// with space, quote and backslash escaped by a backslash.
+    /// with space, quote and backslash escaped by a backslash; and what else would end a value, which
+    /// the Go program leaves as it is.
     pub fn to_text(&self) -> String {
         let mut words = vec![
             ("application_name", self.application_name.as_str()),
@@ -59,13 +60,18 @@ impl ConnInfo {
     }
 }
 
+/// A value as libpq reads it (`conninfo_parse`): any white space ends one, and after nothing the next
+/// keyword would be taken for the value. Zeros, which end C's texts, are left out.
 fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
-    for letter in value.chars() {
-        if matches!(letter, ' ' | '\'' | '\\') {
+    for letter in value.chars().filter(|letter| *letter != '\0') {
+        if matches!(letter, ' ' | '\t'..='\r' | '\'' | '\\') {
             escaped.push('\\');
         }
         escaped.push(letter);
+    }
+    if escaped.is_empty() {
+        escaped.push_str("''");
     }
     escaped
 }
