@@ -24,7 +24,8 @@ pub struct Progress {
 impl Progress {
     /// Percent copied; the estimate may be too low, and a copy is never more than whole.
     pub fn percent(&self) -> u64 {
-        self.done_kib * 100 / self.total_kib.max(1)
+        let percent = u128::from(self.done_kib) * 100 / u128::from(self.total_kib.max(1));
+        u64::try_from(percent).unwrap_or(100).min(100)
     }
 }
 

@@ -268,9 +268,9 @@ fn state_of(pid: i32) -> Option<(char, i32)> {
     parse_stat(&stat)
 }
 
-/// The name is whatever the process calls itself.
+/// The name is whatever the process calls itself, cut at 15 bytes, perhaps within a letter.
 pub(crate) fn parse_stat(stat: &[u8]) -> Option<(char, i32)> {
-    let stat = std::str::from_utf8(stat).ok()?;
+    let stat = String::from_utf8_lossy(stat);
     let (_, rest) = stat.rsplit_once(')')?;
     let mut words = rest.split_whitespace();
     let state = words.next()?.chars().next()?;

@@ -163,10 +163,9 @@ impl Instance {
                 return;
             }
             told = Some(now);
-            let percent = progress.done_kib * 100 / progress.total_kib.max(1);
             let rate = progress.done_kib / now.since(began).as_secs().max(1);
             tracing::info!(
-                percent = percent.min(100),
+                percent = progress.percent(),
                 done_kib = progress.done_kib,
                 total_kib = progress.total_kib,
                 kib_per_second = rate,
@@ -197,7 +196,8 @@ impl Instance {
         let pgdata = self.local.pgdata();
         let sql = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database";
         let size = source.value("size", sql).await?;
-        let needed = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + COPY_RESERVE;
+        let needed = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let needed = needed.saturating_add(COPY_RESERVE);
         let free = data_dir::free_space(pgdata.parent().unwrap_or(&pgdata))?;
         if free >= needed {
             return Ok(());
