@@ -78,10 +78,12 @@ impl Keys {
     pub(crate) fn new(prefix: &str, cluster: &str) -> Self {
         let joined = format!("{prefix}/{cluster}");
         let leading = if prefix.starts_with('/') { "/" } else { "" };
-        let parts: Vec<&str> = joined.split('/').filter(|part| !part.is_empty()).collect();
-        Self {
-            base: format!("{leading}{}/", parts.join("/")),
+        let mut base = leading.to_owned();
+        for part in joined.split('/').filter(|part| !part.is_empty()) {
+            base.push_str(part);
+            base.push('/');
         }
+        Self { base }
     }
 
     /// What all keys of the cluster begin with.

@@ -107,13 +107,17 @@ fn address(given: &str) -> Result<String, Error> {
     }
     match host.strip_prefix(authority.host()) {
         Some("") => Ok(format!("{scheme}://{host}:{DEFAULT_PORT}")),
-        Some(port) if is_port(port.trim_start_matches(':')) => Ok(format!("{scheme}://{host}")),
+        Some(port) if port.strip_prefix(':').is_some_and(is_port) => {
+            Ok(format!("{scheme}://{host}"))
+        }
         _ => refused("a port is a number between 1 and 65535"),
     }
 }
 
 fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok_and(|port| port > 0)
+    // Rust's numbers may have a sign.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]
@@ -148,6 +152,8 @@ mod tests {
         check(&["http://:2379"], "refused: ");
         check(&["a:"], "refused: ");
         check(&["a:70000"], "refused: ");
+        check(&["a::2379"], "refused: ");
+        check(&["[::1]2379"], "refused: ");
         check(&["http://user:secret@a:2379"], "refused: ");
         check(&["http://a b"], "refused: ");
         check(&["a:1", "https://b:1"], "refused: ");
