@@ -4,8 +4,8 @@
 //!
 //! # What is enumerated
 //!
-//! A standby is up or down, at one of three positions (level with the primary, behind it within
-//! maxStandbyLag, behind it beyond that), on the primary's timeline or on a fork of it: 12 states.
+//! A standby is up or down, at one of three positions (level with the primary, behind it as far as
+//! maxStandbyLag allows, behind it beyond that), on the primary's timeline or on a fork of it: 12 states.
 //! In a synchronous cluster it is, besides, not in the set, in it, or confirmed there: 36 states.
 //!
 //! | Worlds | Standbys | Each in | Primary | Members (minimum, maximum) | | Number |

@@ -25,7 +25,7 @@ pub(crate) enum Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Level,
-    /// Within maxStandbyLag.
+    /// As far as maxStandbyLag allows.
     Behind,
     /// Beyond it.
     FarBehind,

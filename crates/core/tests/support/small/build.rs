@@ -54,7 +54,7 @@ fn spec(small: &Small) -> ClusterSpec {
         init_mode: Some(ClusterInitMode::New),
         sleep_interval: Some(SECOND.into()),
         fail_interval: Some((4 * SECOND).into()),
-        max_standby_lag: Some(200),
+        max_standby_lag: Some(100),
         max_standbys_per_sender: Some(small.senders),
         synchronous_replication: Some(small.synchronous.is_some()),
         min_synchronous_standbys: Some(least),
