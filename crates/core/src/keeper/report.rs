@@ -10,6 +10,13 @@ use crate::model::{
     Unknown,
 };
 
+/// So many timeline switches a standby reports: those that the format keeps.
+const STANDBY_SWITCHES: usize = 2;
+/// So many a primary reports. A standby that was away for several failovers is judged by where the
+/// primary left its timeline: were that not told, nobody would know whether it can follow, and it would
+/// be neither elected nor copied anew for good.
+const PRIMARY_SWITCHES: usize = 64;
+
 /// The keeper and its instance as they are now; the publication has no name yet.
 pub(super) fn report(
     settings: &Settings,
@@ -118,10 +125,14 @@ fn tell(state: &mut PostgresState, observation: &Observation) {
     state.timeline_id = observation.timeline;
     state.xlog_pos = observation.flush_lsn;
     let history = &observation.history;
-    // The format keeps the last two.
+    let most = if observation.in_recovery {
+        STANDBY_SWITCHES
+    } else {
+        PRIMARY_SWITCHES
+    };
     state.timelines_history = history
         .iter()
-        .skip(history.len().saturating_sub(2))
+        .skip(history.len().saturating_sub(most))
         .cloned()
         .collect();
 }

@@ -91,7 +91,7 @@ pub struct PostgresState {
     /// Its flush position.
     #[serde(rename = "xLogPos", skip_serializing_if = "is_default")]
     pub xlog_pos: Lsn,
-    /// The last two timeline switches in its history.
+    /// The last timeline switches in its history: two, and more of one of our primaries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timelines_history: Vec<TimelineSwitch>,
     /// The parameters in its configuration files.

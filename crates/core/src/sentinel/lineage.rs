@@ -1,8 +1,8 @@
 //! Whether one copy of the data is an earlier state of another, as far as the reports tell (I3).
 //!
 //! Every promotion begins a new timeline. A copy's history is the list of timelines that lead to its
-//! own, each with the position at which it was left; reports carry the last two (PostgreSQL manual,
-//! "Timelines"). Two promotions that do not know of each other may choose the same number.
+//! own, each with the position at which it was left; reports carry the last two, and those of our
+//! primaries many more (PostgreSQL manual, "Timelines"). Two promotions that do not know of each other may choose the same number.
 
 use std::cmp::Ordering;
 
@@ -61,7 +61,7 @@ struct Path {
     switches: Vec<(TimelineId, Lsn)>,
 }
 
-/// As many switches as a report carries: fewer are all there are.
+/// As many switches as every report carries: fewer are all there are.
 const REPORTED_SWITCHES: usize = 2;
 
 impl Path {

@@ -91,6 +91,11 @@ impl World {
             released_at_revision: keeper.released_at,
             ..InstanceReport::default()
         };
+        let told = if instance.primary && !keeper.go {
+            64
+        } else {
+            2
+        };
         PostgresState {
             uid: instance.db.clone(),
             generation: instance.generation,
@@ -99,11 +104,11 @@ impl World {
             system_id: "7275812345678901234".to_owned(),
             timeline_id: TimelineId(instance.timeline),
             xlog_pos: Lsn(instance.lsn + instance.half),
-            // The format keeps the last two.
+            // The format keeps the last two; our primaries tell of more.
             timelines_history: instance
                 .history
                 .iter()
-                .skip(instance.history.len().saturating_sub(2))
+                .skip(instance.history.len().saturating_sub(told))
                 .map(switch)
                 .collect(),
             synchronous_standbys: in_sync.collect::<List<DbUid>>(),
