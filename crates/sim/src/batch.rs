@@ -10,7 +10,8 @@ use anyhow::Context;
 
 use crate::record::{Record, Violation};
 use crate::run::{Outcome, run};
-use crate::swarm;
+use crate::shrink::shrink;
+use crate::{story, swarm};
 
 /// Seeds that are run at the same time.
 const THREADS: usize = 2;
@@ -154,6 +155,10 @@ fn batch(limit: Duration, first: u64, out: &mut dyn Write) -> anyhow::Result<boo
     let seconds = began.elapsed().as_secs_f64();
     for (seed, violation) in tally.failures.iter().take(MOST_TOLD) {
         writeln!(out, "seed {seed}: {}: {}", violation.rule, violation.text)?;
+    }
+    if let Some((seed, violation)) = tally.failures.first_key_value() {
+        let small = shrink(&swarm::plan(*seed), violation.rule);
+        writeln!(out, "\n{}", story::tell(&small, violation))?;
     }
     writeln!(
         out,

@@ -149,6 +149,8 @@ impl World {
             .map(|db| (db.status.xlog_pos, db.uid.clone()))
             .collect();
         order.sort();
+        // By the last report any other may seem as good as the one that was elected for its reasons.
+        order.retain(|(_, uid)| !most || uid != winner);
         let chosen = if most {
             order.pop()
         } else {

@@ -25,8 +25,8 @@ pub struct Checks {
     opened: BTreeSet<(usize, u32)>,
     /// Asynchronous commits up to here must be in whatever is opened next; none: all.
     floor: Option<u64>,
-    /// Failovers.
-    failovers: u32,
+    /// The document as it was last told of.
+    described: String,
 }
 
 impl World {
@@ -78,7 +78,13 @@ impl World {
                 self.note("synchronous-union");
             }
         }
-        self.say(|| describe(revision, after));
+        if self.record.is_tracing() {
+            let text = describe(after);
+            if self.checks.described != text {
+                self.say(|| format!("document {revision}: {text}"));
+                self.checks.described = text;
+            }
+        }
     }
 
     fn elected(
@@ -89,7 +95,6 @@ impl World {
         new: &DbUid,
     ) {
         self.note("failover");
-        self.checks.failovers += 1;
         let deposed = after
             .dbs
             .get(old)
@@ -113,7 +118,7 @@ impl World {
     }
 }
 
-fn describe(revision: u64, data: &ClusterData) -> String {
+fn describe(data: &ClusterData) -> String {
     let phase = data
         .cluster
         .as_ref()
@@ -154,7 +159,7 @@ fn describe(revision: u64, data: &ClusterData) -> String {
     let proxies = &data.proxy.spec.primary_db_uid;
     let generation = data.proxy.generation;
     format!(
-        "document {revision}: {phase}, primary {master}, proxies [{proxies}] generation {generation}; {}",
+        "{phase}, primary {master}, proxies [{proxies}] generation {generation}; {}",
         dbs.join("; ")
     )
 }

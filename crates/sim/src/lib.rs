@@ -15,5 +15,7 @@ pub mod check;
 pub mod plan;
 pub mod record;
 pub mod run;
+pub mod shrink;
+pub mod story;
 pub mod swarm;
 pub mod world;

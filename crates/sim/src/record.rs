@@ -44,6 +44,10 @@ impl Record {
         }
     }
 
+    pub(crate) fn is_tracing(&self) -> bool {
+        self.tracing
+    }
+
     pub(crate) fn count(&mut self, now: Time) {
         self.events += 1;
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);

@@ -13,6 +13,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often an operator looks at what keepers complain of.
 const OPERATOR: Duration = Duration::from_secs(30);
 
+/// How long safety is looked at after the last fault, where nothing else is.
+const AFTERWARDS: Duration = Duration::from_secs(30);
 /// Looks in a row that find the data of the primary gone, after which nothing more is waited for.
 const HOPELESS: u32 = 120;
 
@@ -31,10 +33,32 @@ pub struct Outcome {
     pub state: String,
 }
 
-/// Runs a plan.
-pub fn run(plan: &Plan, record: Record) -> Outcome {
+/// Runs a plan until a while after its last fault, and does not ask whether the cluster is well.
+pub fn run_for_safety(plan: &Plan, record: Record) -> Outcome {
+    let mut world = begin(plan, record);
+    world.run_until(plan.shape.calm_from + AFTERWARDS);
+    outcome(world, None)
+}
+
+fn begin(plan: &Plan, record: Record) -> World {
     let mut world = World::new(plan.clone(), record);
     world.checks.minds_direct_clients = plan.shape.direct_clients > 0;
+    world
+}
+
+fn outcome(world: World, well_after: Option<Duration>) -> Outcome {
+    Outcome {
+        lasted: world.now,
+        well_after,
+        acknowledged: world.history.acknowledged,
+        state: world.state(),
+        record: world.record,
+    }
+}
+
+/// Runs a plan.
+pub fn run(plan: &Plan, record: Record) -> Outcome {
+    let mut world = begin(plan, record);
     let calm_from = plan.shape.calm_from;
     world.run_until(calm_from);
     let limit = calm_from + bound(&world.spec(), plan.shape.lease, plan.shape.store_timeout);
@@ -62,13 +86,7 @@ pub fn run(plan: &Plan, record: Record) -> Outcome {
     if well_after.is_some() && world.record.violation.is_none() {
         world.check_at_the_end();
     }
-    Outcome {
-        lasted: world.now,
-        well_after,
-        acknowledged: world.history.acknowledged,
-        state: world.state(),
-        record: world.record,
-    }
+    outcome(world, well_after)
 }
 
 fn judge(world: &mut World, waited: Duration) {

@@ -73,18 +73,71 @@ pub fn calm(seed: u64) -> Plan {
 
 /// The plan of a seed: each draws which kinds of fault exist, and how often.
 pub fn plan(seed: u64) -> Plan {
-    let mut plan = calm(seed);
+    let plan = calm(seed);
     let mut chance = Chance::of(seed, "faults", 0);
     let share = chance.between(100, 500);
     let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(share)).collect();
+    with_faults(plan, chance, &kinds)
+}
+
+/// A plan with nothing but the faults that failovers are made of, for several keepers and busy
+/// clients: what is broken in an election or behind proxies shows soon.
+pub fn failovers(seed: u64) -> Plan {
+    let mut plan = calm(seed);
+    plan.shape.keepers = 3 + usize::from(seed.is_multiple_of(2));
+    plan.shape.proxies = 3;
+    plan.shape.pace = (10, 200);
+    plan.shape.most_failovers = 1000;
+    let chance = Chance::of(seed, "faults", 0);
+    with_faults(plan, chance, &[2, 3, 4, 6, 7, 12, 13, 14, 15, 16, 23])
+}
+
+/// A plan in which standbys lag, one of them goes, and the primary a moment after the synchronous set
+/// was changed for that: in a part of the seeds it is the right two.
+pub fn lagging_standbys(seed: u64) -> Plan {
+    let mut plan = calm(seed);
+    let mut chance = Chance::of(seed, "faults", 0);
+    plan.shape.keepers = 3;
+    plan.shape.together = false;
+    plan.shape.pace = (10, 100);
+    plan.shape.most_failovers = 1000;
+    let spec = &mut plan.shape.spec;
+    spec.sleep_interval = Some(millis(500));
+    spec.fail_interval = Some(millis(1500));
+    spec.synchronous_replication = Some(true);
+    spec.min_synchronous_standbys = Some(1);
+    spec.max_synchronous_standbys = Some(1);
+    for round in 0..4 {
+        let first = chance.index(3);
+        let second = (first + 1 + chance.index(2)) % 3;
+        let third = 3 - first - second;
+        let at = Duration::from_secs(30 + 40 * round);
+        let lasts = Duration::from_secs(12);
+        let kind = FaultKind::Cut(1 + second, 1 + third);
+        plan.faults.push(Fault { at, lasts, kind });
+        let at = at + Duration::from_secs(2);
+        let kind = FaultKind::CrashHost(1 + first);
+        plan.faults.push(Fault { at, lasts, kind });
+        let at = at + chance.millis(1500, 4500);
+        let kind = FaultKind::CrashHost(1 + second);
+        plan.faults.push(Fault { at, lasts, kind });
+    }
+    plan.shape.calm_from = Duration::from_secs(190);
+    plan
+}
+
+fn with_faults(mut plan: Plan, mut chance: Chance, kinds: &[usize]) -> Plan {
     if kinds.is_empty() {
         return plan;
     }
     let until = Duration::from_secs(chance.between(40, 160)) + FIRST_FAULT;
     let pause = chance.between(1500, 15_000);
+    // Faults that follow one another closely find what single ones do not.
+    let bursts = chance.below(600);
     let mut at = FIRST_FAULT;
     loop {
-        at += chance.millis(200, 2 * pause);
+        let is_close = chance.happens(bursts);
+        at += chance.millis(50, if is_close { 2000 } else { 2 * pause });
         if at >= until {
             break;
         }

@@ -1,7 +1,9 @@
 //! The simulated world, as part of all tests: first that a seed is a run, then that runs hold.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use stolon_sim::batch::run_many;
 use stolon_sim::plan::{Fault, FaultKind};
 use stolon_sim::record::Record;
 use stolon_sim::run::run;
@@ -70,4 +72,47 @@ fn a_draw_of_one_component_changes_no_other() {
         Chance::of(7, "link", 2).any()
     );
     assert_eq!(Actor::Keeper(3).to_string(), "k3");
+}
+
+/// Seeds that are run with all tests; fewer where the machine is slow.
+const SEEDS: u64 = 300;
+const LIMIT: Duration = Duration::from_secs(35);
+
+/// The seeds of a file, with its lines.
+fn seeds(text: &str) -> BTreeMap<u64, &str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let number = |line: &str| line.split(' ').next().and_then(|word| word.parse().ok());
+    lines
+        .map(|line| (number(line).expect("a number"), line))
+        .collect()
+}
+
+#[test]
+fn drawn_faults_break_no_invariant() {
+    let open = seeds(include_str!("../seeds/open.txt"));
+    let mut tally = run_many(1, SEEDS, Some(LIMIT));
+    tally.failures.retain(|seed, _| !open.contains_key(seed));
+    assert!(tally.failures.is_empty(), "{:?}", tally.failures);
+    assert!(tally.seeds > 0, "no seed was run");
+}
+
+#[test]
+fn seeds_that_found_something_hold() {
+    for (seed, line) in seeds(include_str!("../seeds/kept.txt")) {
+        let outcome = run(&swarm::plan(seed), Record::default());
+        assert_eq!(outcome.record.violation, None, "{line}");
+    }
+}
+
+#[test]
+fn what_is_not_mended_yet_is_still_seen() {
+    for (seed, line) in seeds(include_str!("../seeds/open.txt")) {
+        let outcome = run(&swarm::plan(seed), Record::default());
+        let rule = outcome.record.violation.map(|violation| violation.rule);
+        let is_seen = rule.is_some_and(|rule| line.contains(rule));
+        assert!(
+            is_seen,
+            "{line}: it holds now: move it to kept.txt ({rule:?})"
+        );
+    }
 }

@@ -79,6 +79,11 @@ impl World {
             return;
         };
         self.note("data-removed");
+        let has_room = self.instances[k].ailments.disk_full == 0;
+        if has_room && removed.put_aside && self.whole_data(k).next().is_none() {
+            let text = format!("k{k} removes its data and has no others yet");
+            self.fail("I7-removed-first", text);
+        }
         let keepers = 0..self.keepers.len();
         let others: Vec<HashSet<u64>> = keepers
             .flat_map(|k| self.whole_data(k))

@@ -64,7 +64,11 @@ impl World {
             return;
         };
         match fault.kind {
-            FaultKind::Kill(actor) | FaultKind::KillAfter(actor, _) => self.start(actor),
+            FaultKind::Kill(actor) => self.start(actor),
+            FaultKind::KillAfter(actor, _) => {
+                self.process_mut(actor).crash_after = None;
+                self.start(actor);
+            }
             FaultKind::CrashHost(host) => self.start_host(host),
             FaultKind::LoseDisk(k) => self.start_host(self.host_of(Actor::Keeper(k))),
             FaultKind::Pause(_)

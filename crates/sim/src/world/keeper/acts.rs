@@ -83,6 +83,7 @@ impl World {
             Act::PutAside => {
                 self.instances[k].pgdata.identity = None;
                 self.instances[k].beside = std::mem::take(&mut self.instances[k].pgdata);
+                self.instances[k].beside.put_aside = true;
             }
             Act::MakePart => self.instances[k].beside.content = Content::Broken,
             Act::MakeWhole => return self.make_whole(k),

@@ -95,4 +95,6 @@ pub(crate) struct Folder {
     pub(crate) config: Option<Wanted>,
     /// Whether it is set to start as a standby.
     pub(crate) signal: bool,
+    /// It was in place, and was moved away to make room.
+    pub(crate) put_aside: bool,
 }
