@@ -22,6 +22,10 @@ pub async fn refused_parameters(
     pgdata: &Path,
     configuration: &Configuration,
 ) -> Result<BTreeMap<String, String>, Error> {
+    let nameless = nameless(configuration);
+    if !nameless.is_empty() {
+        return Ok(nameless);
+    }
     let candidate = pgdata.join(CANDIDATE);
     let text = config_files::render_parameters(configuration);
     data_dir::replace_file(&candidate, text.as_bytes())?;
@@ -52,8 +56,22 @@ pub async fn refused_parameters(
     Ok(refused)
 }
 
+/// Parameters with names that PostgreSQL takes for none, which are not written at all.
+fn nameless(configuration: &Configuration) -> BTreeMap<String, String> {
+    let names = configuration.parameters.keys();
+    names
+        .filter(|name| !config_files::is_parameter(name))
+        .map(|name| {
+            (
+                name.clone(),
+                format!("{name:?} is not the name of a parameter"),
+            )
+        })
+        .collect()
+}
+
 /// The parameters that are complained of in what `postgres` said of the file `text`.
-fn complaints(said: &str, text: &str) -> BTreeMap<String, String> {
+pub(crate) fn complaints(said: &str, text: &str) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     let mut last = None;
     for line in said.lines() {

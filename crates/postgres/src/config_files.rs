@@ -118,12 +118,17 @@ pub fn present_parameters(pgdata: &Path) -> Result<BTreeMap<String, String>, Err
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Error::file("read", &path)(error)),
     };
+    Ok(read_parameters(&text))
+}
+
+/// What [`render_parameters`] wrote; what had to be escaped stays so, and is written as it was.
+pub(crate) fn read_parameters(text: &str) -> BTreeMap<String, String> {
     let read = |line: &str| {
         let (name, value) = line.split_once(" = '")?;
         let value = value.strip_suffix('\'')?.replace("''", "'");
         Some((name.to_owned(), value))
     };
-    Ok(text.lines().filter_map(read).collect())
+    text.lines().filter_map(read).collect()
 }
 
 /// The text of `postgresql.conf`.
@@ -148,7 +153,7 @@ pub(crate) fn render_parameters(configuration: &Configuration) -> String {
 }
 
 /// Whether PostgreSQL takes it for a name (its `guc-file.l`); a line with another refuses the file.
-fn is_parameter(name: &str) -> bool {
+pub(crate) fn is_parameter(name: &str) -> bool {
     let is_id = |part: &str| {
         let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
         part.starts_with(|c: char| goes_on(c) && !c.is_ascii_digit()) && part.chars().all(goes_on)

@@ -7,7 +7,8 @@ mod reading;
 mod written;
 
 pub use programs::{
-    basebackup_progress, control_data, pid_file, postgres_version, process_stat, timeline_history,
+    basebackup_progress, control_data, parameter_complaints, pid_file, postgres_version,
+    process_stat, timeline_history,
 };
 pub use written::{configuration, conninfo, password_file};
 
@@ -32,6 +33,7 @@ mod tests {
                 ("configuration", super::configuration),
                 ("conninfo", super::conninfo),
                 ("control_data", super::control_data),
+                ("parameter_complaints", super::parameter_complaints),
                 ("password_file", super::password_file),
                 ("pid_file", super::pid_file),
                 ("postgres_version", super::postgres_version),

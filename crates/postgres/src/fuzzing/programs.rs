@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::basebackup::{KEPT_OUTPUT, Said, parse_progress};
 use crate::controldata::{self, ClusterState, ControlData};
-use crate::{data_dir, history, installation, process};
+use crate::{check, data_dir, history, installation, process};
 
 /// `pg_controldata`'s output: what is read, printed again, reads as the same.
 pub fn control_data(bytes: &[u8]) {
@@ -44,6 +44,21 @@ fn print(data: &ControlData) -> String {
         let _ = writeln!(text, "{name} setting:   {value}");
     }
     text
+}
+
+/// What `postgres -C` complains of in a file: parameters that it names or that the file sets, each with
+/// a reason.
+pub fn parameter_complaints(bytes: &[u8]) {
+    let said = String::from_utf8_lossy(bytes);
+    let text = "work_mem = '1'\na b = '2'\n";
+    for (name, why) in check::complaints(&said, text) {
+        let is_set = ["work_mem", "a b"].contains(&name.as_str());
+        assert!(is_set || said.contains(&format!("\"{name}\"")), "{name:?}");
+        assert!(
+            why.len() <= said.len() + 3 * said.lines().count(),
+            "{why:?}"
+        );
+    }
 }
 
 /// A timeline history file: what is read, written again, reads as the same, and there is no more of

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::pieces;
 use super::reading::{is_parameter, read_configuration, read_conninfo, read_password};
-use crate::config_files::{Configuration, render_parameters};
+use crate::config_files::{Configuration, read_parameters, render_parameters};
 use crate::conninfo::ConnInfo;
 
 /// `postgresql.conf`: PostgreSQL reads it whatever is in it. A value means what it means as the Go
@@ -29,6 +29,19 @@ pub fn configuration(bytes: &[u8]) {
     let conninfo = read.get("primary_conninfo");
     let wanted = source.to_text().into_bytes();
     assert_eq!(conninfo, Some(&wanted), "{text:?}");
+    // A value found in force, given again, is in force as it was.
+    let present = Configuration {
+        parameters: read_parameters(&text),
+        ..Configuration::default()
+    };
+    let again = render_parameters(&present);
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with("primary_conninfo"))
+    {
+        let is_there = line.starts_with("include '") || again.lines().any(|other| other == line);
+        assert!(is_there, "{line:?} is not in {again:?}");
+    }
     for (name, value) in expected {
         let ours = matches!(name.as_str(), "primary_conninfo" | "primary_slot_name");
         if ours || !is_parameter(&name) {
