@@ -107,6 +107,16 @@ impl TryFrom<String> for Timestamp {
         let offset_seconds = pieces
             .to_numeric_offset()
             .map_or(0, jiff::tz::Offset::seconds);
+        // ISO 8601 has more than RFC 3339: what could not be printed back would be another moment,
+        // or none, to whoever reads the document next.
+        if offset_seconds % 60 != 0 {
+            return Err(refused("the offset is not of whole minutes"));
+        }
+        let offset = jiff::tz::Offset::from_seconds(offset_seconds)
+            .map_err(|e: jiff::Error| refused(&e.to_string()))?;
+        if !(0..=9999).contains(&offset.to_datetime(moment).year()) {
+            return Err(refused("the year is not of four digits"));
+        }
         Ok(Self {
             moment,
             offset_seconds,
