@@ -116,7 +116,7 @@ where
 
     let mut before: Value = serde_json::from_slice(bytes).expect("it was read");
     let after: Value = serde_json::from_slice(&written).expect("it is JSON");
-    canonical(&mut before, T::SHAPE, "", &mut Vec::new());
+    canonical(&mut before, T::SHAPE, "", &mut None);
     kept(&before, Some(&after), T::SHAPE, "document");
 }
 

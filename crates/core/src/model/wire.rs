@@ -53,7 +53,7 @@ pub fn read_cluster_data(bytes: &[u8]) -> Result<Option<ClusterData>, WireError>
 /// Reads a document.
 pub fn read<T: DeserializeOwned + Document>(bytes: &[u8]) -> Result<T, WireError> {
     let mut value: Value = serde_json::from_slice(bytes)?;
-    canonical(&mut value, T::SHAPE, "", &mut Vec::new());
+    canonical(&mut value, T::SHAPE, "", &mut None);
     Ok(serde_json::from_value(value)?)
 }
 
@@ -167,6 +167,20 @@ mod tests {
         );
         assert_eq!(data.dbs["Db1"].spec.keeper_uid.as_str(), "k");
         assert!(read_cluster_data(b"null").expect("read").is_none());
+    }
+
+    /// The path of each unknown field would be the length of the name above it: gigabytes.
+    #[test]
+    fn a_long_name_over_many_unknown_fields_is_read_in_proportion() {
+        let fields: Vec<String> = (0..20_000).map(|n| format!("\"f{n}\":0")).collect();
+        let name = "n".repeat(500_000);
+        let text = format!(
+            "{{\"formatVersion\":1,\"dbs\":{{\"{name}\":{{{}}}}}}}",
+            fields.join(",")
+        );
+        let data = read_cluster_data(text.as_bytes()).expect("read");
+        let db = data.and_then(|data| data.dbs.into_values().next());
+        assert_eq!(db.map(|db| db.unknown.len()), Some(20_000));
     }
 
     #[test]

@@ -296,9 +296,19 @@ const HISTORY: Shape = Shape::Object(&[(
 )]);
 
 /// Brings a value to the spelling of its shape, and notes the paths of the fields nobody knows.
-pub(crate) fn canonical(value: &mut Value, shape: &Shape, path: &str, unknown: &mut Vec<String>) {
+///
+/// Where nobody asks for them no path is made: below a long name each would be as long.
+pub(crate) fn canonical(
+    value: &mut Value,
+    shape: &Shape,
+    path: &str,
+    unknown: &mut Option<Vec<String>>,
+) {
+    let wanted = unknown.is_some();
     let below = |name: &str| {
-        if path.is_empty() {
+        if !wanted {
+            String::new()
+        } else if path.is_empty() {
             name.to_owned()
         } else {
             format!("{path}.{name}")
@@ -322,7 +332,9 @@ pub(crate) fn canonical(value: &mut Value, shape: &Shape, path: &str, unknown: &
                         object.insert((*field).to_owned(), value);
                     }
                     None => {
-                        unknown.push(below(&name));
+                        if let Some(unknown) = unknown {
+                            unknown.push(below(&name));
+                        }
                         object.insert(name, value);
                     }
                 }

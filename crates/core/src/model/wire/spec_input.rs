@@ -95,7 +95,7 @@ fn spec_of(mut value: Value) -> Result<(ClusterSpec, Vec<SpecWarning>), SpecErro
     if !value.is_object() {
         return Err(SpecError::NotAnObject);
     }
-    let mut unknown = Vec::new();
+    let mut unknown = Some(Vec::new());
     canonical(&mut value, &CLUSTER_SPEC, "", &mut unknown);
     let spec: ClusterSpec = match serde_json::from_value(value.clone()) {
         Ok(spec) => spec,
@@ -106,7 +106,8 @@ fn spec_of(mut value: Value) -> Result<(ClusterSpec, Vec<SpecWarning>), SpecErro
         suggestion: suggest(&field),
         field,
     };
-    Ok((spec, unknown.into_iter().map(warning).collect()))
+    let unknown = unknown.into_iter().flatten();
+    Ok((spec, unknown.map(warning).collect()))
 }
 
 /// Finds the field that cannot be read, by reading each alone.
