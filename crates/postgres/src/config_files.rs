@@ -95,8 +95,8 @@ pub fn set_standby(pgdata: &Path, standby: bool) -> Result<(), Error> {
 }
 
 /// Whether the data directory is set to start as a standby.
-pub fn is_standby(pgdata: &Path) -> bool {
-    pgdata.join(STANDBY_SIGNAL).exists()
+pub fn is_standby(pgdata: &Path) -> Result<bool, Error> {
+    data_dir::exists(&pgdata.join(STANDBY_SIGNAL))
 }
 
 /// ALTER SYSTEM would change one member behind the cluster's back: its file is a link to the null

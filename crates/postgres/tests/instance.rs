@@ -243,7 +243,7 @@ fn a_reload_puts_a_changed_configuration_in_force() {
             .execute("test", "ALTER SYSTEM SET work_mem = '3MB'")
             .await;
         assert!(refused.is_err(), "ALTER SYSTEM works");
-        assert!(!config_files::is_standby(&server.pgdata()));
+        assert!(!config_files::is_standby(&server.pgdata()).expect("readable"));
     });
 }
 

@@ -60,6 +60,8 @@ struct KeeperMemory {
     /// Whether a change was seen, so that the publication is known to be of a living keeper.
     witnessed: bool,
     changed: Duration,
+    /// When its present start was first seen.
+    started: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -160,7 +162,11 @@ impl Memory {
                     info: KeeperInfo::default(),
                     witnessed: false,
                     changed: now,
+                    started: now,
                 });
+            if memory.info.boot_uuid != info.boot_uuid {
+                memory.started = now;
+            }
             if memory.info.info_uid != info.info_uid {
                 memory.witnessed |= !first;
                 memory.changed = now;
@@ -174,6 +180,7 @@ impl Memory {
                     info: KeeperInfo::default(),
                     witnessed: false,
                     changed: now,
+                    started: now,
                 });
         }
     }
@@ -189,11 +196,9 @@ impl Memory {
                 .filter(|(state, _)| state.healthy)
                 .map(|(_, changed)| changed);
             let generation = report.map_or(db.status.current_generation, |(s, _)| s.generation);
-            let held_back = self.waits_for_admission(data, &db.spec.keeper_uid);
+            let waited = self.waits_for_admission(data, &db.spec.keeper_uid);
             let memory = self.dbs.entry(uid.clone()).or_default();
-            if held_back {
-                memory.hold(passed);
-            }
+            memory.hold(passed.min(waited));
             if first && db.status.healthy {
                 memory.good_at = Some(now);
             }
@@ -211,14 +216,18 @@ impl Memory {
         }
     }
 
-    /// Whether a keeper started anew and nobody led who could admit this start: by the boot rule
-    /// its instance must not run yet, and that is not the instance's fault.
-    fn waits_for_admission(&self, data: &ClusterData, keeper: &KeeperUid) -> bool {
+    /// How long a keeper that started anew has waited for somebody who leads and admits this start:
+    /// by the boot rule its instance must not run yet, and that is not the instance's fault. A leader
+    /// admits at the look that first sees the start: a keeper that starts again and again gains nothing.
+    fn waits_for_admission(&self, data: &ClusterData, keeper: &KeeperUid) -> Duration {
         let reported = self.keepers.get(keeper).filter(|memory| memory.witnessed);
         let admitted = data.keepers.get(keeper);
         reported
             .zip(admitted)
-            .is_some_and(|(memory, keeper)| memory.info.boot_uuid != keeper.status.boot_uuid)
+            .filter(|(memory, keeper)| memory.info.boot_uuid != keeper.status.boot_uuid)
+            .map_or(Duration::ZERO, |(memory, _)| {
+                self.observed.saturating_sub(memory.started)
+            })
     }
 
     /// The last report about a db that was seen to be fresh, and when it was seen.

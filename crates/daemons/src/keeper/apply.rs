@@ -31,8 +31,7 @@ impl Instance {
     pub(super) async fn run(&self, step: Step) -> Outcome {
         let starts = matches!(step, Step::Start { .. });
         let result = self.try_run(step).await;
-        let running = self.postmaster().is_some();
-        let disk = self.inspect(running).await;
+        let disk = self.inspect().await;
         match result {
             Ok(()) if starts => Outcome::Started(disk),
             Ok(()) => Outcome::Done(disk),
@@ -42,8 +41,7 @@ impl Instance {
 
     /// What is left of a step that was given up.
     pub(super) async fn give_up(&self) -> Outcome {
-        let running = self.postmaster().is_some();
-        Outcome::Cancelled(self.inspect(running).await)
+        Outcome::Cancelled(self.inspect().await)
     }
 
     async fn try_run(&self, step: Step) -> Result<(), Error> {
@@ -247,7 +245,7 @@ impl Instance {
         if let Some(follow) = &wanted.follow {
             configuration.follow(&self.conninfo(follow), &follow.name);
         }
-        self.leave_out_refused(&mut configuration).await;
+        self.leave_out_refused(&mut configuration).await?;
         let changed = config_files::write(&pgdata, &configuration)?;
         let Some(postmaster) = self.postmaster() else {
             return Ok(config_files::set_standby(&pgdata, wanted.standby)?);

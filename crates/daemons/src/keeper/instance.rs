@@ -42,6 +42,8 @@ pub(super) struct Instance {
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
     pub(super) looks: Mutex<Looks>,
     pub(super) checked: Mutex<Checked>,
+    /// The data at rest as they were last seen.
+    last_disk: Mutex<Disk>,
 }
 
 impl Instance {
@@ -55,6 +57,7 @@ impl Instance {
             session: tokio::sync::Mutex::new(None),
             looks: Mutex::new(Looks::default()),
             checked: Mutex::default(),
+            last_disk: Mutex::default(),
         }
     }
 
@@ -133,11 +136,22 @@ impl Instance {
         }
     }
 
-    /// Looks at the data at rest, until it can: on what cannot be seen nothing is decided.
-    pub(super) async fn inspect(&self, running: bool) -> Disk {
+    /// Looks at the data at rest, until it can: on what cannot be seen nothing is decided. Of data
+    /// in use what was last seen still holds, and an instance that runs must always be stoppable.
+    pub(super) async fn inspect(&self) -> Disk {
         loop {
+            let running = self.postmaster().is_some();
             match self.try_inspect(running).await {
                 Ok(disk) => return disk,
+                Err(error) if running => {
+                    tracing::error!(%error, "cannot look at the data");
+                    let last = self.last_disk.lock();
+                    let last = last.unwrap_or_else(PoisonError::into_inner).clone();
+                    return Disk {
+                        control: None,
+                        ..last
+                    };
+                }
                 Err(error) => tracing::error!(%error, "waiting to be able to look at the data"),
             }
             tokio::time::sleep(INSPECT_PAUSE).await;
@@ -160,7 +174,7 @@ impl Instance {
         );
         let is_beside = data_dir::exists(&beside)?;
         let beside = data_dir::identity(&beside)?.map(DbUid::new);
-        Ok(Disk {
+        let disk = Disk {
             state: self.local.db_state()?,
             content,
             identity: data_dir::identity(&pgdata)?.map(DbUid::new),
@@ -170,9 +184,13 @@ impl Instance {
             } else {
                 self.control().await
             },
-            standby_signal: config_files::is_standby(&pgdata),
+            standby_signal: config_files::is_standby(&pgdata)?,
             gate_was_open: lets_users_in(&rules, users.0, users.1),
-        })
+        };
+        let last = self.last_disk.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&disk);
+        Ok(disk)
     }
 
     async fn control(&self) -> Option<Control> {

@@ -69,6 +69,8 @@ impl Instance {
             keep(&beside, &old)?;
             return Ok(false);
         }
+        // Whatever becomes of it, nobody may take it for whole data.
+        data_dir::clear_identity(&beside)?;
         data_dir::swap(&beside, &self.local.trash())?;
         Ok(true)
     }

@@ -55,7 +55,7 @@ struct Shared {
     keepalive: Keepalive,
     state: Mutex<State>,
     waiting: WaitingRoom,
-    refusals: Arc<Semaphore>,
+    refusals: Semaphore,
     /// Clients that can be carried at the same time.
     places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
@@ -104,8 +104,9 @@ impl Relay {
             metrics,
             keepalive: config.keepalive,
             state: Mutex::new(state),
-            waiting: WaitingRoom::new(config.hold_timeout, config.most_held),
-            refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+            // Some places are left for those who need not wait.
+            waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
+            refusals: Semaphore::new(MOST_REFUSALS),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
             left: Notify::new(),
@@ -212,6 +213,7 @@ impl Shared {
         for connection in state.connections.values() {
             abort(&connection.server);
         }
+        self.waiting.tell();
         for (_, connection) in std::mem::take(&mut state.connections) {
             abort(&connection.client);
             self.metrics.closed.inc();
@@ -297,7 +299,13 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let Ok(_place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, &shared, &Refusal::Full).await;
     };
-    let admitted = match admit(&shared).await {
+    let mut news = shared.waiting.news();
+    let admitted = tokio::select! {
+        admitted = admit(&shared) => admitted,
+        // An attempt to connect to a host that is gone is not waited out.
+        _ = news.changed() => Err("the primary has just changed".to_owned()),
+    };
+    let admitted = match admitted {
         Ok(admitted) => Ok(admitted),
         Err(why) => hold(&client, &shared, why).await,
     };
@@ -375,7 +383,15 @@ async fn serve_between(
 /// Tells a client why it is refused, unless too many are being told.
 async fn refuse(client: TcpStream, shared: &Shared, why: &Refusal) {
     shared.metrics.refused.inc();
-    if let Ok(_place) = shared.refusals.clone().try_acquire_owned() {
+    let place = match why {
+        // Those who had a place are few, and may all have waited until now.
+        Refusal::NoPrimary(_) => {
+            let free = tokio::time::timeout(REFUSAL_LIMIT, shared.refusals.acquire());
+            free.await.ok().and_then(Result::ok)
+        }
+        Refusal::Full => shared.refusals.try_acquire().ok(),
+    };
+    if place.is_some() {
         greeting::refuse(client, why, REFUSAL_LIMIT).await;
     }
 }

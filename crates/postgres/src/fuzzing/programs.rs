@@ -51,7 +51,7 @@ fn print(data: &ControlData) -> String {
 pub fn parameter_complaints(bytes: &[u8]) {
     let said = String::from_utf8_lossy(bytes);
     let text = "work_mem = '1'\na b = '2'\n";
-    for (name, why) in check::complaints(&said, text) {
+    for (name, why) in check::complaints(&said, "c", text) {
         let is_set = ["work_mem", "a b"].contains(&name.as_str());
         assert!(is_set || said.contains(&format!("\"{name}\"")), "{name:?}");
         assert!(

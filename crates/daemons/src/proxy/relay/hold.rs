@@ -36,13 +36,19 @@ pub(super) async fn hold(
     };
     loop {
         wait.next(client, &shared.last, &why).await?;
-        match timeout(wait.left(), admit(shared)).await {
-            Ok(Ok(admitted)) => {
-                wait.ended();
-                return Ok(admitted);
-            }
-            Ok(Err(error)) => why = error,
-            Err(_) => {}
+        // Of its own: what it hears is still news when it is waited for again.
+        let mut news = wait.news.clone();
+        tokio::select! {
+            admitted = timeout(wait.left(), admit(shared)) => match admitted {
+                Ok(Ok(admitted)) => {
+                    wait.ended();
+                    return Ok(admitted);
+                }
+                Ok(Err(error)) => why = error,
+                Err(_) => {}
+            },
+            // An attempt to connect to a host that is gone is not waited out.
+            _ = news.changed() => {}
         }
     }
 }
@@ -99,6 +105,11 @@ impl WaitingRoom {
             .send_modify(|number| *number = number.wrapping_add(1));
     }
 
+    /// Hears of what may let clients through, from now on.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
     /// Takes a client in; none: nobody is held, or all seats are taken.
     fn enter<'a>(&'a self, metrics: &'a Metrics) -> Option<Wait<'a>> {
         let seat = self.seats.try_acquire().ok()?;
@@ -141,7 +152,7 @@ impl Wait<'_> {
             _ = self.news.changed() => false,
             () = self.room.probe() => true,
         };
-        // The session that a request to cancel is about ended with the primary that carried it.
+        // The session that a request to cancel is about has mostly ended with its primary.
         if peer::has_left(client) || greeting::is_cancel_request(client) {
             return Err(Left::Gone);
         }
