@@ -72,6 +72,8 @@ pub enum Event {
     Leading(bool),
     /// A write ended.
     Wrote(WriteOutcome),
+    /// The sign of life sent then could not be stored.
+    PublishFailed(Instant),
 }
 
 /// What a sentinel wants done. Every effect may be repeated.
@@ -184,6 +186,7 @@ impl Sentinel {
                     self.look_soon(now, &mut effects);
                 }
             }
+            Event::PublishFailed(sent_at) => self.memory.note_unwritable(sent_at),
             Event::Wrote(outcome) => {
                 self.wrote(outcome, &mut effects);
                 self.look_soon(now, &mut effects);

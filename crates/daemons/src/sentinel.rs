@@ -146,8 +146,10 @@ impl Shell {
                     let Ok(bytes) = wire::write(&info) else {
                         return;
                     };
+                    let sent_at = clock::now();
                     if let Err(error) = store.publish(&key, &bytes, ttl).await {
                         tracing::warn!(%error, "cannot publish the sentinel's state");
+                        let _ = events.send(Event::PublishFailed(sent_at)).await;
                     }
                 });
             }

@@ -44,6 +44,8 @@ pub struct Memory {
     observed: Duration,
     last_look: Option<Instant>,
     blind: bool,
+    /// Nothing can be written to the store, as far as is known.
+    unwritable: bool,
     looks: u64,
     keepers: BTreeMap<KeeperUid, KeeperMemory>,
     dbs: BTreeMap<DbUid, DbMemory>,
@@ -91,6 +93,7 @@ impl Memory {
             observed: Duration::ZERO,
             last_look: None,
             blind: false,
+            unwritable: false,
             looks: 0,
             keepers: BTreeMap::new(),
             dbs: BTreeMap::new(),
@@ -105,6 +108,16 @@ impl Memory {
     /// A look failed: the time until the next good one counts for nobody.
     pub fn note_blindness(&mut self) {
         self.blind = true;
+    }
+
+    /// What was sent at `sent_at` could not be stored. While nothing can be written nobody can give a
+    /// sign of life: from then on no time counts, until somebody is seen to have given one.
+    pub fn note_unwritable(&mut self, sent_at: Instant) {
+        let Some(last) = self.last_look.filter(|_| !self.unwritable) else {
+            return;
+        };
+        self.unwritable = true;
+        self.observed = self.observed.saturating_sub(last.since(sent_at));
     }
 
     /// Takes in a look at `data`, stored at `revision`.
@@ -139,7 +152,7 @@ impl Memory {
         let gap = self
             .last_look
             .map_or(Duration::ZERO, |last| sent_at.since(last));
-        if !self.blind {
+        if !self.blind && !self.unwritable {
             self.observed = self.observed.saturating_add(gap.min(longest));
         }
         self.blind = false;
@@ -169,6 +182,7 @@ impl Memory {
             }
             if memory.info.info_uid != info.info_uid {
                 memory.witnessed |= !first;
+                self.unwritable = false;
                 memory.changed = now;
                 memory.info = info.clone();
             }
