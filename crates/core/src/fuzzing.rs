@@ -17,13 +17,8 @@ pub use documents::{
 pub use keepers::{access_rules, synchronous_standby_names};
 pub use texts::{go_duration, timestamp, wal_position};
 
-/// The pieces of an input of several texts: 0xFF stands between them, which no UTF-8 text has.
-fn pieces(bytes: &[u8]) -> impl Iterator<Item = String> {
-    bytes
-        .split(|byte| *byte == 0xFF)
-        .map(|piece| String::from_utf8_lossy(piece).into_owned())
-}
-
+#[path = "../../../fuzz/pieces.rs"]
+mod pieces;
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;

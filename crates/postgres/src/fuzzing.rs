@@ -12,13 +12,8 @@ pub use programs::{
 };
 pub use written::{configuration, conninfo, password_file};
 
-/// The pieces of an input of several texts: 0xFF stands between them, which no UTF-8 text has.
-fn pieces(bytes: &[u8]) -> impl Iterator<Item = String> {
-    bytes
-        .split(|byte| *byte == 0xFF)
-        .map(|piece| String::from_utf8_lossy(piece).into_owned())
-}
-
+#[path = "../../../fuzz/pieces.rs"]
+mod pieces;
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;

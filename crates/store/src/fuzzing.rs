@@ -6,6 +6,7 @@ use tonic::transport::Endpoint;
 
 use crate::etcd3::endpoint::addresses;
 use crate::keys::{Folder, Key, Keys};
+use pieces::pieces;
 
 /// `--store-endpoints`: what is accepted is complete, is an address to the library that connects,
 /// and stays as it is when it is given again; what is not says which it is.
@@ -61,13 +62,8 @@ pub fn store_paths(bytes: &[u8]) {
     }
 }
 
-/// The pieces of an input of several texts: 0xFF stands between them, which no UTF-8 text has.
-fn pieces(bytes: &[u8]) -> impl Iterator<Item = String> {
-    bytes
-        .split(|byte| *byte == 0xFF)
-        .map(|piece| String::from_utf8_lossy(piece).into_owned())
-}
-
+#[path = "../../../fuzz/pieces.rs"]
+mod pieces;
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;

@@ -5,9 +5,13 @@
 
 pub(crate) mod cluster;
 pub(crate) mod etcd;
+#[path = "../../../../testing/free_port.rs"]
+mod free_port;
 pub(crate) mod hosts;
 pub(crate) mod process;
 pub(crate) mod writer;
+
+pub(crate) use free_port::free_port;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -58,10 +62,4 @@ pub(crate) fn can_make_hosts(test: &str) -> bool {
         drop(told);
     }
     can
-}
-
-/// A port nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::pieces;
+use super::pieces::pieces;
 use crate::keeper::decide::{lets_users_in, synchronous_standby_names as render};
 use crate::model::{DbSpec, DbUid};
 

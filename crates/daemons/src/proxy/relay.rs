@@ -9,9 +9,9 @@
 mod carry;
 mod hold;
 mod peer;
+mod permit;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, Keepalive};
 use super::greeting::{self, Refusal};
 use super::metrics::Metrics;
-use crate::runtime::clock;
 use carry::carry;
 use hold::{Left, WaitingRoom, hold};
+use permit::Permit;
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -40,8 +40,13 @@ const LEAST_PLACES: usize = 16;
 const MOST_PLACES: usize = 1 << 20;
 /// How long a client may take to say who it is and to hear why it is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait before trying again to listen, or to accept when the process is out of files.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long to wait before trying again to listen.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before trying again to accept, as when the process is out of files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// Why a client was not let through although there was a primary when it was tried.
+const CHANGED: &str = "the primary has just changed";
 
 /// The relay.
 pub(super) struct Relay {
@@ -53,6 +58,7 @@ pub(super) struct Relay {
 struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
+    listen_retry: Duration,
     state: Mutex<State>,
     waiting: WaitingRoom,
     refusals: Semaphore,
@@ -69,21 +75,6 @@ struct State {
     why_closed: String,
     connections: BTreeMap<u64, Connection>,
     next: u64,
-}
-
-/// Leave to forward to one target.
-struct Permit {
-    target: Target,
-    /// Nanoseconds on the boot clock until which it holds.
-    until: AtomicU64,
-    revoked: AtomicBool,
-}
-
-impl Permit {
-    fn holds(&self) -> bool {
-        let now = u64::try_from(clock::now().since_boot().as_nanos()).unwrap_or(u64::MAX);
-        !self.revoked.load(Ordering::Acquire) && now < self.until.load(Ordering::Acquire)
-    }
 }
 
 struct Connection {
@@ -103,6 +94,7 @@ impl Relay {
         let shared = Shared {
             metrics,
             keepalive: config.keepalive,
+            listen_retry: LISTEN_RETRY,
             state: Mutex::new(state),
             // Some places are left for those who need not wait.
             waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
@@ -167,22 +159,17 @@ impl Relay {
         match route {
             Route::Closed(why) => self.shared.close(why),
             Route::To { target, until } => {
-                let until = u64::try_from(until.since_boot().as_nanos()).unwrap_or(u64::MAX);
                 let mut state = self.shared.lock();
                 if let Some(permit) = state
                     .permit
                     .as_ref()
                     .filter(|permit| permit.target == *target && permit.holds())
                 {
-                    permit.until.store(until, Ordering::Release);
+                    permit.prolong(*until);
                     return;
                 }
                 self.shared.revoke(&mut state);
-                state.permit = Some(Arc::new(Permit {
-                    target: target.clone(),
-                    until: AtomicU64::new(until),
-                    revoked: AtomicBool::new(false),
-                }));
+                state.permit = Some(Arc::new(Permit::new(target.clone(), *until)));
                 self.shared.waiting.tell();
             }
         }
@@ -208,7 +195,7 @@ impl Shared {
 
     fn revoke(&self, state: &mut State) {
         if let Some(permit) = state.permit.take() {
-            permit.revoked.store(true, Ordering::Release);
+            permit.revoke();
         }
         for connection in state.connections.values() {
             abort(&connection.server);
@@ -276,7 +263,7 @@ async fn accept(address: String, shared: Arc<Shared>) {
             Ok(listener) => break listener,
             Err(error) => {
                 tracing::error!(%error, address, "cannot listen for clients; trying again");
-                tokio::time::sleep(RETRY.saturating_mul(5)).await;
+                tokio::time::sleep(shared.listen_retry).await;
             }
         }
     };
@@ -288,7 +275,7 @@ async fn accept(address: String, shared: Arc<Shared>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -299,13 +286,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let Ok(_place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, &shared, &Refusal::Full).await;
     };
-    let mut news = shared.waiting.news();
-    let admitted = tokio::select! {
-        admitted = admit(&shared) => admitted,
-        // An attempt to connect to a host that is gone is not waited out.
-        _ = news.changed() => Err("the primary has just changed".to_owned()),
-    };
-    let admitted = match admitted {
+    let admitted = match admit(&shared).await {
         Ok(admitted) => Ok(admitted),
         Err(why) => hold(&client, &shared, why).await,
     };
@@ -325,7 +306,13 @@ async fn admit(shared: &Shared) -> Result<Admitted, String> {
     let Target { host, port, .. } = &permit.target;
     let address = (host.as_str(), port.parse().unwrap_or(0));
     let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
-    let server = match connecting.await {
+    let connected = tokio::select! {
+        biased;
+        // An attempt to connect to a host that is gone is not waited out.
+        () = permit.revoked() => return Err(CHANGED.to_owned()),
+        connected = connecting => connected,
+    };
+    let server = match connected {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => {
             return Err(format!(
@@ -337,7 +324,7 @@ async fn admit(shared: &Shared) -> Result<Admitted, String> {
     // Nothing was read from the client yet: it can still be told when this ended meanwhile.
     let current = shared.permit()?;
     if !Arc::ptr_eq(&current, &permit) {
-        return Err("the primary has just changed".to_owned());
+        return Err(CHANGED.to_owned());
     }
     peer::prepare(&server, shared.keepalive);
     Ok((permit, server))

@@ -1,8 +1,12 @@
 //! A whole proxy on a store of its own, with the test as its sentinel.
 
+#[path = "../../../../testing/free_port.rs"]
+mod free_port;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use free_port::free_port;
 use stolon_core::model::report::ProxyInfo;
 use stolon_core::model::{ClusterData, ClusterSpec, ClusterUid, Db, Generation, wire};
 use stolon_core::time::Timestamp;
@@ -16,9 +20,7 @@ use crate::runtime::shutdown::Shutdown;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A proxy on a free port, whose store is this file.
-pub(super) async fn config(file: &str, keepalive: Keepalive) -> Config {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = free.local_addr().expect("an address").port();
+pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
     let store = stolon_store::Config {
         backend: stolon_store::Backend::Sqlite,
         endpoints: vec![file.to_owned()],
@@ -41,7 +43,7 @@ pub(super) async fn config(file: &str, keepalive: Keepalive) -> Config {
     Config {
         common,
         listen_address: "127.0.0.1".into(),
-        port,
+        port: free_port(),
         stop_listening: true,
         hold_timeout: Duration::ZERO,
         most_held: 1000,
@@ -109,7 +111,7 @@ async fn session(port: u16, server: &TcpListener) -> (TcpStream, TcpStream) {
 async fn clients_are_cut_off_before_the_proxy_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("store.db");
-    let config = config(&file.to_string_lossy(), Keepalive::default()).await;
+    let config = config(&file.to_string_lossy(), Keepalive::default());
     let (port, store) = (config.port, stolon_store::open(&config.common.store));
     let store = store.expect("a store");
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
@@ -198,14 +200,14 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
         let (port, file) = given.split_once(':')?;
         Some((port.parse().expect("a port"), file.to_owned()))
     }) {
-        let mut config = config(&file, Keepalive::default()).await;
+        let mut config = config(&file, Keepalive::default());
         config.port = port;
         super::run(config, Shutdown::default()).await.expect("run");
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("store.db");
-    let config = config(&file.to_string_lossy(), Keepalive::default()).await;
+    let config = config(&file.to_string_lossy(), Keepalive::default());
     let store = stolon_store::open(&config.common.store).expect("a store");
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let timeout = Duration::from_secs(2);

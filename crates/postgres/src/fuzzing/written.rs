@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pieces;
+use super::pieces::pieces;
 use super::reading::{is_parameter, read_configuration, read_conninfo, read_password};
 use crate::config_files::{Configuration, read_parameters, render_parameters};
 use crate::conninfo::ConnInfo;

@@ -1,5 +1,8 @@
 //! Real PostgreSQL servers for the stories, as a keeper would run them.
 
+#[path = "../../../../testing/free_port.rs"]
+mod free_port;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::unix::process::CommandExt as _;
@@ -7,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use free_port::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
@@ -294,9 +298,4 @@ pub(crate) fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }

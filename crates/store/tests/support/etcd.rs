@@ -1,11 +1,14 @@
 //! Real etcd servers for the tests: started on free loopback ports, ended when they are dropped.
 
-use std::net::TcpListener;
+#[path = "../../../../testing/free_port.rs"]
+mod free_port;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use free_port::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 use stolon_store::{Backend, Config, Key, Store, Tls};
 
@@ -66,7 +69,7 @@ impl Etcd {
 
     async fn start(count: usize, certificates: Option<&Certificates>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let ports = free_ports(count * 2);
+        let ports: Vec<u16> = (0..count * 2).map(|_| free_port()).collect();
         let (client_ports, peer_ports) = ports.split_at(count);
         let members: Vec<String> = peer_ports
             .iter()
@@ -161,17 +164,6 @@ fn log_to(command: &mut Command, path: &Path) {
         .open(path)
         .expect("a log");
     command.stderr(log);
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    // All are held until all are known: none is given twice.
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("its address").port())
-        .collect()
 }
 
 impl Server {

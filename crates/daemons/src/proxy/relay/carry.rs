@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::Permit;
+use super::permit::Permit;
 
 /// What is carried at a time.
 const BUFFER: usize = 16 * 1024;

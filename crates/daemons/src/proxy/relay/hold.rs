@@ -36,19 +36,13 @@ pub(super) async fn hold(
     };
     loop {
         wait.next(client, &shared.last, &why).await?;
-        // Of its own: what it hears is still news when it is waited for again.
-        let mut news = wait.news.clone();
-        tokio::select! {
-            admitted = timeout(wait.left(), admit(shared)) => match admitted {
-                Ok(Ok(admitted)) => {
-                    wait.ended();
-                    return Ok(admitted);
-                }
-                Ok(Err(error)) => why = error,
-                Err(_) => {}
-            },
-            // An attempt to connect to a host that is gone is not waited out.
-            _ = news.changed() => {}
+        match timeout(wait.left(), admit(shared)).await {
+            Ok(Ok(admitted)) => {
+                wait.ended();
+                return Ok(admitted);
+            }
+            Ok(Err(error)) => why = error,
+            Err(_) => {}
         }
     }
 }
@@ -103,11 +97,6 @@ impl WaitingRoom {
     pub(super) fn tell(&self) {
         self.news
             .send_modify(|number| *number = number.wrapping_add(1));
-    }
-
-    /// Hears of what may let clients through, from now on.
-    pub(super) fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
     }
 
     /// Takes a client in; none: nobody is held, or all seats are taken.

@@ -1,29 +1,30 @@
 //! The relay between sockets of this machine.
 
-use super::{Relay, Route, Target, clock};
+use super::{Relay, Route, Target};
 use crate::proxy::config::Keepalive;
 use crate::proxy::metrics;
+use crate::runtime::clock;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn relay() -> (Relay, u16) {
-    relay_with(Keepalive::default()).await
+fn relay() -> (Relay, u16) {
+    relay_with(Keepalive::default())
 }
 
-async fn relay_with(keepalive: Keepalive) -> (Relay, u16) {
-    relay_of(keepalive, 1024).await
+fn relay_with(keepalive: Keepalive) -> (Relay, u16) {
+    relay_of(keepalive, 1024)
 }
 
-async fn relay_of(keepalive: Keepalive, files: u64) -> (Relay, u16) {
-    relay_by(&crate::proxy::tests::config("", keepalive).await, files)
+fn relay_of(keepalive: Keepalive, files: u64) -> (Relay, u16) {
+    relay_by(&crate::proxy::tests::config("", keepalive), files)
 }
 
 /// A relay that holds so many clients, each so long.
-async fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
-    let config = crate::proxy::tests::config("", Keepalive::default()).await;
+fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
+    let config = crate::proxy::tests::config("", Keepalive::default());
     let config = crate::proxy::config::Config {
         hold_timeout: timeout,
         most_held: most,
@@ -83,7 +84,7 @@ async fn pair(relay: &Relay, port: u16, lasts: Duration) -> (TcpStream, TcpStrea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_and_the_end_of_a_stream_are_passed_on() {
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let (mut client, mut server) = pair(&relay, port, LIMIT).await;
     within(client.shutdown()).await.expect("half closed");
     let mut rest = Vec::new();
@@ -103,7 +104,7 @@ async fn bytes_and_the_end_of_a_stream_are_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_resets_both_sides_before_it_returns() {
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let (mut client, mut server) = pair(&relay, port, LIMIT).await;
     relay.set_route(&Route::Closed("a test".into()));
     let mut buffer = [0; 8];
@@ -119,7 +120,7 @@ async fn closing_resets_both_sides_before_it_returns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_handed_over_after_the_deadline_even_when_nobody_closed() {
     // I1, I6: as a proxy that was paused and goes on with bytes it had buffered.
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let lasts = Duration::from_millis(300);
     let (mut client, mut server) = pair(&relay, port, lasts).await;
     let end = clock::now().after(lasts);
@@ -136,7 +137,7 @@ async fn nothing_is_handed_over_after_the_deadline_even_when_nobody_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed() {
     // I1: as a proxy that was paused, and goes on with the renewal before the close.
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let lasts = Duration::from_millis(300);
     relay.set_route(&to(&server, lasts));
@@ -161,7 +162,7 @@ async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_client_is_told_why_and_nonsense_costs_nothing() {
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     relay.set_route(&Route::Closed("no primary is open to clients now".into()));
     for preface in [
         &[][..],
@@ -208,7 +209,7 @@ const IMPATIENT: Keepalive = Keepalive {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_are_kept_alive_as_the_flags_say() {
-    let (relay, port) = relay_with(IMPATIENT).await;
+    let (relay, port) = relay_with(IMPATIENT);
     let _pair = pair(&relay, port, LIMIT).await;
     let state = relay.shared.lock();
     let connection = state.connections.values().next().expect("one");
@@ -232,7 +233,7 @@ async fn both_sides_are_kept_alive_as_the_flags_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_read_for_long_is_held_back_and_lives() {
     const SENT: usize = 48 * 1024 * 1024;
-    let (relay, port) = relay_with(IMPATIENT).await;
+    let (relay, port) = relay_with(IMPATIENT);
     let (mut client, mut server) = pair(&relay, port, 3 * LIMIT).await;
     let sending = tokio::spawn(async move {
         server.write_all(&vec![7; SENT]).await?;
@@ -292,7 +293,7 @@ fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let (relay, port) = relay_with(IMPATIENT).await;
+        let (relay, port) = relay_with(IMPATIENT);
         let (client, mut server) = pair(&relay, port, 3 * LIMIT).await;
         let sending = tokio::spawn(async move { server.write_all(&vec![7; 48 << 20]).await });
         within(client.readable()).await.expect("something to read");
@@ -311,15 +312,12 @@ fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
 async fn one_connection_does_not_keep_the_turn() {
     // The sockets of a fast transfer are always ready. Filled by hand, they show what is carried
     // without a pause: while it lasts no timer of this thread fires, also not the one that closes.
-    let permit = super::Permit {
-        target: Target {
-            db: "db1".into(),
-            host: String::new(),
-            port: String::new(),
-        },
-        until: u64::MAX.into(),
-        revoked: false.into(),
+    let target = Target {
+        db: "db1".into(),
+        host: String::new(),
+        port: String::new(),
     };
+    let permit = super::Permit::new(target, clock::now().after(LIMIT * 10));
     let connection = async || {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
         let address = listener.local_addr().expect("an address");
@@ -354,7 +352,7 @@ async fn one_connection_does_not_keep_the_turn() {
 async fn the_close_at_the_deadline_is_on_time_while_much_is_carried() {
     use std::io::{Read as _, Write as _};
     const FLOWS: usize = 16;
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a server");
     let target = server.local_addr().expect("an address").port().to_string();
     let lasts = Duration::from_secs(2);
@@ -410,7 +408,7 @@ async fn the_close_at_the_deadline_is_on_time_while_much_is_carried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_request_reaches_the_server_of_its_session() {
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     relay.set_route(&to(&server, LIMIT));
     let request = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 42, 1, 2, 3, 4];
@@ -426,7 +424,7 @@ async fn a_cancel_request_reaches_the_server_of_its_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_relay_lets_statements_end_and_takes_no_more() {
-    let (mut relay, port) = relay().await;
+    let (mut relay, port) = relay();
     let (mut client, mut server) = pair(&relay, port, LIMIT).await;
     relay.drain();
     let mut buffer = [0; 16];
@@ -453,7 +451,7 @@ async fn a_stopping_relay_lets_statements_end_and_takes_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_connects_after_the_deadline_is_told_the_reason_of_now() {
-    let (relay, port) = relay().await;
+    let (relay, port) = relay();
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     relay.set_route(&to(&server, Duration::ZERO));
     let mut client = connect(port).await;
@@ -491,7 +489,7 @@ async fn a_client_that_says_nothing_is_left_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
-    let (relay, port) = relay_of(Keepalive::default(), 0).await;
+    let (relay, port) = relay_of(Keepalive::default(), 0);
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     relay.set_route(&to(&server, LIMIT));
     let mut carried = Vec::new();
@@ -525,7 +523,15 @@ async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_stopped_to_listen_listens_again() {
-    let (mut relay, port) = relay().await;
+    let config = crate::proxy::tests::config("", Keepalive::default());
+    let (mut relay, port) = (
+        Relay::new(&config, metrics::registry("test").1, 1024),
+        config.port,
+    );
+    // Whoever finds the address taken is too late for this test.
+    let shared = std::sync::Arc::get_mut(&mut relay.shared).expect("nobody else's yet");
+    shared.listen_retry = LIMIT * 10;
+    relay.listen(true);
     connect(port).await;
     relay.listen(false);
     let refused = within(async {
@@ -534,13 +540,11 @@ async fn a_relay_that_stopped_to_listen_listens_again() {
         }
     });
     refused.await;
-    for _ in 0..20 {
+    for _ in 0..50 {
+        // The listener before is still there when the next one begins.
         relay.listen(true);
-        relay.listen(false);
+        connect(port).await;
     }
-    relay.listen(true);
-    let soon = tokio::time::timeout(Duration::from_millis(900), connect(port));
-    soon.await.expect("without waiting for the address");
 }
 
 /// A start-up message, and what the relay answers to it.
@@ -566,7 +570,7 @@ async fn held(relay: &Relay, count: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_are_held_and_let_through_with_all_they_said() {
-    let (relay, port) = relay_that_holds(100, LIMIT).await;
+    let (relay, port) = relay_that_holds(100, LIMIT);
     let mut clients = Vec::new();
     for number in 0..50_u8 {
         let mut client = connect(port).await;
@@ -593,7 +597,7 @@ async fn clients_are_held_and_let_through_with_all_they_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_waited_too_long_is_told_why() {
-    let (relay, port) = relay_that_holds(1, Duration::from_millis(300)).await;
+    let (relay, port) = relay_that_holds(1, Duration::from_millis(300));
     relay.set_route(&Route::Closed("an election goes on".into()));
     let mut client = connect(port).await;
     client.write_all(START_UP).await.expect("written");
@@ -607,7 +611,7 @@ async fn a_client_that_waited_too_long_is_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_its_seats_the_relay_refuses_at_once_and_who_leaves_frees_a_seat() {
-    let (relay, port) = relay_that_holds(1, LIMIT * 10).await;
+    let (relay, port) = relay_that_holds(1, LIMIT * 10);
     relay.set_route(&Route::Closed("an election goes on".into()));
     let first = connect(port).await;
     held(&relay, 1).await;
@@ -626,7 +630,7 @@ async fn beyond_its_seats_the_relay_refuses_at_once_and_who_leaves_frees_a_seat(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_client_gets_in_when_its_primary_listens_again() {
-    let (relay, port) = relay_that_holds(10, LIMIT).await;
+    let (relay, port) = relay_that_holds(10, LIMIT);
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let (route, address) = (to(&server, LIMIT), server.local_addr().expect("an address"));
     drop(server);
@@ -647,7 +651,7 @@ async fn a_held_client_gets_in_when_its_primary_listens_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_request_to_cancel_goes_to_no_other_primary() {
-    let (relay, port) = relay_that_holds(10, LIMIT).await;
+    let (relay, port) = relay_that_holds(10, LIMIT);
     let mut cancel = connect(port).await;
     let mut request = vec![0, 0, 0, 16];
     request.extend_from_slice(&80_877_102_u32.to_be_bytes());
@@ -666,7 +670,7 @@ async fn a_held_request_to_cancel_goes_to_no_other_primary() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_relay_holds_nobody() {
-    let (mut relay, port) = relay_that_holds(10, LIMIT * 10).await;
+    let (mut relay, port) = relay_that_holds(10, LIMIT * 10);
     let mut client = connect(port).await;
     client.write_all(START_UP).await.expect("written");
     held(&relay, 1).await;
