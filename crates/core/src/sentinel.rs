@@ -9,6 +9,7 @@ pub mod decide;
 pub(crate) mod lineage;
 pub mod observe;
 mod said;
+mod write_failures;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::time::{Instant, Timestamp};
 use decide::{Decision, decide};
 use observe::{Memory, View};
 use said::Said;
+use write_failures::WriteFailures;
 
 /// A look taken without an event in between must not follow the last one sooner than this, so that
 /// a chatty store cannot make a sentinel spin.
@@ -55,6 +57,8 @@ pub enum WriteOutcome {
     Stored,
     /// The document had changed: nothing was stored.
     Conflict,
+    /// The store does not take it: nothing was stored.
+    Refused,
     /// No answer: it may have been stored.
     Unknown,
 }
@@ -128,6 +132,7 @@ pub struct Sentinel {
     refresh: bool,
     memory: Memory,
     looking: bool,
+    failures: WriteFailures,
     /// The reasons of the decision whose write is on its way.
     writing: Option<(Timestamp, Vec<Reason>)>,
     /// Something happened while a look or write was on its way.
@@ -149,6 +154,7 @@ impl Sentinel {
             leading: false,
             refresh: false,
             looking: false,
+            failures: WriteFailures::default(),
             writing: None,
             look_again: false,
             last_look: None,
@@ -188,7 +194,7 @@ impl Sentinel {
             }
             Event::PublishFailed(sent_at) => self.memory.note_unwritable(sent_at),
             Event::Wrote(outcome) => {
-                self.wrote(outcome, &mut effects);
+                self.wrote(now, outcome, &mut effects);
                 self.look_soon(now, &mut effects);
             }
         }
@@ -254,9 +260,13 @@ impl Sentinel {
         let next_look = view
             .next_change_in
             .clamp(SHORTEST_PAUSE, self.sleep_interval);
-        effects.push(Effect::WakeAt(now.after(next_look)));
+        let next_look = now.after(next_look);
+        let retry = self.failures.retry_at(now);
+        effects.push(Effect::WakeAt(
+            retry.map_or(next_look, |retry| retry.min(next_look)),
+        ));
         // A leader judges from its second look on: the first only notes what is there.
-        if self.leading && self.writing.is_none() && view.looks > 1 {
+        if self.leading && self.writing.is_none() && view.looks > 1 && retry.is_none() {
             self.decide(now, data, &view, revision, effects);
         }
     }
@@ -300,7 +310,6 @@ impl Sentinel {
         if !due {
             return;
         }
-        self.refresh = false;
         self.last_status_write = Some(now);
         let told = if change == decide::generations::Change::Decided {
             reasons
@@ -342,22 +351,27 @@ impl Sentinel {
         });
     }
 
-    fn wrote(&mut self, outcome: WriteOutcome, effects: &mut Vec<Effect>) {
+    fn wrote(&mut self, now: Instant, outcome: WriteOutcome, effects: &mut Vec<Effect>) {
         let Some((at, reasons)) = self.writing.take() else {
             return;
         };
         match outcome {
             WriteOutcome::Stored => {
+                self.refresh = false;
+                self.failures = WriteFailures::default();
                 if !reasons.is_empty() {
                     effects.push(Effect::Record { at, reasons });
                 }
             }
             WriteOutcome::Conflict => {
+                self.failures = WriteFailures::default();
                 let text = "cluster data changed while deciding; deciding again";
                 effects.push(Effect::Log(Reason::debug("conflict", text)));
                 self.said = Said::default();
             }
+            WriteOutcome::Refused => self.failures.add(now, self.sleep_interval),
             WriteOutcome::Unknown => {
+                self.failures.add(now, self.sleep_interval);
                 let text = "no answer to the write of the cluster data; reading it again";
                 effects.push(Effect::Log(Reason::warn("write-unknown", text)));
                 self.said = Said::default();

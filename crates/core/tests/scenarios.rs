@@ -52,10 +52,10 @@ fn tell(written: &str) -> String {
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `half NAME BYTES` received so many bytes of a record that never came whole
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
-/// * `fail NAME`, `remove NAME` the operator's commands; `store down|up`
+/// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
 /// * `release NAME` its keeper gives up a primary that went down
-/// * `status` shows the state
+/// * `status` shows the state, `refused` how many of the sentinel's documents the store did not take
 fn command(clusters: &mut Vec<World>, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (verb, rest) = words.split_first().expect("a command");
@@ -79,7 +79,10 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
             world.pass(time.to_std());
         }
         "wal" => world.write_wal(rest[0].parse().expect("bytes")),
-        "store" => world.store_up = rest[0] == "up",
+        "store" => {
+            world.store_up = rest[0] != "down";
+            world.store_writable = rest[0] == "up";
+        }
         "set" => {
             let words: Vec<String> = rest.iter().map(|&word| word.to_owned()).collect();
             world.edit(|data| {
@@ -88,6 +91,7 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
                 cluster.spec = Some(spec(cluster.spec.clone().unwrap_or_default(), &words));
             });
         }
+        "refused" => return format!("{} documents were refused\n", world.refused_writes),
         "status" => return format!("{}\n", world.describe()),
         verb => member_command(world, verb, rest),
     }

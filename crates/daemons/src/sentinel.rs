@@ -134,7 +134,7 @@ impl Shell {
                         Ok(bytes) => write(store.as_ref(), expected, &bytes).await,
                         Err(error) => {
                             tracing::error!(%error, "cannot write the cluster data");
-                            WriteOutcome::Conflict
+                            WriteOutcome::Refused
                         }
                     };
                     let _ = events.send(Event::Wrote(outcome)).await;
@@ -223,7 +223,7 @@ async fn write(store: &dyn Store, expected: Option<u64>, bytes: &[u8]) -> WriteO
         Written::Conflict => WriteOutcome::Conflict,
         Written::No(error) => {
             tracing::warn!(%error, "cannot write the cluster data");
-            WriteOutcome::Conflict
+            WriteOutcome::Refused
         }
         Written::Unknown(error) => {
             tracing::warn!(%error, "no answer to the write of the cluster data");

@@ -2,7 +2,7 @@
 //!
 //! Silence is measured on the *observed clock*: it advances only over time in which this sentinel
 //! itself read the store, so that its own blindness (a store outage, a paused process) never counts
-//! as anybody's silence.
+//! as anybody's silence; nor does time in which, as far as it knows, nobody could write there.
 
 mod proxies;
 mod view;

@@ -50,6 +50,10 @@ pub(crate) struct World {
     pub(crate) proxy_infos: BTreeMap<String, ProxyInfo>,
     pub(crate) sentinel: Sentinel,
     pub(crate) store_up: bool,
+    /// Whether it takes writes.
+    pub(crate) store_writable: bool,
+    /// Documents of the sentinel that it refused.
+    pub(crate) refused_writes: usize,
     /// What was logged since it was last taken.
     pub(crate) log: Vec<Reason>,
     /// Every document that the sentinel stored, with what it was decided from.
@@ -78,6 +82,8 @@ impl World {
             proxy_infos: BTreeMap::new(),
             sentinel: new_sentinel(),
             store_up: true,
+            store_writable: true,
+            refused_writes: 0,
             log: Vec::new(),
             steps: Vec::new(),
             withheld: Vec::new(),
@@ -156,6 +162,14 @@ impl World {
                 }
                 Effect::Look => Some(Event::Looked(Box::new(self.look()))),
                 Effect::Write { .. } if !self.store_up => Some(Event::Wrote(WriteOutcome::Unknown)),
+                Effect::Write { .. } if !self.store_writable => {
+                    self.refused_writes += 1;
+                    Some(Event::Wrote(WriteOutcome::Refused))
+                }
+                Effect::Publish(..) if !self.store_writable => {
+                    self.memory.note_unwritable(self.instant());
+                    Some(Event::PublishFailed(self.instant()))
+                }
                 Effect::Write { expected, data } => {
                     rounds += 1;
                     assert!(rounds < MOST_ROUNDS, "no fixed point: {:?}", self.log);

@@ -122,7 +122,7 @@ impl World {
                 let outcome = match reply {
                     Some(Reply::Written) => WriteOutcome::Stored,
                     Some(Reply::Conflict) => WriteOutcome::Conflict,
-                    _ if is_refused => WriteOutcome::Conflict,
+                    _ if is_refused => WriteOutcome::Refused,
                     _ => WriteOutcome::Unknown,
                 };
                 if outcome == WriteOutcome::Unknown {

@@ -12,6 +12,9 @@ use super::members::{InstanceModel, KeeperModel, admitted};
 impl World {
     /// Every living keeper and proxy publishes.
     pub(crate) fn publish(&mut self) {
+        if !self.store_writable {
+            return;
+        }
         let names: Vec<String> = self.keepers.keys().cloned().collect();
         for name in names {
             if self.keepers[&name].alive && !self.keepers[&name].mute {
