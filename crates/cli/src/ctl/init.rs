@@ -13,7 +13,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     let typed = input(own, "spec")?.unwrap_or_else(|| br#"{"initMode":"new"}"#.to_vec());
     let (spec, warnings) =
         wire::read_spec(&typed).map_err(|error| format!("invalid cluster spec: {error}"))?;
-    warn(&warnings);
+    warn(&spec, &warnings);
     mixed::check(&spec, &mixed::go_processes(session).await?)?;
     let read = session.read().await?;
     let present = read.expected != Expected::Absent;

@@ -142,10 +142,13 @@ pub(super) fn confirm() -> Result<bool, Failure> {
     }
 }
 
-/// Prints hints at fields that were not understood.
-pub(super) fn warn(warnings: &[wire::SpecWarning]) {
+/// Prints hints at fields that were not understood, and at what is surely not meant.
+pub(super) fn warn(spec: &ClusterSpec, warnings: &[wire::SpecWarning]) {
     for warning in warnings {
         output::talk(&format!("warning: {warning}"));
+    }
+    for doubt in spec.doubts() {
+        output::talk(&format!("warning: {doubt}"));
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     };
     let patch = own.get_flag("patch");
     let go = mixed::go_processes(session).await?;
-    let mut hints = Vec::new();
+    let mut read_as = None;
     session
         .change(|data| {
             let old = spec_of(data)?.clone();
@@ -29,16 +29,18 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
                 format!("cannot update the cluster spec: {}", problems.join("; "))
             })?;
             mixed::check(&new, &go)?;
-            hints = warnings;
             if let Some(cluster) = data.cluster.as_mut()
                 && old != new
             {
-                cluster.spec = Some(new);
+                cluster.spec = Some(new.clone());
                 cluster.generation = cluster.generation.next();
             }
+            read_as = Some((new, warnings));
             Ok(())
         })
         .await?;
-    warn(&hints);
+    if let Some((spec, warnings)) = read_as {
+        warn(&spec, &warnings);
+    }
     Ok(())
 }

@@ -71,6 +71,18 @@ fn what_a_go_process_would_not_survive_is_refused_while_one_runs() {
 }
 
 #[test]
+fn more_synchronous_standbys_than_may_exist_are_warned_of() {
+    let cluster = Cluster::new(NEW);
+    let patch = r#"{"synchronousReplication": true, "minSynchronousStandbys": 2,
+                    "maxSynchronousStandbys": 2, "maxStandbys": 1}"#;
+    let said = cluster.ctl(&["update", "-p", patch]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let line = "warning: maxStandbys is 1: it must be at least minSynchronousStandbys (2), or no \
+                transaction can be committed";
+    assert_eq!(said.err.trim_end(), line);
+}
+
+#[test]
 fn fields_nobody_knows_are_warned_of_with_what_was_perhaps_meant() {
     let cluster = Cluster::new(NEW);
     let patch = r#"{"sleepIntervall": "2s", "newConfig": {"maxStandbys": 3}, "work_mem": "4MB"}"#;

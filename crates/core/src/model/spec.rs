@@ -148,6 +148,13 @@ pub struct EffectiveSpec {
     pub automatic_pg_restart: bool,
 }
 
+impl EffectiveSpec {
+    /// How many standbys there may be: all follow the primary.
+    pub fn most_standbys(&self) -> u16 {
+        self.max_standbys.min(self.max_standbys_per_sender)
+    }
+}
+
 impl ClusterSpec {
     /// Fills in the defaults of the contract's section 3.
     pub fn effective(&self) -> EffectiveSpec {

@@ -139,6 +139,14 @@ impl World {
     /// Why the cluster may stay without a primary: nobody has what is needed.
     pub fn excuse(&self) -> Option<String> {
         let (_, data) = self.store.data()?;
+        let spec = data
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.spec.as_ref());
+        if let Some(doubt) = spec.and_then(|spec| spec.doubts().into_iter().next()) {
+            // The operator was warned.
+            return Some(doubt.to_string());
+        }
         let primary = data.primary()?;
         let k = self.keeper_of(&primary.uid);
         let has = |k: usize| {

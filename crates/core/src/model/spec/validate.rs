@@ -59,6 +59,27 @@ impl ClusterSpec {
         }
     }
 
+    /// What is taken, as the Go program takes it, and is surely not meant.
+    pub fn doubts(&self) -> Vec<SpecProblem> {
+        let mut doubts = Problems(Vec::new());
+        let effective = self.effective();
+        let least = effective.min_synchronous_standbys;
+        for (field, most) in [
+            ("maxStandbys", effective.max_standbys),
+            ("maxStandbysPerSender", effective.max_standbys_per_sender),
+        ] {
+            doubts.require(
+                !effective.synchronous_replication || most >= least,
+                field,
+                most,
+                &format!(
+                    "be at least minSynchronousStandbys ({least}), or no transaction can be committed"
+                ),
+            );
+        }
+        doubts.0
+    }
+
     /// What may not change in the life of a cluster.
     pub fn validate_update(&self, new: &Self) -> Result<(), Vec<SpecProblem>> {
         let mut problems = Problems(Vec::new());

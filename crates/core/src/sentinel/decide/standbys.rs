@@ -162,7 +162,7 @@ fn removable(draft: &Draft<'_>) -> Vec<(bool, DbUid)> {
 
 /// With enough good standbys, the others are given up; good ones only above the maximum.
 fn limit(draft: &mut Draft<'_>) {
-    let most = most_standbys(draft);
+    let most = usize::from(draft.spec.most_standbys());
     let good = draft
         .next
         .dbs
@@ -186,15 +186,6 @@ fn limit(draft: &mut Draft<'_>) {
     }
 }
 
-fn most_standbys(draft: &Draft<'_>) -> usize {
-    usize::from(
-        draft
-            .spec
-            .max_standbys_per_sender
-            .min(draft.spec.max_standbys),
-    )
-}
-
 /// New standbys on free keepers, as many as are missing (scenario A10).
 fn add_missing(draft: &mut Draft<'_>, primary: &DbUid) {
     let not_failed = draft
@@ -203,7 +194,7 @@ fn add_missing(draft: &mut Draft<'_>, primary: &DbUid) {
         .values()
         .filter(|db| is_source(db) == Some(false) && is_not_failed(draft, db))
         .count();
-    let missing = most_standbys(draft).saturating_sub(not_failed);
+    let missing = usize::from(draft.spec.most_standbys()).saturating_sub(not_failed);
     let free: Vec<KeeperUid> = draft
         .next
         .keepers

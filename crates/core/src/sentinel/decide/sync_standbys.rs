@@ -228,7 +228,12 @@ fn write(draft: &mut Draft<'_>, primary: &Db, listed: &Set, confirmed: &Set, nex
         draft.because(reason.with("from", names(listed)).with("to", names(next)));
     }
     if placeholder {
-        let text = "commits wait: fewer synchronous standbys than minSynchronousStandbys";
+        let text = if draft.spec.min_synchronous_standbys > draft.spec.most_standbys() {
+            "commits wait: minSynchronousStandbys is more than maxStandbys and \
+             maxStandbysPerSender allow"
+        } else {
+            "commits wait: fewer synchronous standbys than minSynchronousStandbys"
+        };
         let reason = Reason::warn("synchronous-too-few", text);
         draft.because(reason.with("db", &primary.uid).with("members", next.len()));
     }
