@@ -1,17 +1,94 @@
 //! Timeline history files, `pg_wal/NNNNNNNN.history`.
 
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch, Unknown};
 
+use crate::Error;
+
+/// What the file of a timeline that is passed over says for a reason.
+const PASSED_OVER: &str = "passed over by stolon: another primary may have begun this timeline";
+
 /// The switches that led to `timeline`, oldest first; none when there is no file, as for the first.
 pub fn read(pgdata: &Path, timeline: TimelineId) -> Vec<TimelineSwitch> {
-    let file = pgdata
-        .join("pg_wal")
-        .join(format!("{:08X}.history", timeline.0));
-    std::fs::read_to_string(file)
+    std::fs::read_to_string(file(pgdata, timeline))
         .map(|text| parse(&text))
         .unwrap_or_default()
+}
+
+/// Has a promotion of this instance begin none of these timelines.
+///
+/// A promotion takes the first number above its own for which there is no history file (xlog.c,
+/// `findNewestTimeLine`). The files say that their timeline was left before any position, so that no
+/// running recovery follows one ("new timeline forked off before current recovery point").
+/// They stay: a standby that comes asks for each file up to the primary's timeline (walreceiver.c).
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn pass_over(pgdata: &Path, timelines: &[TimelineId]) -> Result<(), Error> {
+    let Some(highest) = timelines.iter().max() else {
+        return Ok(());
+    };
+    for timeline in timelines {
+        let file = file(pgdata, *timeline);
+        let mut options = OpenOptions::new();
+        let written = match options.write(true).create_new(true).mode(0o600).open(&file) {
+            Ok(mut open) => writeln!(open, "1\t0/1\t{PASSED_OVER}").and_then(|()| open.sync_all()),
+            // One that is there is passed over as it is.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        };
+        written.map_err(Error::file("write", &file))?;
+    }
+    let folder = pgdata.join("pg_wal");
+    let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+    synced.map_err(Error::file("sync", &folder))?;
+    tracing::info!(%highest, "timelines that another primary may have begun are passed over");
+    Ok(())
+}
+
+/// Removes what [`pass_over`] wrote for a promotion that did not come: an instance that starts as a
+/// standby would take the highest timeline there is for its aim, and end.
+///
+/// # Errors
+///
+/// When a file cannot be removed.
+pub fn forget_passed_over(pgdata: &Path) -> Result<(), Error> {
+    let folder = pgdata.join("pg_wal");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::file("read", &folder)(error)),
+    };
+    let timeline = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name();
+        let number = name.to_str()?.strip_suffix(".history")?;
+        Some(TimelineId(u64::from_str_radix(number, 16).ok()?))
+    };
+    let mut timelines: Vec<TimelineId> = entries.filter_map(timeline).collect();
+    timelines.sort_unstable_by(|a, b| b.cmp(a));
+    for timeline in timelines {
+        // Below one that was begun they belong to its promotion.
+        if !read(pgdata, timeline)
+            .iter()
+            .any(|switch| switch.reason == PASSED_OVER)
+        {
+            break;
+        }
+        let file = file(pgdata, timeline);
+        std::fs::remove_file(&file).map_err(Error::file("remove", &file))?;
+    }
+    Ok(())
+}
+
+fn file(pgdata: &Path, timeline: TimelineId) -> PathBuf {
+    pgdata
+        .join("pg_wal")
+        .join(format!("{:08X}.history", timeline.0))
 }
 
 /// Reads lines of `TIMELINE<tab>LSN<tab>REASON`; others, as comments, are passed over.

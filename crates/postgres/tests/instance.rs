@@ -5,7 +5,9 @@ mod server;
 
 use rustix::process::Signal;
 use server::{LIMIT, Server, eventually, send, story};
+use stolon_core::model::TimelineId;
 use stolon_postgres::process::{Postmaster, StopMode, kill_all};
+use stolon_postgres::query::Observation;
 use stolon_postgres::{basebackup, check, config_files, controldata, data_dir, history};
 
 /// A keeper that is killed leaves its `pg_basebackup` behind, which may go on writing.
@@ -107,6 +109,63 @@ fn a_standby_streams_and_takes_over() {
         session.promote().await.expect("a promotion again");
         standby.value("INSERT INTO public.t VALUES (43)").await;
     });
+}
+
+#[test]
+fn a_promotion_passes_over_timelines_that_may_have_begun() {
+    story(
+        "a_promotion_passes_over_timelines_that_may_have_begun",
+        async {
+            let primary = Server::primary().await;
+            let mut standby = Server::standby_of(&primary, "stolon_cafe0002").await;
+            let mut other = Server::standby_of(&primary, "stolon_cafe0003").await;
+            for server in [&standby, &other] {
+                server
+                    .observed("it streams", |seen| seen.streams_from.is_some())
+                    .await;
+            }
+            primary.stop(StopMode::Fast).await;
+            let taken = [TimelineId(2), TimelineId(3)];
+            history::pass_over(&standby.pgdata(), &taken).expect("passed over");
+
+            // The keeper dies before it promotes: what it wrote keeps nobody from starting.
+            standby.stop(StopMode::Fast).await;
+            history::forget_passed_over(&standby.pgdata()).expect("forgotten");
+            assert_eq!(history::read(&standby.pgdata(), TimelineId(2)), []);
+            standby.start().await;
+
+            history::pass_over(&standby.pgdata(), &taken).expect("passed over");
+            history::pass_over(&standby.pgdata(), &taken).expect("passed over again");
+            let session = standby.session().await;
+            session
+                .create_slot("stolon_cafe0003")
+                .await
+                .expect("a slot");
+            session.promote().await.expect("promotion");
+            let seen = standby
+                .observed("it is writable", |seen| !seen.in_recovery)
+                .await;
+            assert_eq!(seen.timeline, TimelineId(4));
+            let switches = history::read(&standby.pgdata(), seen.timeline);
+            let from: Vec<TimelineId> = switches.iter().map(|s| s.timeline_id).collect();
+            assert_eq!(from, [TimelineId(1)]);
+
+            // Another standby follows across the gap, and starts again behind it.
+            other.follows = Some(standby.conninfo("stolon_cafe0003"));
+            other.configure();
+            let postmaster = other.postmaster.as_ref().expect("a postmaster");
+            postmaster.reload().expect("reloaded");
+            let follows = |seen: &Observation| seen.streams_from.is_some() && seen.timeline.0 == 4;
+            other.observed("it follows", follows).await;
+            other.stop(StopMode::Fast).await;
+            for server in [&standby, &other] {
+                history::forget_passed_over(&server.pgdata()).expect("looked through");
+                assert_ne!(history::read(&server.pgdata(), TimelineId(3)), []);
+            }
+            other.start().await;
+            other.observed("it follows again", follows).await;
+        },
+    );
 }
 
 /// Or it would count as forked when the second primary is lost too, and nobody could be elected.

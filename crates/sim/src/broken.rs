@@ -29,11 +29,13 @@ pub enum Sabotage {
     ElectsByLastReport,
     /// A keeper reports every standby in its list as being in sync.
     BelievesSyncState,
+    /// A promotion begins the next timeline, whoever may have begun it before.
+    ReusesTimelines,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LeastAdvancedWins,
         Self::OpensWithoutAcknowledgement,
         Self::SkipsUnion,
@@ -42,6 +44,7 @@ impl Sabotage {
         Self::DeletesFirst,
         Self::ElectsByLastReport,
         Self::BelievesSyncState,
+        Self::ReusesTimelines,
     ];
 }
 
@@ -200,6 +203,11 @@ impl World {
     /// Whether leave to forward does not end by time.
     pub(crate) fn tampers_with_leave(&self) -> bool {
         self.is_broken(Sabotage::LeaveNeverEnds)
+    }
+
+    /// Whether a promotion minds which timelines may have begun.
+    pub(crate) fn reuses_timelines(&self) -> bool {
+        self.is_broken(Sabotage::ReusesTimelines)
     }
 
     /// Whether a resync removes the old data first.

@@ -21,6 +21,8 @@ pub struct Checks {
     pub(crate) minds_direct_clients: bool,
     /// What proxies were told, by the generation.
     told: BTreeMap<Generation, (DbUid, Vec<ProxyUid>)>,
+    /// Who began the timelines of which number, by the system identifier.
+    begun: BTreeMap<(String, u64), usize>,
     /// The instances that were opened to users, in which of their writable lives.
     opened: BTreeSet<(usize, u32)>,
     /// Asynchronous commits up to here must be in whatever is opened next; none: all.

@@ -112,3 +112,13 @@ fn who_goes_round_the_proxies_finds_the_hole() {
     let outcome = run_for_safety(&failovers(seed), Record::default());
     assert_eq!(outcome.record.violation, None, "seed {seed}");
 }
+
+#[test]
+fn no_two_promotions_may_begin_the_same_timeline() {
+    proves(
+        Sabotage::ReusesTimelines,
+        240,
+        failovers,
+        &["I3-timeline-begun-twice"],
+    );
+}

@@ -39,6 +39,7 @@ pub(super) enum Act {
     MakeRoles,
     CreateSlot(String),
     DropSlot(String),
+    PassOver(u64),
     Promote,
     Stir,
     Fail(&'static str),
@@ -91,7 +92,13 @@ impl World {
             }
             Step::Stir => vec![Act::Stir],
             // That the slots cannot be made is allowed for.
-            Step::Promote { .. } => vec![Act::Promote],
+            Step::Promote { taken, .. } => {
+                let last = taken.iter().map(|timeline| timeline.0).max();
+                last.map(Act::PassOver)
+                    .into_iter()
+                    .chain([Act::Promote])
+                    .collect()
+            }
             Step::Release { .. } => panic!("the core does this itself"),
         };
         acts.into()
@@ -163,6 +170,7 @@ impl World {
             Act::CopyWhole => self.copy_whole(),
             Act::Signal(place, standby) => self.folder(*place).signal = *standby,
             Act::Identity(place, db) => self.set_identity(*place, db),
+            Act::PassOver(last) => self.pgdata.data.passed_over = *last,
             Act::Swap => std::mem::swap(&mut self.pgdata, &mut self.beside),
             Act::Write(wanted) => self.pgdata.config = Some((**wanted).clone()),
             Act::Spawn => self.spawn(),

@@ -2,9 +2,18 @@
 
 use stolon_core::keeper::decide::{Step, is_managed};
 use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer};
-use stolon_core::model::{Lsn, TimelineId};
+use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
 
 use super::{Folder, World};
+
+/// Every timeline of this world is left at the same place.
+pub(crate) fn switch(timeline: u64) -> TimelineSwitch {
+    TimelineSwitch {
+        timeline_id: TimelineId(timeline),
+        switch_point: Lsn(3000),
+        ..TimelineSwitch::default()
+    }
+}
 
 impl World {
     pub(super) fn inspect(&self) -> Disk {
@@ -19,7 +28,7 @@ impl World {
                 checkpoint: Lsn(data.lsn),
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
-                history: Vec::new(),
+                history: (1..data.timeline).map(switch).collect(),
                 least_parameters: [("max_connections".to_owned(), data.connections)].into(),
             }
         });
@@ -165,7 +174,10 @@ pub(super) fn name_of(step: &Step) -> String {
             format!("slots +[{}] -[{}]", create.join(" "), drop.join(" "))
         }
         Step::Stir => "write a little WAL".to_owned(),
-        Step::Promote { .. } => "promote".to_owned(),
+        Step::Promote { taken, .. } => taken.last().map_or_else(
+            || "promote".to_owned(),
+            |last| format!("promote past timeline {last}"),
+        ),
         Step::Release { .. } => "release".to_owned(),
     }
 }

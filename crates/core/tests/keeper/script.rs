@@ -3,17 +3,20 @@
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::{
     BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, InitMode, Keeper, List, Lsn, Role,
-    TimelineId, TimelineSwitch,
+    TimelineId,
 };
 
+use crate::world::looks::switch;
 use crate::world::{Data, Folder, THEM, US, World, system_id};
 
 /// Carries out a command.
 ///
 /// * `keeper` starts it; `kill keeper|postmaster|machine`
-/// * `disk DB LSN [dirty] [standby] [go]` what is on disk: a db's data, cleanly ended unless said
+/// * `disk DB LSN [dirty] [standby] [second] [go]` what is on disk: a db's data, cleanly ended unless
+///   said, on the first timeline or the second
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
-/// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is
+/// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is; `primary DB TIMELINE` one
+///   that was elected, and reported that timeline last
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `passwords` others are given, which stand in the configuration of a standby
@@ -32,6 +35,13 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
         "doc" => document(world, rest[0], &rest[1..]),
         "none" => world.edit(|data| data.dbs.retain(|_, db| db.spec.keeper_uid != US.into())),
         "them" => them(world, rest),
+        "primary" => world.edit(|data| {
+            let db = data.dbs.entry(rest[0].into()).or_default();
+            db.uid = rest[0].into();
+            db.spec.keeper_uid = format!("keeper of {}", rest[0]).as_str().into();
+            db.spec.role = Some(Role::Primary);
+            db.status.timeline_id = TimelineId(rest[1].parse().expect("a number"));
+        }),
         "master" => world.edit(|data| {
             let cluster = data.cluster.as_mut().expect("a cluster");
             cluster.status.master = Some(rest[0].into());
@@ -100,7 +110,7 @@ fn disk(world: &mut World, words: &[&str]) {
         data: Data {
             owner: uid.clone(),
             system: system_id(),
-            timeline: 1,
+            timeline: if says("second") { 2 } else { 1 },
             lsn: words[1].parse().expect("a position"),
             roles: true,
             connections: 100,
@@ -191,11 +201,7 @@ fn them(world: &mut World, words: &[&str]) {
             system_id: system_id(),
             timeline_id: TimelineId(2),
             xlog_pos: Lsn(position),
-            timelines_history: vec![TimelineSwitch {
-                timeline_id: TimelineId(1),
-                switch_point: Lsn(3000),
-                ..TimelineSwitch::default()
-            }],
+            timelines_history: vec![switch(1)],
             ..DbStatus::default()
         };
         for word in words {

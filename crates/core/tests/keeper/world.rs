@@ -4,7 +4,7 @@
 
 mod acts;
 mod deaths;
-mod looks;
+pub(crate) mod looks;
 mod promises;
 mod store;
 
@@ -57,6 +57,8 @@ pub(crate) struct Data {
     pub(crate) owner: DbUid,
     pub(crate) system: String,
     pub(crate) timeline: u64,
+    /// The last one that a promotion must not begin.
+    pub(crate) passed_over: u64,
     pub(crate) lsn: u64,
     pub(crate) roles: bool,
     pub(crate) clean: bool,
@@ -256,7 +258,8 @@ impl World {
             server.promoted_at = None;
             server.writable = true;
             self.pgdata.signal = false;
-            self.pgdata.data.timeline += 1;
+            let data = &mut self.pgdata.data;
+            data.timeline = data.timeline.max(data.passed_over) + 1;
             return;
         }
         if self.restart_at.is_some_and(|at| at <= self.now) {

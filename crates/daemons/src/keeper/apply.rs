@@ -11,7 +11,7 @@ use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
 use stolon_postgres::process::{self, Postmaster};
 use stolon_postgres::query::{Session, Target};
-use stolon_postgres::{basebackup, data_dir, initdb};
+use stolon_postgres::{basebackup, data_dir, history, initdb};
 
 use super::Error;
 use super::instance::Instance;
@@ -86,7 +86,8 @@ impl Instance {
             Step::Stir => Ok(self
                 .with_session(async |session| session.stir().await)
                 .await?),
-            Step::Promote { slots } => {
+            Step::Promote { slots, taken } => {
+                history::pass_over(&pgdata, &taken)?;
                 if let Err(error) = self.set_slots(&slots, &[]).await {
                     tracing::warn!(%error, "cannot make the slots before the promotion");
                 }
@@ -263,6 +264,7 @@ impl Instance {
     fn start(&self, db: &DbUid) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
         data_dir::remove_stale_pid_file(&pgdata)?;
+        history::forget_passed_over(&pgdata)?;
         self.forget_looks();
         tracing::info!(%db, "starting postgres");
         let socket = self.config.socket_folder.display().to_string();

@@ -130,6 +130,14 @@ impl World {
         }
     }
 
+    /// I3 compares histories by the numbers of their timelines: each begins once.
+    pub(crate) fn timeline_begun(&mut self, k: usize, system: String, timeline: u64) {
+        if let Some(first) = self.checks.begun.insert((system, timeline), k) {
+            let text = format!("pg{k} begins timeline {timeline}, which pg{first} began before");
+            self.fail("I3-timeline-begun-twice", text);
+        }
+    }
+
     /// An instance is writable from now on.
     pub(crate) fn became_writable(&mut self, k: usize) {
         self.instances[k].writable_lives += 1;

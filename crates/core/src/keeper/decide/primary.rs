@@ -5,7 +5,7 @@ use super::{
     Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, reading,
     settled, until_it_speaks, wait,
 };
-use crate::model::Db;
+use crate::model::{Db, Role, TimelineId};
 use crate::reason::Reason;
 
 /// The next step of the primary.
@@ -36,7 +36,35 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         Some(Step::Slots { create, .. }) => create,
         _ => Vec::new(),
     };
-    act(Step::Promote { slots }, vec![reason])
+    let taken = taken_timelines(situation, db, observation);
+    act(Step::Promote { slots, taken }, vec![reason])
+}
+
+/// As many as can be: a document that makes no sense costs no more.
+const MOST_TAKEN: u64 = 100;
+
+/// The timelines above the instance's own that another primary may have begun without this instance
+/// knowing of it: two of one number could not be told apart where both begin at the same position.
+///
+/// As far as others reported, and one for each that was to be promoted and may not have reported that.
+/// Of those that are still there the first one was the primary already when the next was elected: a
+/// deposed primary's db is deleted when its successor serves.
+fn taken_timelines(
+    situation: &Situation<'_>,
+    db: &Db,
+    observation: &Observation,
+) -> Vec<TimelineId> {
+    let own = observation.timeline.0;
+    let others = situation.document.data.dbs.values();
+    let others: Vec<&Db> = others.filter(|other| other.uid != db.uid).collect();
+    let primaries = others
+        .iter()
+        .filter(|other| other.spec.role == Some(Role::Primary));
+    let unreported = u64::try_from(primaries.count().saturating_sub(1)).unwrap_or(MOST_TAKEN);
+    let reported = others.iter().map(|other| other.status.timeline_id.0).max();
+    let last = reported.unwrap_or(0).saturating_add(unreported);
+    let last = last.min(own.saturating_add(MOST_TAKEN));
+    (own.saturating_add(1)..=last).map(TimelineId).collect()
 }
 
 fn configuring() -> Reason {

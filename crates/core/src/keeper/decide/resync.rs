@@ -95,6 +95,10 @@ fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
     if initializing || control.system_id != source.status.system_id {
         return false;
     }
+    if control.shut_down && control.timeline >= source.status.timeline_id {
+        // Who ran as a primary on its timeline follows nobody who runs on the same.
+        return false;
+    }
     match branch_point(control, source) {
         // The shutdown checkpoint is the last record: whoever has more than its beginning has it.
         Some(point) if control.shut_down => point > control.checkpoint,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::facts::DbState;
-use crate::model::DbUid;
 use crate::model::spec::NewConfig;
+use crate::model::{DbUid, TimelineId};
 
 /// One step. Each may be repeated after a crash at any point of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,8 @@ pub enum Step {
     Promote {
         /// The slots to be made.
         slots: Vec<String>,
+        /// Timelines that it must not begin.
+        taken: Vec<TimelineId>,
     },
     /// Give the primary up until a document newer than this revision says otherwise.
     Release {

@@ -57,6 +57,8 @@ pub(super) enum Act {
     Ask,
     CreateSlot(String),
     DropSlot(String),
+    /// Has no promotion begin this timeline, nor one below it.
+    PassOver(u64),
     Promote,
     Stir,
     Fail(&'static str),
@@ -113,6 +115,12 @@ impl World {
             Act::Ask => return self.ask(k),
             Act::CreateSlot(name) => self.set_slot(k, name, true),
             Act::DropSlot(name) => self.set_slot(k, name, false),
+            Act::PassOver(last) => {
+                if let Some(data) = self.instances[k].pgdata.data.as_mut() {
+                    data.passed_over = *last;
+                }
+                self.note("timeline-passed-over");
+            }
             Act::Promote => return self.promote(k),
             Act::Stir => {
                 if self.instances[k].is_writable() {

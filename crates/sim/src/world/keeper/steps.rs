@@ -56,10 +56,15 @@ impl World {
                     .collect()
             }
             Step::Stir => vec![Act::Ask, Act::Stir],
-            Step::Promote { slots } => {
+            Step::Promote { slots, taken } => {
                 let create = slots.iter().cloned().map(Act::CreateSlot);
                 let promote = [Act::Ask, Act::Promote];
-                std::iter::once(Act::Ask)
+                let taken = taken.iter().map(|timeline| timeline.0).max();
+                let taken = taken.filter(|_| !self.reuses_timelines());
+                taken
+                    .map(Act::PassOver)
+                    .into_iter()
+                    .chain([Act::Ask])
                     .chain(create)
                     .chain(promote)
                     .collect()

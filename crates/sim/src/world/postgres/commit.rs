@@ -230,7 +230,9 @@ impl World {
         if let Some(data) = instance.pgdata.data.as_mut() {
             data.flushed = data.wal.len();
             data.history.push((data.timeline, data.flush_lsn()));
-            data.timeline += 1;
+            data.timeline = data.timeline.max(data.passed_over) + 1;
+            let (system, timeline) = (data.system.clone(), data.timeline);
+            self.timeline_begun(k, system, timeline);
         }
         self.append(k, 0);
         self.flush_soon(k);

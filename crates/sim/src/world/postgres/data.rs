@@ -41,6 +41,8 @@ pub(crate) struct Data {
     pub(crate) system: String,
     /// The timeline it is on.
     pub(crate) timeline: u64,
+    /// The last one that its next promotion must not begin.
+    pub(crate) passed_over: u64,
     /// Timelines that ended, and where.
     pub(crate) history: Vec<(u64, u64)>,
     /// The log.
