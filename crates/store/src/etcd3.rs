@@ -10,7 +10,7 @@ mod failure;
 mod pool;
 mod watching;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -36,6 +36,8 @@ pub(crate) struct Etcd3Store {
     keys: Keys,
     /// Begun by the first one who wants to know of changes, ended when the store is dropped.
     watching: OnceLock<Watching>,
+    /// Leases of publications that had no answer: they may still be carried out.
+    unanswered: Mutex<Vec<i64>>,
 }
 
 impl Etcd3Store {
@@ -44,6 +46,7 @@ impl Etcd3Store {
             pool: Arc::new(Pool::open(config)?),
             keys,
             watching: OnceLock::new(),
+            unanswered: Mutex::default(),
         })
     }
 
@@ -51,6 +54,24 @@ impl Etcd3Store {
         self.watching
             .get_or_init(|| Watching::begin(self.pool.clone(), self.keys.base().to_owned()))
             .subscribe()
+    }
+
+    /// Sees to it that no publication without an answer is carried out from now on, and brings back
+    /// what it published over something newer: not without its lease.
+    async fn end_unanswered(&self, end: Instant) {
+        let leases = std::mem::take(&mut *self.unanswered());
+        for lease in leases {
+            if let Err(error) = self.pool.revoke(end, lease).await {
+                tracing::debug!(%error, "cannot revoke the lease of a publication without answer");
+                self.unanswered().push(lease);
+            }
+        }
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes, or with no value removes, a key if it is as expected.
@@ -189,6 +210,8 @@ impl Store for Etcd3Store {
 
     /// A lease of its own for every try (contract, section 3).
     async fn publish(&self, key: &Key, value: &[u8], ttl: Duration) -> Result<(), Error> {
+        let end = self.pool.deadline();
+        self.end_unanswered(end).await;
         let path = self.keys.path(key);
         let leases = Mutex::new(Vec::new());
         let publish = |mut client: etcd_client::Client| {
@@ -203,18 +226,17 @@ impl Store for Etcd3Store {
                 client.put(path, value, Some(options)).await
             }
         };
-        let end = self.pool.deadline();
-        self.pool.call(end, publish).await.result?;
+        let published = self.pool.call(end, publish).await.result;
         let mut leases = leases.into_inner().unwrap_or_else(PoisonError::into_inner);
-        leases.pop();
-        // A try without an answer may still be carried out, and bring back what it published over
-        // something newer: not without its lease. The key no longer hangs on it.
-        for lease in leases {
-            if let Err(error) = self.pool.revoke(end, lease).await {
-                tracing::debug!(%error, "cannot revoke the lease of a publication without answer");
-            }
+        if published.is_ok() {
+            // The key hangs on the last one.
+            leases.pop();
         }
-        Ok(())
+        self.unanswered().extend(leases);
+        if published.is_ok() {
+            self.end_unanswered(end).await;
+        }
+        published.map(|_| ())
     }
 
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {

@@ -285,6 +285,52 @@ async fn a_late_try_does_not_overwrite_what_came_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publication_without_answer_cannot_come_late() {
+    let limit = Duration::from_secs(2);
+    let etcd = Etcd::single().await;
+    let proxy = Proxy::before(&etcd.servers[0].endpoint).await;
+    let store = open(vec![proxy.endpoint.clone()], limit);
+    ready(&store).await;
+    let ttl = Duration::from_mins(10);
+    let direct = etcd.servers[0].endpoint.clone();
+    // The answer that passes is that of the lease.
+    let lease = eventually("a publication has a lease and no answer", || async {
+        proxy.let_pass(Passing::All);
+        let before = proxy.answers();
+        let publish = store.publish(&KEY, b"old", ttl);
+        let cut = async {
+            while proxy.answers() == before {
+                tokio::task::yield_now().await;
+            }
+            proxy.let_pass(Passing::Questions);
+        };
+        let (published, ()) = tokio::join!(publish, cut);
+        let lease = lease_of_all(&direct).await?;
+        published.is_err().then_some(lease)
+    })
+    .await;
+
+    proxy.let_pass(Passing::All);
+    ready(&store).await;
+    store.publish(&KEY, b"new", ttl).await.expect("published");
+    assert_eq!(value(&store).await.as_deref(), Some(&b"new"[..]));
+    let left = client(&direct).await.lease_time_to_live(lease, None).await;
+    assert_eq!(left.expect("an answer").ttl(), -1, "it has ended");
+}
+
+/// The lease of some key.
+async fn lease_of_all(endpoint: &str) -> Option<i64> {
+    let all = etcd_client::GetOptions::new().with_all_keys();
+    let answer = client(endpoint).await.get("", Some(all)).await;
+    let answer = answer.expect("an answer");
+    answer
+        .kvs()
+        .iter()
+        .map(etcd_client::KeyValue::lease)
+        .find(|lease| *lease != 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_whose_connection_went_silent_wakes_again() {
     let etcd = Etcd::single().await;
     let proxy = Proxy::before(&etcd.servers[0].endpoint).await;

@@ -154,7 +154,7 @@ impl World {
                 let mut info = *info;
                 info.info_uid = self.info_uid();
                 self.tamper_with_report(k, &mut info);
-                let operation = Operation::PublishKeeper(Rc::new(info), ttl);
+                let operation = Operation::PublishKeeper(Rc::new(info), self.now + ttl);
                 self.call(actor, Purpose::Publish, operation);
             }
             Effect::Log(reason) => self.take_reason(actor, &reason),

@@ -127,7 +127,7 @@ impl World {
     }
 
     fn publish_proxy(&mut self, p: usize, info: ProxyInfo, ttl: Duration) {
-        let operation = Operation::PublishProxy(Rc::new(info), ttl);
+        let operation = Operation::PublishProxy(Rc::new(info), self.now + ttl);
         self.call(Actor::Proxy(p), Purpose::Publish, operation);
     }
 

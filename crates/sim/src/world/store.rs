@@ -25,10 +25,10 @@ pub(crate) enum Operation {
     Proxies,
     /// The cluster data are to be these if they are still of that revision.
     Swap(Option<u64>, Rc<ClusterData>),
-    /// A keeper publishes.
-    PublishKeeper(Rc<KeeperInfo>, Duration),
-    /// A proxy publishes.
-    PublishProxy(Rc<ProxyInfo>, Duration),
+    /// A keeper publishes, by a lease that ends then.
+    PublishKeeper(Rc<KeeperInfo>, Time),
+    /// A proxy publishes, by a lease that ends then.
+    PublishProxy(Rc<ProxyInfo>, Time),
     /// A sentinel publishes.
     PublishSentinel,
     /// A sentinel takes or renews the lease for so long.
@@ -76,6 +76,8 @@ pub(crate) struct Store {
     keepers: BTreeMap<String, (Time, Rc<KeeperInfo>)>,
     proxies: BTreeMap<String, (Time, Rc<ProxyInfo>)>,
     lease: Option<(String, Time)>,
+    /// The last call by which each life of a process published.
+    published: BTreeMap<String, u64>,
     pub(crate) ailments: Ailments,
     /// Who does not hear of changes.
     pub(crate) stalled: BTreeSet<Actor>,
@@ -91,6 +93,7 @@ impl Store {
             keepers: BTreeMap::new(),
             proxies: BTreeMap::new(),
             lease: None,
+            published: BTreeMap::new(),
             ailments: Ailments::default(),
             stalled: BTreeSet::new(),
         }
@@ -123,8 +126,17 @@ impl Store {
         self.data = read.map(|data| (self.revision, Rc::new(data)));
     }
 
+    /// Whether a publication comes before its lease ends: by its time, or because the same life of
+    /// its process has published since, and has ended the leases of those without answer.
+    fn is_in_time(&mut self, life: String, call: u64, now: Time, until: Time) -> bool {
+        let last = self.published.entry(life).or_default();
+        let is_in_time = now < until && call > *last;
+        *last = call.max(*last);
+        is_in_time
+    }
+
     /// Carries a request out; true when something changed that watches tell of.
-    fn apply(&mut self, now: Time, operation: &Operation) -> (Reply, bool) {
+    fn apply(&mut self, now: Time, call: u64, operation: &Operation) -> (Reply, bool) {
         self.expire(now);
         let reply = match operation {
             Operation::Get => Reply::Document(self.data.clone()),
@@ -147,15 +159,22 @@ impl Store {
                 self.put(data);
                 Reply::Written
             }
-            Operation::PublishKeeper(info, ttl) => {
+            Operation::PublishKeeper(info, until) => {
+                let life = format!("{} {}", info.uid, info.boot_uuid);
+                if !self.is_in_time(life, call, now, *until) {
+                    return (Reply::Refused, false);
+                }
                 self.revision += 1;
-                let entry = (now + *ttl, info.clone());
+                let entry = (*until, info.clone());
                 self.keepers.insert(info.uid.to_string(), entry);
                 Reply::Written
             }
-            Operation::PublishProxy(info, ttl) => {
+            Operation::PublishProxy(info, until) => {
+                if !self.is_in_time(info.uid.to_string(), call, now, *until) {
+                    return (Reply::Refused, false);
+                }
                 self.revision += 1;
-                let entry = (now + *ttl, info.clone());
+                let entry = (*until, info.clone());
                 self.proxies.insert(info.uid.to_string(), entry);
                 Reply::Written
             }
@@ -184,7 +203,7 @@ impl World {
     pub(crate) fn at_store(&mut self, call: u64, operation: &Operation) {
         let Some(actor) = self.calls.get(&call).map(|call| call.actor) else {
             // Its sender has given it up; it is carried out all the same.
-            self.carry_out_at_store(operation);
+            self.carry_out_at_store(call, operation);
             return;
         };
         let ailments = self.store.ailments.clone();
@@ -201,7 +220,7 @@ impl World {
             }
             return;
         }
-        let reply = self.carry_out_at_store(operation);
+        let reply = self.carry_out_at_store(call, operation);
         if self.store.chance.happens(ailments.loses_answers) {
             self.note("lost-answer");
             return;
@@ -215,9 +234,9 @@ impl World {
         }
     }
 
-    fn carry_out_at_store(&mut self, operation: &Operation) -> Reply {
+    fn carry_out_at_store(&mut self, call: u64, operation: &Operation) -> Reply {
         let before = self.store.data.clone();
-        let (reply, changed) = self.store.apply(self.now, operation);
+        let (reply, changed) = self.store.apply(self.now, call, operation);
         if changed {
             self.document_may_have_changed(before.as_ref());
         }
