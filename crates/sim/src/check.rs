@@ -4,6 +4,7 @@ pub mod history;
 mod liveness;
 mod no_lost_commit;
 mod one_primary;
+mod steady;
 
 pub(crate) use liveness::bound;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stolon_core::model::{ClusterData, DbUid, Generation, Lsn, ProxyUid};
 
 use crate::world::World;
+use crate::world::event::Actor;
 use crate::world::keeper::keeper_uid;
 
 /// What the checks remember.
@@ -21,6 +23,8 @@ pub struct Checks {
     pub(crate) minds_direct_clients: bool,
     /// What proxies were told, by the generation.
     told: BTreeMap<Generation, (DbUid, Vec<ProxyUid>)>,
+    /// The newest document that anybody acted on.
+    acted: BTreeMap<Actor, u64>,
     /// Who began the timelines of which number, by the system identifier.
     begun: BTreeMap<(String, u64), usize>,
     /// The instances that were opened to users, in which of their writable lives.

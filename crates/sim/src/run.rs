@@ -84,6 +84,7 @@ pub fn run(plan: &Plan, record: Record) -> Outcome {
         }
     }
     if well_after.is_some() && world.record.violation.is_none() {
+        world.check_steadiness();
         world.check_at_the_end();
     }
     outcome(world, well_after)

@@ -125,6 +125,10 @@ impl World {
             return;
         };
         let effects = core.handle(now, event);
+        let revision = core.document().map(|document| document.revision);
+        if let Some(revision) = revision.filter(|_| !effects.is_empty()) {
+            self.check_order(actor, revision);
+        }
         for effect in effects {
             self.keeper_effect(k, effect);
             if self.may_crash(actor) {

@@ -77,6 +77,10 @@ impl World {
         let actor = Actor::Proxy(p);
         let mut event = Some(event);
         let mut routes_set = 0_u32;
+        let revision = match &event {
+            Some(Event::Document { revision, .. }) => Some(*revision),
+            _ => None,
+        };
         while let Some(next) = event.take() {
             let now = self.local(actor);
             let Some(core) = self.proxies[p].core.as_mut() else {
@@ -85,6 +89,9 @@ impl World {
             for effect in core.handle(now, next) {
                 if matches!(effect, Effect::Route(_)) {
                     routes_set += 1;
+                    if let Some(revision) = revision {
+                        self.check_order(actor, revision);
+                    }
                 }
                 self.proxy_effect(p, effect);
                 if self.may_crash(actor) {
