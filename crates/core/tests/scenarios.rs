@@ -51,6 +51,7 @@ fn tell(written: &str) -> String {
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `half NAME BYTES` received so many bytes of a record that never came whole
+/// * `removed NAME BYTES` has no WAL any more from before this position
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
@@ -120,7 +121,7 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             keeper.healthy = false;
             keeper.released_at = Some(revision);
         }
-        "promoted" | "lsn" | "half" => {
+        "promoted" | "lsn" | "half" | "removed" => {
             let number = rest[1].parse().expect("a number");
             let instance = world.keeper(name).instance.as_mut();
             instance_command(instance.expect("an instance"), verb, number);
@@ -168,6 +169,7 @@ fn instance_command(instance: &mut InstanceModel, verb: &str, number: u64) {
     match verb {
         "lsn" => instance.lsn = number,
         "half" => instance.half = number,
+        "removed" => instance.oldest_wal = number,
         _ => {
             instance.history.push((instance.timeline, instance.lsn));
             instance.timeline += number;

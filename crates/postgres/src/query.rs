@@ -64,6 +64,10 @@ pub struct Observation {
     pub slots: Vec<Slot>,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<String>,
+    /// The oldest file of its WAL.
+    pub oldest_wal_file: String,
+    /// Where that begins.
+    pub oldest_wal: Lsn,
 }
 
 /// A row of `pg_stat_replication`.
@@ -193,6 +197,8 @@ impl Session {
             system_id: text(4),
             synchronous_standby_names: text(6),
             streams_from: (!text(7).is_empty()).then(|| (text(7), text(8))),
+            oldest_wal: Lsn::of_wal_file(&text(9), text(10).parse().unwrap_or(0)),
+            oldest_wal_file: text(9),
             ..Observation::default()
         };
         for row in self.rows("standbys", PEERS).await? {
@@ -304,7 +310,10 @@ const OBSERVE: &str = "SELECT pg_is_in_recovery(),
              WHERE name ~ '^[0-9A-F]{24}$'))) END,
     current_setting('synchronous_standby_names'),
     (SELECT sender_host FROM pg_stat_wal_receiver WHERE status = 'streaming'),
-    (SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')";
+    (SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+    (SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'
+     ORDER BY substr(name, 9) COLLATE \"C\", name COLLATE \"C\" LIMIT 1),
+    pg_size_bytes(current_setting('wal_segment_size'))";
 
 const PEERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, sync_state
     FROM pg_stat_replication ORDER BY application_name, pid";

@@ -1,6 +1,7 @@
 //! Asynchronous replication: what clients notice when something of the primary dies.
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::eventually;
@@ -13,6 +14,43 @@ on_each_store!(
     the_node_is_frozen_and_thawed,
     a_standby_is_killed,
 );
+
+/// The other store would tell nothing more.
+#[test]
+fn the_wal_that_a_standby_needs_is_gone() {
+    let kept = json!({"max_slot_wal_keep_size": "16MB"});
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(2)
+        .with("pgParameters", kept);
+    let mut cluster = Cluster::start(&plan);
+    let standby = cluster.standbys()[0];
+    let writer = cluster.writer();
+    cluster.keepers[standby].kill();
+    // More than the keeper has PostgreSQL keep, in files of 16 MB.
+    let (address, next) = (
+        cluster.address(),
+        "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()",
+    );
+    for _ in 0..12 {
+        address.query(next).expect("the next file");
+    }
+    let removed = "SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'stolon_%'";
+    eventually("the slot is lost", || {
+        address.query("CHECKPOINT").ok()?;
+        let status = address.query(removed).ok()?;
+        (status == ["lost"]).then_some(())
+    });
+    cluster.keepers[standby].daemon.start();
+    cluster.is_whole();
+    let account = writer.stop();
+    cluster.has_all(&account);
+    cluster.follows(standby);
+    let said = cluster.sentinels[0].said();
+    assert!(
+        said.contains("the primary has removed WAL that it needs"),
+        "{said}"
+    );
+}
 
 fn the_postmaster_is_killed(store: Store) {
     let cluster = Cluster::start(&Plan::new(store));

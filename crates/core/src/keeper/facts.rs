@@ -96,6 +96,8 @@ pub struct Control {
     pub min_recovery: Lsn,
     /// The switches that led to the timeline.
     pub history: Vec<TimelineSwitch>,
+    /// Bytes of a WAL file.
+    pub wal_segment: u64,
     /// The primary's parameters that a standby of it must not be below.
     pub least_parameters: BTreeMap<String, u64>,
 }
@@ -162,6 +164,10 @@ pub struct Observation {
     pub pending_restart: Vec<String>,
     /// The users' parameters that PostgreSQL does not take, each with its reason.
     pub refused_parameters: BTreeMap<String, String>,
+    /// The oldest file of its WAL.
+    pub oldest_wal_file: String,
+    /// Where that begins.
+    pub oldest_wal: Lsn,
     /// The parameters in its configuration files, without those the keeper manages.
     pub parameters: BTreeMap<String, String>,
 }

@@ -52,8 +52,10 @@ fn without_movement(info: &KeeperInfo) -> KeeperInfo {
     let mut info = info.clone();
     if let Some(state) = info.postgres_state.as_mut() {
         state.xlog_pos = crate::model::Lsn::UNKNOWN;
+        state.older_wal_file.clear();
         if let Some(instance) = state.instance.as_mut() {
             instance.replay_lsn = crate::model::Lsn::UNKNOWN;
+            instance.oldest_wal = crate::model::Lsn::UNKNOWN;
             for peer in &mut instance.peers {
                 peer.flush_lsn = crate::model::Lsn::UNKNOWN;
                 peer.replay_lsn = crate::model::Lsn::UNKNOWN;
@@ -124,6 +126,9 @@ fn tell(state: &mut PostgresState, observation: &Observation) {
     state.system_id.clone_from(&observation.system_id);
     state.timeline_id = observation.timeline;
     state.xlog_pos = observation.flush_lsn;
+    state
+        .older_wal_file
+        .clone_from(&observation.oldest_wal_file);
     let history = &observation.history;
     let most = if observation.in_recovery {
         STANDBY_SWITCHES
@@ -155,6 +160,7 @@ fn instance(
     };
     report.in_recovery = Some(observation.in_recovery);
     report.replay_lsn = observation.replay_lsn;
+    report.oldest_wal = observation.oldest_wal;
     report
         .pending_restart
         .clone_from(&observation.pending_restart);

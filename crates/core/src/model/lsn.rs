@@ -13,6 +13,18 @@ impl Lsn {
     /// Not known.
     pub const UNKNOWN: Self = Self(0);
 
+    /// Where a WAL file begins, by its name: the timeline, the upper half of the position, and the
+    /// number of the segment in the lower half, each of eight hexadecimal digits (PostgreSQL's
+    /// `xlog_internal.h`); unknown when it is no such name.
+    pub fn of_wal_file(name: &str, segment: u64) -> Self {
+        let number = |from: usize| {
+            let digits = name.get(from..from.saturating_add(8))?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let begin = || (number(8)? << 32).checked_add(number(16)?.checked_mul(segment)?);
+        begin().map_or(Self::UNKNOWN, Self)
+    }
+
     /// Bytes from `behind` up to this position; 0 when `behind` is not behind.
     pub const fn bytes_ahead_of(self, behind: Self) -> u64 {
         self.0.saturating_sub(behind.0)

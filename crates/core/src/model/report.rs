@@ -129,6 +129,9 @@ pub struct InstanceReport {
     /// Of a standby: what has been replayed.
     #[serde(skip_serializing_if = "is_default")]
     pub replay_lsn: Lsn,
+    /// Where the oldest WAL that it still has begins.
+    #[serde(skip_serializing_if = "is_default")]
+    pub oldest_wal: Lsn,
     /// Of a primary: its standbys, as `pg_stat_replication` shows them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerReport>,

@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::Look;
 use super::lineage::is_forked;
 use crate::model::{
-    ClusterData, ClusterUid, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Phase,
-    PostgresState,
+    ClusterData, ClusterUid, Db, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Lsn,
+    Phase, PostgresState,
 };
 use crate::time::Instant;
 use proxies::Proxies;
@@ -71,6 +71,7 @@ struct DbMemory {
     good_at: Option<Duration>,
     converging: Option<(Generation, Duration)>,
     astray: Option<Duration>,
+    stranded: Option<Duration>,
 }
 
 impl DbMemory {
@@ -210,6 +211,7 @@ impl Memory {
                 .filter(|(state, _)| state.healthy)
                 .map(|(_, changed)| changed);
             let generation = report.map_or(db.status.current_generation, |(s, _)| s.generation);
+            let stranded = primary.is_some_and(|primary| self.is_stranded(primary, db));
             let waited = self.waits_for_admission(data, &db.spec.keeper_uid);
             let memory = self.dbs.entry(uid.clone()).or_default();
             memory.hold(passed.min(waited));
@@ -219,6 +221,7 @@ impl Memory {
             memory.good_at = memory.good_at.max(good_at);
             let astray = primary.is_some_and(|primary| is_forked(primary, db));
             memory.astray = astray.then(|| memory.astray.unwrap_or(now));
+            memory.stranded = stranded.then(|| memory.stranded.unwrap_or(now));
             if generation == db.generation {
                 memory.converging = None;
             } else if memory
@@ -228,6 +231,23 @@ impl Memory {
                 memory.converging = Some((db.generation, now));
             }
         }
+    }
+
+    /// Whether a standby runs, gets nothing, and the primary does not have the WAL any more that it
+    /// needs next.
+    fn is_stranded(&self, primary: &Db, db: &Db) -> bool {
+        let report = |db: &Db| {
+            self.report(&db.uid, &db.spec.keeper_uid)
+                .map(|(state, _)| state)
+        };
+        let Some((source, state)) = report(primary).zip(report(db)) else {
+            return false;
+        };
+        let (Some(there), Some(here)) = (&source.instance, &state.instance) else {
+            return false;
+        };
+        let position = state.xlog_pos;
+        here.streaming == Some(false) && position != Lsn::UNKNOWN && position < there.oldest_wal
     }
 
     /// How long a keeper that started anew has waited for somebody who leads and admits this start:
@@ -308,7 +328,11 @@ impl Memory {
             let astray_for = memory
                 .and_then(|memory| memory.astray)
                 .map(|since| now.saturating_sub(since));
-            for age in [unhealthy_for, astray_for].into_iter().flatten() {
+            let stranded_for = memory
+                .and_then(|memory| memory.stranded)
+                .map(|since| now.saturating_sub(since));
+            let ages = [unhealthy_for, astray_for, stranded_for];
+            for age in ages.into_iter().flatten() {
                 deadlines.push(fail_after(spec).checked_sub(age));
             }
             let report = self
@@ -321,6 +345,7 @@ impl Memory {
                     unhealthy_for,
                     converging_for,
                     astray_for,
+                    stranded_for,
                 },
             )
         });

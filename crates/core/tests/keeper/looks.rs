@@ -28,6 +28,7 @@ impl World {
                 checkpoint: Lsn(data.lsn),
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
+                wal_segment: 1,
                 history: (1..data.timeline).map(switch).collect(),
                 least_parameters: [("max_connections".to_owned(), data.connections)].into(),
             }
@@ -66,6 +67,8 @@ impl World {
         });
         let names = server.in_force.parameters.get("synchronous_standby_names");
         let observation = Box::new(Observation {
+            oldest_wal_file: String::new(),
+            oldest_wal: Lsn::UNKNOWN,
             in_recovery: !server.writable,
             timeline: TimelineId(data.timeline),
             flush_lsn: Lsn(data.lsn),

@@ -127,6 +127,8 @@ impl Instance {
                 .collect(),
             pending_restart: seen.pending_restart,
             refused_parameters: self.refused_parameters(),
+            oldest_wal_file: seen.oldest_wal_file,
+            oldest_wal: seen.oldest_wal,
             parameters: looks.parameters.clone(),
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct Instance {
     /// When it last stopped being writable.
     pub(crate) writable_until: Time,
     pub(crate) chance: Chance,
+    /// How much of its log is kept whatever its slots say (`wal_keep_size`).
+    pub(crate) wal_kept: u64,
     pub(crate) ailments: Ailments,
 }
 
@@ -139,6 +141,12 @@ impl Server {
 impl Instance {
     /// An instance without data.
     pub(crate) fn new(seed: u64, number: usize) -> Self {
+        let mut chance = Chance::of(seed, "wal", number as u64);
+        let wal_kept = if chance.happens(300) {
+            chance.between(1000, 30_000)
+        } else {
+            u64::MAX
+        };
         Self {
             pgdata: Folder::default(),
             beside: Folder::default(),
@@ -148,6 +156,7 @@ impl Instance {
             writable_lives: 0,
             writable_until: Time::ZERO,
             chance: Chance::of(seed, "postgres", number as u64),
+            wal_kept,
             ailments: Ailments::default(),
         }
     }

@@ -233,6 +233,7 @@ const INSTANCE: Shape = Shape::Object(&[
     ("inRecovery", &LEAF),
     ("streaming", &LEAF),
     ("replayLsn", &LEAF),
+    ("oldestWal", &LEAF),
     ("peers", &Shape::List(&PEER)),
     ("releasedAtRevision", &LEAF),
     ("pendingRestart", &LEAF),

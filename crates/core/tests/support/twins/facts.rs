@@ -65,6 +65,8 @@ pub(crate) struct Copy {
     /// It has received more than the primary's history holds and replayed none of that, and it has
     /// not been long so: half a record, which it drops when it follows (story 29).
     pub(crate) may_drop_rest: bool,
+    /// For long now it gets nothing, and the primary has removed what it needs next.
+    pub(crate) stranded: bool,
     /// It follows the primary by the document, and WAL comes to it now.
     pub(crate) streams: bool,
 }
@@ -217,6 +219,7 @@ fn read_copy(
     };
     let astray = seen.and_then(|seen| seen.astray_for);
     let soon = astray.is_none_or(|age| age < patience(spec));
+    let stranded = seen.and_then(|seen| seen.stranded_for);
     let stands_at = |way: &Way<'_>| {
         let source = source.as_ref();
         source.map_or(Relation::Untold, |source| way.relation(source))
@@ -240,6 +243,7 @@ fn read_copy(
         timeline: way.timeline,
         relation: stands_at(&way),
         may_drop_rest: soon && replayed > 0 && stands_at(&as_replayed) != Relation::Forked,
+        stranded: stranded.is_some_and(|long| long >= patience(spec)),
         streams: follows && primary.is_some_and(|primary| receives(db, primary, view)),
     }
 }

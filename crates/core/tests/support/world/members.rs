@@ -33,6 +33,8 @@ pub(crate) struct InstanceModel {
     pub(crate) lsn: u64,
     /// Bytes received of a record that is not whole.
     pub(crate) half: u64,
+    /// Where the oldest WAL that it has begins.
+    pub(crate) oldest_wal: u64,
     pub(crate) timeline: u64,
     pub(crate) history: Vec<(u64, u64)>,
     /// Of a primary: the names its commits wait for, as it was last told.

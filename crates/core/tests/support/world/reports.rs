@@ -90,6 +90,7 @@ impl World {
             in_recovery: Some(!instance.primary),
             streaming: (!instance.primary).then_some(!keeper.cut),
             replay_lsn: Lsn(instance.lsn),
+            oldest_wal: Lsn(instance.oldest_wal),
             peers: peers.clone(),
             released_at_revision: keeper.released_at,
             ..InstanceReport::default()

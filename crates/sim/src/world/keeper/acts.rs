@@ -135,7 +135,8 @@ impl World {
     fn set_slot(&mut self, k: usize, name: &str, present: bool) {
         if let Some(data) = self.instances[k].pgdata.data.as_mut() {
             if present {
-                data.slots.insert(name.to_owned());
+                let from = data.oldest_wal;
+                data.slots.entry(name.to_owned()).or_insert(from);
             } else {
                 data.slots.remove(name);
             }
@@ -235,7 +236,7 @@ impl World {
 
     fn copy_part(&mut self, k: usize, source: usize, slot: &str) -> Result {
         let there = self.instances[source].pgdata.data.as_ref();
-        if !there.is_some_and(|data| data.slots.contains(slot)) {
+        if !there.is_some_and(|data| data.slots.contains_key(slot)) {
             return Err("the replication slot does not exist");
         }
         let node = &mut self.keepers[k];
@@ -275,6 +276,7 @@ impl World {
         data.ending = Ending::Crash;
         data.min_recovery = data.flush_lsn();
         data.slots.clear();
+        data.oldest_wal = data.flush_lsn();
         self.instances[k].beside = Folder {
             content: Content::Cluster,
             data: Some(data),

@@ -55,10 +55,18 @@ fn observation(server: &Server, data: &Data) -> Observation {
         peers: server.peers.iter().map(peer).collect(),
         slots: data
             .slots
-            .iter()
+            .keys()
             .map(|name| (name.clone(), server.peers.contains_key(name)))
             .collect(),
         pending_restart: server.pending_restart(),
+        // With segments of one byte.
+        oldest_wal_file: format!(
+            "{:08X}{:08X}{:08X}",
+            data.timeline,
+            data.oldest_wal >> 32,
+            data.oldest_wal & 0xFFFF_FFFF
+        ),
+        oldest_wal: Lsn(data.oldest_wal),
         refused_parameters: std::collections::BTreeMap::new(),
         parameters: parameters
             .filter(|(name, _)| !is_managed(name))
@@ -89,6 +97,7 @@ impl World {
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(data.min_recovery),
                 history: history(data),
+                wal_segment: 1,
                 least_parameters: data.least.clone(),
             });
         let beside = &instance.beside;

@@ -162,6 +162,10 @@ impl World {
         };
         server.flushing = false;
         data.flushed = data.flushed.max(to.min(data.wal.len()));
+        // A checkpoint removes what no slot keeps.
+        let kept = data.flush_lsn().saturating_sub(instance.wal_kept);
+        let oldest = data.slots.values().copied().fold(kept, u64::min);
+        data.oldest_wal = data.oldest_wal.max(oldest);
         let (rest, flushed) = (data.flushed < data.wal.len(), data.flushed);
         for commit in &mut server.waiting {
             commit.on_disk |= commit.record <= flushed;

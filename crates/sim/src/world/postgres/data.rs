@@ -1,6 +1,6 @@
 //! Data at rest: a write-ahead log, timelines, and the folders they lie in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use stolon_core::keeper::decide::Wanted;
 use stolon_core::keeper::facts::Content;
@@ -53,8 +53,10 @@ pub(crate) struct Data {
     pub(crate) ending: Ending,
     /// How far recovery had come when that was last written down.
     pub(crate) min_recovery: u64,
-    /// Replication slots.
-    pub(crate) slots: BTreeSet<String>,
+    /// Replication slots, and from where on each keeps the log.
+    pub(crate) slots: BTreeMap<String, u64>,
+    /// Where the oldest log that is still there begins.
+    pub(crate) oldest_wal: u64,
     /// What a standby's parameters must not be below.
     pub(crate) least: BTreeMap<String, u64>,
 }

@@ -113,9 +113,16 @@ impl World {
 
     /// A standby asks for the log.
     pub(super) fn asked(&mut self, k: usize, name: &str, peer: Peer, last: u64) {
+        let is_removed = self.server_and_data(k).is_some_and(|(server, data)| {
+            server.accepts() && data.end_of(peer.sent) < data.oldest_wal
+        });
+        if is_removed {
+            self.note("wal-removed");
+        }
         let allowed = self.server_and_data(k).is_some_and(|(server, data)| {
             server.accepts()
-                && data.slots.contains(name)
+                && !is_removed
+                && data.slots.contains_key(name)
                 && data.flushed >= peer.sent
                 && data.leads_to(peer.sent, last)
         });
@@ -254,7 +261,9 @@ impl World {
     /// A source hears what a standby has.
     pub(super) fn told(&mut self, k: usize, name: &str, session: u64, flushed: u64) {
         let now = self.now;
-        let Some(server) = self.instances[k].server.as_mut() else {
+        let instance = &mut self.instances[k];
+        let Some((server, data)) = instance.server.as_mut().zip(instance.pgdata.data.as_mut())
+        else {
             return;
         };
         let writable = server.writable && !server.names.is_empty();
@@ -267,6 +276,9 @@ impl World {
         };
         peer.flushed = peer.flushed.max(flushed);
         peer.heard = now;
+        if let Some(slot) = data.slots.get_mut(name) {
+            *slot = flushed.max(*slot);
+        }
         let is_quiet = now.saturating_sub(peer.spoken) > SILENCE / 4;
         if writable {
             self.release(k, false);
