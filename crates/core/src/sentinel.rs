@@ -236,9 +236,12 @@ impl Sentinel {
 
     fn take_in(&mut self, now: Instant, look: &Look, effects: &mut Vec<Effect>) {
         let Some((revision, data)) = look.revision.zip(look.data.as_ref()) else {
-            self.initialise(look, effects);
             self.publish(now, effects);
-            effects.push(Effect::WakeAt(now.after(self.sleep_interval)));
+            let wake_at = self.failures.look_at(now, self.sleep_interval);
+            effects.push(Effect::WakeAt(wake_at));
+            if !self.failures.holds(now) {
+                self.initialise(look, effects);
+            }
             return;
         };
         let Some(spec) = data
@@ -260,13 +263,10 @@ impl Sentinel {
         let next_look = view
             .next_change_in
             .clamp(SHORTEST_PAUSE, self.sleep_interval);
-        let next_look = now.after(next_look);
-        let retry = self.failures.retry_at(now);
-        effects.push(Effect::WakeAt(
-            retry.map_or(next_look, |retry| retry.min(next_look)),
-        ));
+        let wake_at = self.failures.look_at(now, next_look);
+        effects.push(Effect::WakeAt(wake_at));
         // A leader judges from its second look on: the first only notes what is there.
-        if self.leading && self.writing.is_none() && view.looks > 1 && retry.is_none() {
+        if self.leading && self.writing.is_none() && view.looks > 1 && !self.failures.holds(now) {
             self.decide(now, data, &view, revision, effects);
         }
     }

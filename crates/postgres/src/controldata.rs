@@ -37,8 +37,6 @@ pub struct ControlData {
     pub min_recovery: Lsn,
     /// The timeline of that point.
     pub min_recovery_timeline: TimelineId,
-    /// Bytes of a WAL file.
-    pub wal_segment: u64,
     /// The parameters of the primary that a hot standby must not be below, as far as its WAL was
     /// replayed: it does not start otherwise.
     pub least_parameters: BTreeMap<String, u64>,
@@ -109,7 +107,6 @@ pub(crate) fn parse(text: &str) -> Option<ControlData> {
         timeline: timeline("Latest checkpoint's TimeLineID")?,
         min_recovery: value("Minimum recovery ending location")?.parse().ok()?,
         min_recovery_timeline: timeline("Min recovery ending loc's timeline")?,
-        wal_segment: value("Bytes per WAL segment")?.parse().ok()?,
     })
 }
 
@@ -127,7 +124,6 @@ mod tests {
             Minimum recovery ending location:     0/30001C0\n\
             Min recovery ending loc's timeline:   2\n\
             max_connections setting:              100\n\
-            Bytes per WAL segment:                16777216\n\
             max_prepared_xacts setting:           0\n\
             max_locks_per_xact setting:           64\n";
         let data = parse(text).expect("control data");

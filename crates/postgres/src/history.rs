@@ -33,22 +33,36 @@ pub fn pass_over(pgdata: &Path, timelines: &[TimelineId]) -> Result<(), Error> {
     let Some(highest) = timelines.iter().max() else {
         return Ok(());
     };
+    let folder = pgdata.join("pg_wal");
+    let new = folder.join("stolon-passed-over");
+    write_whole(&new).map_err(Error::file("write", &new))?;
     for timeline in timelines {
         let file = file(pgdata, *timeline);
-        let mut options = OpenOptions::new();
-        let written = match options.write(true).create_new(true).mode(0o600).open(&file) {
-            Ok(mut open) => writeln!(open, "1\t0/1\t{PASSED_OVER}").and_then(|()| open.sync_all()),
-            // One that is there is passed over as it is.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-        };
-        written.map_err(Error::file("write", &file))?;
+        // Never over one that is there, which is passed over as it is.
+        match std::fs::hard_link(&new, &file) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::file("write", &file)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
-    let folder = pgdata.join("pg_wal");
+    std::fs::remove_file(&new).map_err(Error::file("remove", &new))?;
     let synced = File::open(&folder).and_then(|folder| folder.sync_all());
     synced.map_err(Error::file("sync", &folder))?;
     tracing::info!(%highest, "timelines that another primary may have begun are passed over");
     Ok(())
+}
+
+fn write_whole(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    writeln!(file, "1\t0/1\t{PASSED_OVER}")?;
+    file.sync_all()
 }
 
 /// Removes what [`pass_over`] wrote for a promotion that did not come: an instance that starts as a

@@ -64,7 +64,7 @@ pub struct Observation {
     pub slots: Vec<Slot>,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<String>,
-    /// The oldest file of its WAL.
+    /// The oldest file of its WAL, where files have the size that the Go program counts on.
     pub oldest_wal_file: String,
     /// Where that begins.
     pub oldest_wal: Lsn,
@@ -198,9 +198,11 @@ impl Session {
             synchronous_standby_names: text(6),
             streams_from: (!text(7).is_empty()).then(|| (text(7), text(8))),
             oldest_wal: Lsn::of_wal_file(&text(9), text(10).parse().unwrap_or(0)),
-            oldest_wal_file: text(9),
             ..Observation::default()
         };
+        if text(10) == Lsn::WAL_FILE.to_string() {
+            observation.oldest_wal_file = text(9);
+        }
         for row in self.rows("standbys", PEERS).await? {
             let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
             observation.peers.push(Peer {

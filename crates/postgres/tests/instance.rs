@@ -126,7 +126,11 @@ fn a_promotion_passes_over_timelines_that_may_have_begun() {
             }
             primary.stop(StopMode::Fast).await;
             let taken = [TimelineId(2), TimelineId(3)];
+            let left = standby.pgdata().join("pg_wal/stolon-passed-over");
+            std::fs::write(&left, "1").expect("a file");
             history::pass_over(&standby.pgdata(), &taken).expect("passed over");
+            assert!(!left.exists());
+            assert_eq!(history::read(&standby.pgdata(), TimelineId(2)).len(), 1);
 
             // The keeper dies before it promotes: what it wrote keeps nobody from starting.
             standby.stop(StopMode::Fast).await;

@@ -56,8 +56,8 @@ impl Etcd3Store {
             .subscribe()
     }
 
-    /// Sees to it that no publication without an answer is carried out from now on, and brings back
-    /// what it published over something newer: not without its lease.
+    /// Sees to it that no publication without an answer is carried out from now on and brings back what
+    /// it published over something newer: not without its lease. As far as the store can be reached.
     async fn end_unanswered(&self, end: Instant) {
         let leases = std::mem::take(&mut *self.unanswered());
         for lease in leases {
@@ -66,6 +66,36 @@ impl Etcd3Store {
                 self.unanswered().push(lease);
             }
         }
+    }
+
+    /// Publishes by a new lease, and returns it; those of tries without answer are remembered.
+    async fn publish_leased(
+        &self,
+        path: &str,
+        value: &[u8],
+        ttl: Duration,
+        end: Instant,
+    ) -> Result<i64, Error> {
+        let leases = Mutex::new(Vec::new());
+        let publish = |mut client: etcd_client::Client| {
+            let leases = &leases;
+            async move {
+                let lease = client.lease_grant(whole_seconds(ttl), None).await?.id();
+                leases
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(lease);
+                let options = PutOptions::new().with_lease(lease);
+                client.put(path, value, Some(options)).await?;
+                Ok(lease)
+            }
+        };
+        let published = self.pool.call(end, publish).await.result;
+        let leases = leases.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let without_answer = |lease: &i64| published.as_ref().ok() != Some(lease);
+        self.unanswered()
+            .extend(leases.into_iter().filter(without_answer));
+        published
     }
 
     fn unanswered(&self) -> MutexGuard<'_, Vec<i64>> {
@@ -211,32 +241,22 @@ impl Store for Etcd3Store {
     /// A lease of its own for every try (contract, section 3).
     async fn publish(&self, key: &Key, value: &[u8], ttl: Duration) -> Result<(), Error> {
         let end = self.pool.deadline();
-        self.end_unanswered(end).await;
         let path = self.keys.path(key);
-        let leases = Mutex::new(Vec::new());
-        let publish = |mut client: etcd_client::Client| {
-            let (path, leases) = (path.as_str(), &leases);
+        let lease = self.publish_leased(&path, value, ttl, end).await?;
+        if self.unanswered().is_empty() {
+            return Ok(());
+        }
+        // Only now, so that the key does not hang on one of them.
+        self.end_unanswered(end).await;
+        // One that came in between has gone, and taken the key along.
+        let again = |mut client: etcd_client::Client| {
+            let path = path.as_str();
             async move {
-                let lease = client.lease_grant(whole_seconds(ttl), None).await?.id();
-                leases
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(lease);
                 let options = PutOptions::new().with_lease(lease);
                 client.put(path, value, Some(options)).await
             }
         };
-        let published = self.pool.call(end, publish).await.result;
-        let mut leases = leases.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if published.is_ok() {
-            // The key hangs on the last one.
-            leases.pop();
-        }
-        self.unanswered().extend(leases);
-        if published.is_ok() {
-            self.end_unanswered(end).await;
-        }
-        published.map(|_| ())
+        self.pool.call(end, again).await.result.map(|_| ())
     }
 
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {

@@ -164,8 +164,8 @@ async fn all_calls_succeed(store: &Arc<dyn Store>, limit: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_around_one_frozen_or_dead_server_of_three() {
-    // The remaining ones may have to elect a leader first, on a busy machine.
-    let limit = Duration::from_secs(10);
+    // The remaining ones may have to elect a leader first, on a busy machine with a slow disk.
+    let limit = Duration::from_secs(30);
     let mut etcd = Etcd::three().await;
     for index in 0..3 {
         // Opened while all is well, in use at the server that is about to freeze.

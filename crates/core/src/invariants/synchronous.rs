@@ -133,7 +133,9 @@ fn numbers(scene: &Scene<'_>, after: &Db, seen: &Set, found: &mut Found) {
 fn changed(scene: &Scene<'_>, before: &Db, after: &Db, found: &mut Found) {
     let lost = |uid: &DbUid| {
         scene.dbs.get(uid).is_none_or(|db| {
-            !scene.before.keepers.contains_key(&db.spec.keeper_uid) || is_forked(before, db)
+            !scene.before.keepers.contains_key(&db.spec.keeper_uid)
+                || is_forked(before, db)
+                || scene.is_stranded(db)
         })
     };
     let from: Set = set(&before.spec.synchronous_standbys);

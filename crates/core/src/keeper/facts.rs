@@ -96,8 +96,6 @@ pub struct Control {
     pub min_recovery: Lsn,
     /// The switches that led to the timeline.
     pub history: Vec<TimelineSwitch>,
-    /// Bytes of a WAL file.
-    pub wal_segment: u64,
     /// The primary's parameters that a standby of it must not be below.
     pub least_parameters: BTreeMap<String, u64>,
 }
@@ -164,7 +162,7 @@ pub struct Observation {
     pub pending_restart: Vec<String>,
     /// The users' parameters that PostgreSQL does not take, each with its reason.
     pub refused_parameters: BTreeMap<String, String>,
-    /// The oldest file of its WAL.
+    /// The oldest file of its WAL, where files have the size that the Go program counts on.
     pub oldest_wal_file: String,
     /// Where that begins.
     pub oldest_wal: Lsn,

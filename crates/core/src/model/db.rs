@@ -127,6 +127,9 @@ pub struct DbStatus {
     /// The oldest WAL file it still has.
     #[serde(skip_serializing_if = "is_default")]
     pub older_wal_file: String,
+    /// Where the oldest WAL that it still has begins; of ours.
+    #[serde(skip_serializing_if = "is_default")]
+    pub oldest_wal: Lsn,
     /// Fields of a later version.
     #[serde(flatten)]
     pub unknown: Unknown,

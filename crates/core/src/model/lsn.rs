@@ -13,6 +13,9 @@ impl Lsn {
     /// Not known.
     pub const UNKNOWN: Self = Self(0);
 
+    /// The usual size of a WAL file (`wal_segment_size`), the only one that the Go program knows.
+    pub const WAL_FILE: u64 = 16 << 20;
+
     /// Where a WAL file begins, by its name: the timeline, the upper half of the position, and the
     /// number of the segment in the lower half, each of eight hexadecimal digits (PostgreSQL's
     /// `xlog_internal.h`); unknown when it is no such name.

@@ -110,6 +110,16 @@ pub struct PostgresState {
     pub unknown: Unknown,
 }
 
+impl PostgresState {
+    /// Where the oldest WAL that it still has begins; the Go program's keepers tell the file.
+    pub fn oldest_wal(&self) -> Lsn {
+        self.instance.as_ref().map_or_else(
+            || Lsn::of_wal_file(&self.older_wal_file, Lsn::WAL_FILE),
+            |instance| instance.oldest_wal,
+        )
+    }
+}
+
 /// What our keepers report of an instance beyond the Go program's report.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -72,6 +72,9 @@ struct DbMemory {
     converging: Option<(Generation, Duration)>,
     astray: Option<Duration>,
     stranded: Option<Duration>,
+    /// Its last position, and the furthest it ever had.
+    position: Lsn,
+    furthest: Lsn,
 }
 
 impl DbMemory {
@@ -211,7 +214,8 @@ impl Memory {
                 .filter(|(state, _)| state.healthy)
                 .map(|(_, changed)| changed);
             let generation = report.map_or(db.status.current_generation, |(s, _)| s.generation);
-            let stranded = primary.is_some_and(|primary| self.is_stranded(primary, db));
+            let position = report.map_or(Lsn::UNKNOWN, |(state, _)| state.xlog_pos);
+            let needs = self.lacks_wal_since(primary, db);
             let waited = self.waits_for_admission(data, &db.spec.keeper_uid);
             let memory = self.dbs.entry(uid.clone()).or_default();
             memory.hold(passed.min(waited));
@@ -221,7 +225,12 @@ impl Memory {
             memory.good_at = memory.good_at.max(good_at);
             let astray = primary.is_some_and(|primary| is_forked(primary, db));
             memory.astray = astray.then(|| memory.astray.unwrap_or(now));
-            memory.stranded = stranded.then(|| memory.stranded.unwrap_or(now));
+            // What moves finds WAL somewhere, as in an archive; what was further before has it.
+            memory.furthest = memory.furthest.max(position);
+            let stranded = needs.is_some_and(|oldest| memory.furthest < oldest);
+            let since = memory.stranded.filter(|_| memory.position == position);
+            memory.stranded = stranded.then(|| since.unwrap_or(now));
+            memory.position = position;
             if generation == db.generation {
                 memory.converging = None;
             } else if memory
@@ -233,21 +242,18 @@ impl Memory {
         }
     }
 
-    /// Whether a standby runs, gets nothing, and the primary does not have the WAL any more that it
-    /// needs next.
-    fn is_stranded(&self, primary: &Db, db: &Db) -> bool {
+    /// Where the primary's WAL begins, when that is after what a standby has that runs and gets
+    /// nothing from it.
+    fn lacks_wal_since(&self, primary: Option<&Db>, db: &Db) -> Option<Lsn> {
         let report = |db: &Db| {
-            self.report(&db.uid, &db.spec.keeper_uid)
-                .map(|(state, _)| state)
+            let found = self.report(&db.uid, &db.spec.keeper_uid);
+            found.map(|(state, _)| state)
         };
-        let Some((source, state)) = report(primary).zip(report(db)) else {
-            return false;
-        };
-        let (Some(there), Some(here)) = (&source.instance, &state.instance) else {
-            return false;
-        };
+        let (oldest, state) = (report(primary?)?.oldest_wal(), report(db)?);
+        let streaming = state.instance.as_ref().and_then(|own| own.streaming);
         let position = state.xlog_pos;
-        here.streaming == Some(false) && position != Lsn::UNKNOWN && position < there.oldest_wal
+        let lacks = state.healthy && streaming != Some(true);
+        (lacks && position != Lsn::UNKNOWN && position < oldest).then_some(oldest)
     }
 
     /// How long a keeper that started anew has waited for somebody who leads and admits this start:

@@ -28,7 +28,6 @@ impl World {
                 checkpoint: Lsn(data.lsn),
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
-                wal_segment: 1,
                 history: (1..data.timeline).map(switch).collect(),
                 least_parameters: [("max_connections".to_owned(), data.connections)].into(),
             }

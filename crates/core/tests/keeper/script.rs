@@ -210,8 +210,7 @@ fn them(world: &mut World, words: &[&str]) {
                 Some(("followers", value)) => db.spec.followers = names(value),
                 Some(("port", value)) => value.clone_into(&mut db.status.port),
                 Some(("removed", value)) => {
-                    let before: u64 = value.parse().expect("a position");
-                    db.status.older_wal_file = format!("00000002{before:016X}");
+                    db.status.oldest_wal = Lsn(value.parse().expect("a position"));
                 }
                 Some(("behind", _)) => db.status.current_generation = Generation::NONE,
                 other => panic!("no such field: {other:?}"),

@@ -169,7 +169,9 @@ fn next_synchronous(
 fn next_list(facts: &Facts) -> Set {
     let gone = |uid: &&DbUid| {
         let copy = facts.standbys.iter().find(|copy| copy.uid == **uid);
-        copy.is_none_or(|copy| copy.keeper.is_none() || copy.relation == Relation::Forked)
+        copy.is_none_or(|copy| {
+            copy.keeper.is_none() || copy.relation == Relation::Forked || copy.stranded
+        })
     };
     let gone: Set = facts.listed.iter().filter(gone).cloned().collect();
     let left: Set = facts.listed.difference(&gone).cloned().collect();

@@ -204,7 +204,6 @@ impl Instance {
                 timeline: data.timeline.max(data.min_recovery_timeline),
                 min_recovery: data.min_recovery,
                 history: history::read(&pgdata, data.timeline.max(data.min_recovery_timeline)),
-                wal_segment: data.wal_segment,
                 least_parameters: data.least_parameters,
             }),
             Err(error) => {

@@ -32,14 +32,12 @@ fn print(data: &ControlData) -> String {
          Latest checkpoint location:           {}\n\
          Latest checkpoint's TimeLineID:       {}\n\
          Minimum recovery ending location:     {}\n\
-         Min recovery ending loc's timeline:   {}\n\
-         Bytes per WAL segment:                {}\n",
+         Min recovery ending loc's timeline:   {}\n",
         data.system_id,
         data.checkpoint,
         data.timeline,
         data.min_recovery,
-        data.min_recovery_timeline,
-        data.wal_segment
+        data.min_recovery_timeline
     );
     for (name, value) in &data.least_parameters {
         let name = name.replace("_transaction", "_xact");

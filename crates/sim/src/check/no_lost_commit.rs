@@ -59,7 +59,13 @@ impl World {
                 self.history.rows.remove(&txn);
             }
         }
-        self.checks.floor = None;
+        // A deposed primary that started again may be opened once more before its proxies close: what
+        // the election allows to be lost is still to come.
+        let data = self.store.data();
+        let primary = data.and_then(|(_, data)| Some(data.primary()?.uid.clone()));
+        if primary.and_then(|uid| self.keeper_of(&uid)) == Some(k) {
+            self.checks.floor = None;
+        }
     }
 
     /// When the cluster is well again, all that was promised is in its primary.

@@ -99,10 +99,11 @@ fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
         // Who ran as a primary on its timeline follows nobody who runs on the same.
         return false;
     }
-    // What follows is to come from the source, which may have removed it.
-    let oldest = Lsn::of_wal_file(&source.status.older_wal_file, control.wal_segment);
+    // What follows is to come from the source, which may have removed it. More may lie in the local
+    // WAL than is known here: then a copy is made that was not needed.
+    let end = control.checkpoint.max(control.min_recovery);
     match branch_point(control, source) {
-        Some(_) if control.checkpoint.max(control.min_recovery) < oldest => false,
+        Some(_) if end < source.status.oldest_wal => false,
         // The shutdown checkpoint is the last record: whoever has more than its beginning has it.
         Some(point) if control.shut_down => point > control.checkpoint,
         // A primary that was stopped while it recovered from a crash says so too, and nothing of

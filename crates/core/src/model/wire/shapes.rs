@@ -154,6 +154,7 @@ const DB_STATUS: Shape = Shape::Object(&[
     ("pgParameters", &Shape::Map(&LEAF)),
     ("synchronousStandbys", &LEAF),
     ("olderWalFile", &LEAF),
+    ("oldestWal", &LEAF),
 ]);
 
 const VERSION: Shape = Shape::Object(&[("Maj", &LEAF), ("Min", &LEAF)]);

@@ -85,6 +85,7 @@ fn without_movement(data: &ClusterData) -> ClusterData {
         db.status = DbStatus {
             xlog_pos: Lsn::UNKNOWN,
             older_wal_file: String::new(),
+            oldest_wal: Lsn::UNKNOWN,
             ..db.status.clone()
         };
     }
@@ -113,4 +114,102 @@ pub fn stamped(data: &ClusterData, mut next: ClusterData, wall: Timestamp) -> Cl
         next.proxy.change_time = wall;
     }
     next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, stamped, weigh};
+    use crate::model::{Cluster, ClusterData, ClusterSpec, ClusterUid, Db, Keeper, Lsn, Role};
+    use crate::time::Timestamp;
+
+    type Edit = fn(&mut ClusterData);
+
+    fn document() -> ClusterData {
+        let spec = ClusterSpec::default();
+        let mut data = ClusterData::new(ClusterUid::from("c"), spec, Timestamp::ZERO);
+        for uid in ["k1", "k2"] {
+            data.keepers.insert(uid.into(), Keeper::default());
+            data.dbs.insert(uid.into(), Db::default());
+        }
+        data
+    }
+
+    fn later() -> Timestamp {
+        Timestamp::from_utc("2026-11-21T00:00:00Z".parse().expect("a moment"))
+    }
+
+    fn cluster(data: &mut ClusterData) -> &mut Cluster {
+        data.cluster.as_mut().expect("a cluster")
+    }
+
+    fn keeper(data: &mut ClusterData) -> &mut Keeper {
+        data.keepers.get_mut("k1").expect("k1")
+    }
+
+    fn db(data: &mut ClusterData) -> &mut Db {
+        data.dbs.get_mut("k1").expect("k1")
+    }
+
+    #[test]
+    fn a_change_weighs_as_much_as_what_changed() {
+        let changes: [(Change, Edit); 11] = [
+            (Change::None, |_| {}),
+            (Change::Status, |data| {
+                keeper(data).status.last_healthy_time = later();
+            }),
+            (Change::Status, |data| db(data).status.xlog_pos = Lsn(7)),
+            (Change::Status, |data| {
+                "000000010000000000000003".clone_into(&mut db(data).status.older_wal_file);
+            }),
+            (Change::Status, |data| db(data).status.oldest_wal = Lsn(7)),
+            (Change::Facts, |data| db(data).status.healthy = true),
+            (Change::Facts, |data| keeper(data).status.healthy = true),
+            (Change::Decided, |data| {
+                db(data).spec.role = Some(Role::Primary);
+            }),
+            (Change::Decided, |data| {
+                cluster(data).status.master = Some("k1".into());
+            }),
+            (Change::Decided, |data| {
+                data.keepers.remove("k2");
+            }),
+            (Change::Decided, |data| {
+                data.proxy.spec.primary_db_uid = "k1".into();
+            }),
+        ];
+        for (number, (weight, change)) in changes.into_iter().enumerate() {
+            let (data, mut next) = (document(), document());
+            change(&mut next);
+            assert_eq!(weigh(&data, &next), weight, "change {number}");
+        }
+    }
+
+    #[test]
+    fn the_moment_is_put_on_what_changed_and_on_nothing_else() {
+        let changes: [Edit; 5] = [
+            |_| {},
+            |data| cluster(data).status.master = Some("k1".into()),
+            |data| keeper(data).status.healthy = true,
+            |data| db(data).status.healthy = true,
+            |data| data.proxy.spec.primary_db_uid = "k1".into(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let (data, mut next) = (document(), document());
+            change(&mut next);
+            let mut next = stamped(&data, next, later());
+            assert_eq!(next.change_time, later());
+            let moments = [
+                cluster(&mut next).change_time,
+                keeper(&mut next).change_time,
+                db(&mut next).change_time,
+                next.proxy.change_time,
+            ];
+            for (index, moment) in moments.into_iter().enumerate() {
+                let stamped = moment == later();
+                assert_eq!(stamped, index + 1 == number, "change {number}: {moments:?}");
+            }
+            let others = [next.keepers["k2"].change_time, next.dbs["k2"].change_time];
+            assert_eq!(others, [Timestamp::ZERO; 2], "change {number}");
+        }
+    }
 }

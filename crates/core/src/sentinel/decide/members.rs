@@ -132,6 +132,7 @@ fn take_report(db: &mut Db, report: &PostgresState) {
             .clone_from(&report.timelines_history);
         status.pg_parameters.clone_from(&report.pg_parameters);
         status.older_wal_file.clone_from(&report.older_wal_file);
+        status.oldest_wal = report.oldest_wal();
     }
     confirm_synchronous(db, report);
 }

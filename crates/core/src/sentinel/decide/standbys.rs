@@ -120,7 +120,7 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
 
 /// Whether a standby has long been without WAL that the primary does not have any more. Something else
 /// may bring it, as a `restore_command` does: it is given the time that any failure is.
-fn is_stranded(draft: &Draft<'_>, db: &Db) -> bool {
+pub(super) fn is_stranded(draft: &Draft<'_>, db: &Db) -> bool {
     let view = draft.view.dbs.get(&db.uid);
     view.and_then(|view| view.stranded_for)
         .is_some_and(|age| age >= fail_after(&draft.spec))

@@ -166,7 +166,9 @@ fn is_streaming(draft: &Draft<'_>, primary: &Db, db: &Db) -> bool {
 fn lost(draft: &Draft<'_>, primary: &Db, listed: &Set) -> Set {
     let is_lost = |uid: &&DbUid| {
         draft.next.dbs.get(*uid).is_none_or(|db| {
-            !draft.next.keepers.contains_key(&db.spec.keeper_uid) || is_forked(primary, db)
+            !draft.next.keepers.contains_key(&db.spec.keeper_uid)
+                || is_forked(primary, db)
+                || super::standbys::is_stranded(draft, db)
         })
     };
     listed.iter().filter(is_lost).cloned().collect()

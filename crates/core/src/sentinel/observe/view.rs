@@ -53,7 +53,8 @@ pub struct DbView {
     pub converging_for: Option<Duration>,
     /// How long it has had WAL that the primary's history does not; none: it has not.
     pub astray_for: Option<Duration>,
-    /// How long it has not streamed and has needed WAL that the primary has removed; none: it does not.
+    /// How long it has stood still, got nothing, and needed WAL that the primary has removed; none: it
+    /// does not.
     pub stranded_for: Option<Duration>,
 }
 

@@ -59,13 +59,7 @@ fn observation(server: &Server, data: &Data) -> Observation {
             .map(|name| (name.clone(), server.peers.contains_key(name)))
             .collect(),
         pending_restart: server.pending_restart(),
-        // With segments of one byte.
-        oldest_wal_file: format!(
-            "{:08X}{:08X}{:08X}",
-            data.timeline,
-            data.oldest_wal >> 32,
-            data.oldest_wal & 0xFFFF_FFFF
-        ),
+        oldest_wal_file: String::new(),
         oldest_wal: Lsn(data.oldest_wal),
         refused_parameters: std::collections::BTreeMap::new(),
         parameters: parameters
@@ -97,7 +91,6 @@ impl World {
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(data.min_recovery),
                 history: history(data),
-                wal_segment: 1,
                 least_parameters: data.least.clone(),
             });
         let beside = &instance.beside;
