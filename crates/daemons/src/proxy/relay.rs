@@ -59,6 +59,8 @@ struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
     listen_retry: Duration,
+    /// Held by the one task that has the address. One that was aborted may still run, and is waited for.
+    listening: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     waiting: WaitingRoom,
     refusals: Semaphore,
@@ -95,6 +97,7 @@ impl Relay {
             metrics,
             keepalive: config.keepalive,
             listen_retry: LISTEN_RETRY,
+            listening: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
             // Some places are left for those who need not wait.
             waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
@@ -118,19 +121,12 @@ impl Relay {
 
     /// Accepts clients, or stops to. One that is stopping accepts nobody.
     pub(super) fn listen(&mut self, listen: bool) {
-        let before = self.listener.take();
-        if let Some(task) = &before {
+        if let Some(task) = self.listener.take() {
             task.abort();
         }
         if listen && !self.shared.last.is_cancelled() {
             let (address, shared) = (self.address.clone(), self.shared.clone());
-            self.listener = Some(tokio::spawn(async move {
-                if let Some(task) = before {
-                    // The address is free once the task is gone.
-                    let _ = task.await;
-                }
-                accept(address, shared).await;
-            }));
+            self.listener = Some(tokio::spawn(accept(address, shared)));
         }
     }
 
@@ -258,6 +254,8 @@ fn abort(stream: &TcpStream) {
 }
 
 async fn accept(address: String, shared: Arc<Shared>) {
+    // Dropped after the listener: when this is aborted at any point.
+    let _address = shared.listening.lock().await;
     let listener = loop {
         match TcpListener::bind(&address).await {
             Ok(listener) => break listener,

@@ -541,8 +541,11 @@ async fn a_relay_that_stopped_to_listen_listens_again() {
     });
     refused.await;
     for _ in 0..50 {
-        // The listener before is still there when the next one begins.
-        relay.listen(true);
+        // The listener before is still there when the next one begins, also when one between them
+        // never got to begin, or nobody was to be accepted meanwhile.
+        for listen in [true, true, false, true] {
+            relay.listen(listen);
+        }
         connect(port).await;
     }
 }
