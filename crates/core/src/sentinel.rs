@@ -355,23 +355,22 @@ impl Sentinel {
         let Some((at, reasons)) = self.writing.take() else {
             return;
         };
+        self.failures.note(outcome, now, self.sleep_interval);
         match outcome {
             WriteOutcome::Stored => {
                 self.refresh = false;
-                self.failures = WriteFailures::default();
                 if !reasons.is_empty() {
                     effects.push(Effect::Record { at, reasons });
                 }
             }
             WriteOutcome::Conflict => {
-                self.failures = WriteFailures::default();
                 let text = "cluster data changed while deciding; deciding again";
                 effects.push(Effect::Log(Reason::debug("conflict", text)));
                 self.said = Said::default();
             }
-            WriteOutcome::Refused => self.failures.add(now, self.sleep_interval),
+            // The shell has told why.
+            WriteOutcome::Refused => {}
             WriteOutcome::Unknown => {
-                self.failures.add(now, self.sleep_interval);
                 let text = "no answer to the write of the cluster data; reading it again";
                 effects.push(Effect::Log(Reason::warn("write-unknown", text)));
                 self.said = Said::default();

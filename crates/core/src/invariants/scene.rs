@@ -92,13 +92,6 @@ impl<'a> Scene<'a> {
         db
     }
 
-    /// Whether a db has long stood still for want of WAL that the primary has removed.
-    pub(super) fn is_stranded(&self, db: &Db) -> bool {
-        let view = self.step.view.dbs.get(&db.uid);
-        view.and_then(|view| view.stranded_for)
-            .is_some_and(|age| age >= fail_after(&self.spec))
-    }
-
     /// Whether a keeper counts as healthy: known, heard within failInterval, not declared failed.
     pub(super) fn is_alive(&self, keeper: &KeeperUid) -> bool {
         let silent_for = self.silence(keeper).unwrap_or_default();

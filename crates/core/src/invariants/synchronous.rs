@@ -135,7 +135,7 @@ fn changed(scene: &Scene<'_>, before: &Db, after: &Db, found: &mut Found) {
         scene.dbs.get(uid).is_none_or(|db| {
             !scene.before.keepers.contains_key(&db.spec.keeper_uid)
                 || is_forked(before, db)
-                || scene.is_stranded(db)
+                || scene.step.view.is_stranded(&db.uid, &scene.spec)
         })
     };
     let from: Set = set(&before.spec.synchronous_standbys);

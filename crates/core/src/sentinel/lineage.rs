@@ -2,7 +2,8 @@
 //!
 //! Every promotion begins a new timeline. A copy's history is the list of timelines that lead to its
 //! own, each with the position at which it was left; reports carry the last two, and those of our
-//! primaries many more (PostgreSQL manual, "Timelines"). Two promotions that do not know of each other may choose the same number.
+//! primaries many more (PostgreSQL manual, "Timelines"). Our promotions begin no number that another
+//! primary may have begun (ADR 11); those of the Go program may.
 
 use std::cmp::Ordering;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::WriteOutcome;
 use crate::time::Instant;
 
 /// The pause after the first write that failed.
@@ -17,7 +18,11 @@ pub(super) struct WriteFailures {
 impl WriteFailures {
     /// A store that refuses every write, as one that is full, refuses at once: it is asked ever more
     /// rarely, at last once in the `longest` pause.
-    pub(super) fn add(&mut self, now: Instant, longest: Duration) {
+    pub(super) fn note(&mut self, outcome: WriteOutcome, now: Instant, longest: Duration) {
+        if matches!(outcome, WriteOutcome::Stored | WriteOutcome::Conflict) {
+            *self = Self::default();
+            return;
+        }
         let factor = 1_u32.checked_shl(self.count).unwrap_or(u32::MAX);
         self.count = self.count.saturating_add(1);
         self.retry_at = Some(now.after(FIRST_PAUSE.saturating_mul(factor).min(longest)));

@@ -85,9 +85,9 @@ fn delete_old_primaries(draft: &mut Draft<'_>, primary: &DbUid) {
     }
 }
 
-/// Standbys that cannot come back as they are: forked, without the WAL they need, or not copied in time. A member of the
-/// synchronous set is never deleted; it has left the set, in an earlier document, before it comes
-/// here.
+/// Standbys that cannot come back as they are: forked, without the WAL they need, or not copied in
+/// time. A member of the synchronous set is never deleted; it has left the set, in an earlier document,
+/// before it comes here.
 fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
     let needed = draft.synchronous_members();
     let Some(source) = draft.next.dbs.get(primary).cloned() else {
@@ -101,7 +101,7 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
         let never_there = db.status.current_generation == Generation::NONE;
         if is_forked(&source, db) && !may_come_back(draft, &source, db) {
             unusable.push((db.uid.clone(), "its history has left the primary's"));
-        } else if is_stranded(draft, db) {
+        } else if draft.view.is_stranded(&db.uid, &draft.spec) {
             let why = "the primary has removed WAL that it needs";
             unusable.push((db.uid.clone(), why));
         } else if never_there && draft.convergence(db) == Convergence::Failed {
@@ -116,14 +116,6 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
         let text = format!("deleting a standby, to be copied anew: {why}");
         draft.because(Reason::warn("standby-unusable", text).with("db", uid));
     }
-}
-
-/// Whether a standby has long been without WAL that the primary does not have any more. Something else
-/// may bring it, as a `restore_command` does: it is given the time that any failure is.
-pub(super) fn is_stranded(draft: &Draft<'_>, db: &Db) -> bool {
-    let view = draft.view.dbs.get(&db.uid);
-    view.and_then(|view| view.stranded_for)
-        .is_some_and(|age| age >= fail_after(&draft.spec))
 }
 
 /// Whether what a standby received beyond the primary's history may be half a record, which it drops

@@ -168,7 +168,7 @@ fn lost(draft: &Draft<'_>, primary: &Db, listed: &Set) -> Set {
         draft.next.dbs.get(*uid).is_none_or(|db| {
             !draft.next.keepers.contains_key(&db.spec.keeper_uid)
                 || is_forked(primary, db)
-                || super::standbys::is_stranded(draft, db)
+                || draft.view.is_stranded(&db.uid, &draft.spec)
         })
     };
     listed.iter().filter(is_lost).cloned().collect()

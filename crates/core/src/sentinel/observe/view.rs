@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::{DbUid, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid};
+use crate::model::{
+    DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid,
+};
 use crate::time::Timestamp;
 
 /// What one look, with the memory of the earlier ones, says of the cluster.
@@ -31,6 +33,15 @@ pub struct View {
     pub most_failovers: usize,
     /// When the passing of time alone may next change this view.
     pub next_change_in: Duration,
+}
+
+impl View {
+    /// Whether a db is without WAL for good, which the primary has removed: it has stood still for as
+    /// long as any failure lasts. What moves finds it elsewhere, as in an archive.
+    pub fn is_stranded(&self, db: &DbUid, spec: &EffectiveSpec) -> bool {
+        let stranded_for = self.dbs.get(db).and_then(|db| db.stranded_for);
+        stranded_for.is_some_and(|long| long >= super::fail_after(spec))
+    }
 }
 
 /// A keeper as it is seen.
