@@ -12,6 +12,16 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Every corpus is small enough to be run by every `make test`.
 const MOST_INPUTS: usize = 600;
 
+/// The test of a crate: each of its targets holds over its corpus and over the `more` seeds.
+macro_rules! every_target_holds {
+    ($more:expr; $($target:ident),+ $(,)?) => {
+        #[test]
+        fn every_target_holds_over_its_corpus() {
+            replay::corpora(&[$((stringify!($target), $target)),+], $more);
+        }
+    };
+}
+
 /// Runs each target over its corpus in `fuzz/corpus/NAME` and over `more` seeds, and over what is
 /// left of each input when it is cut.
 pub(crate) fn corpora(targets: &[(&str, Target)], more: Option<&Path>) {

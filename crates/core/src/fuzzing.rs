@@ -20,35 +20,22 @@ pub use texts::{go_duration, timestamp, wal_position};
 #[path = "../../../fuzz/pieces.rs"]
 mod pieces;
 #[cfg(test)]
+#[macro_use]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    #[test]
-    fn every_target_holds_over_its_corpus() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-        super::replay::corpora(
-            &[
-                ("access_rules", super::access_rules),
-                ("cluster_data", super::cluster_data),
-                ("cluster_spec", super::cluster_spec),
-                ("go_duration", super::go_duration),
-                ("history", super::history),
-                ("keeper_info", super::keeper_info),
-                ("proxy_info", super::proxy_info),
-                ("sentinel_info", super::sentinel_info),
-                ("spec_patch", super::spec_patch),
-                (
-                    "synchronous_standby_names",
-                    super::synchronous_standby_names,
-                ),
-                ("timestamp", super::timestamp),
-                ("wal_position", super::wal_position),
-            ],
-            Some(&golden),
-        );
-    }
-}
+every_target_holds!(Some(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
+    access_rules,
+    cluster_data,
+    cluster_spec,
+    go_duration,
+    history,
+    keeper_info,
+    proxy_info,
+    sentinel_info,
+    spec_patch,
+    synchronous_standby_names,
+    timestamp,
+    wal_position,
+);

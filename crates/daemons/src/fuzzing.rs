@@ -82,19 +82,12 @@ where
 }
 
 #[cfg(test)]
+#[macro_use]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn every_target_holds_over_its_corpus() {
-        super::replay::corpora(
-            &[
-                ("keeper_files", super::keeper_files),
-                ("start_up_packet", super::start_up_packet),
-            ],
-            None,
-        );
-    }
-}
+every_target_holds!(None;
+    keeper_files,
+    start_up_packet,
+);

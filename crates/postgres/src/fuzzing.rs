@@ -15,27 +15,20 @@ pub use written::{configuration, conninfo, password_file};
 #[path = "../../../fuzz/pieces.rs"]
 mod pieces;
 #[cfg(test)]
+#[macro_use]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn every_target_holds_over_its_corpus() {
-        super::replay::corpora(
-            &[
-                ("basebackup_progress", super::basebackup_progress),
-                ("configuration", super::configuration),
-                ("conninfo", super::conninfo),
-                ("control_data", super::control_data),
-                ("parameter_complaints", super::parameter_complaints),
-                ("password_file", super::password_file),
-                ("pid_file", super::pid_file),
-                ("postgres_version", super::postgres_version),
-                ("process_stat", super::process_stat),
-                ("timeline_history", super::timeline_history),
-            ],
-            None,
-        );
-    }
-}
+every_target_holds!(None;
+    basebackup_progress,
+    configuration,
+    conninfo,
+    control_data,
+    parameter_complaints,
+    password_file,
+    pid_file,
+    postgres_version,
+    process_stat,
+    timeline_history,
+);

@@ -65,19 +65,12 @@ pub fn store_paths(bytes: &[u8]) {
 #[path = "../../../fuzz/pieces.rs"]
 mod pieces;
 #[cfg(test)]
+#[macro_use]
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn every_target_holds_over_its_corpus() {
-        super::replay::corpora(
-            &[
-                ("endpoints", super::endpoints),
-                ("store_paths", super::store_paths),
-            ],
-            None,
-        );
-    }
-}
+every_target_holds!(None;
+    endpoints,
+    store_paths,
+);
