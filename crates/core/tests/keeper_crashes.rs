@@ -18,7 +18,7 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 10] = [
+const COURSES: [(&str, &[&str]); 13] = [
     (
         "start a primary",
         &["disk d1 1000", "master d1", "doc d1 role=master init=none"],
@@ -85,6 +85,30 @@ const COURSES: [(&str, &[&str]); 10] = [
             "disk d1 1000 standby",
             "master d1",
             "doc d1 role=master init=none followers=d2",
+        ],
+    ),
+    (
+        "take over a lost cluster's data",
+        &[
+            "disk d0 2000 dirty",
+            "master d1",
+            "doc d1 role=master init=existing",
+        ],
+    ),
+    (
+        "take over a lost cluster's standby",
+        &[
+            "disk d0 2000 standby",
+            "master d1",
+            "doc d1 role=master init=existing",
+        ],
+    ),
+    (
+        "take over data made by hand",
+        &[
+            "disk d0 2000 hand bare",
+            "master d1",
+            "doc d1 role=master init=existing param=work_mem:4MB",
         ],
     ),
     (
@@ -177,6 +201,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just("set restart=off".to_owned()),
         (1..9_u32).prop_map(|db| format!("master d{db}")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=new")),
+        (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=existing")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=resync follow=d2")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=none sync=d2 followers=d2")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=none follow=d2")),

@@ -18,6 +18,7 @@ mod world;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use stolon_core::model::spec::{ClusterInitMode, ExistingConfig};
 use stolon_core::model::{ClusterSpec, GoDuration};
 use stolon_core::reason::Severity;
 use world::{InstanceModel, KeeperModel, ProxyModel, World};
@@ -55,6 +56,8 @@ fn tell(written: &str) -> String {
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
+/// * `data NAME LSN PARAMETER=VALUE …` what lies in its data directory and is no db of the cluster
+/// * `parameters` shows those of the spec
 /// * `release NAME` its keeper gives up a primary that went down
 /// * `status` shows the state, `refused` how many of the sentinel's documents the store did not take
 fn command(clusters: &mut Vec<World>, line: &str) -> String {
@@ -93,6 +96,12 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
             });
         }
         "refused" => return format!("{} documents were refused\n", world.refused_writes),
+        "parameters" => {
+            let spec = world.data().cluster.as_ref().and_then(|c| c.spec.as_ref());
+            let parameters = spec.expect("a spec").pg_parameters.clone();
+            let lines = parameters.into_iter().map(|(n, v)| format!("{n} = {v}\n"));
+            return lines.collect();
+        }
         "status" => return format!("{}\n", world.describe()),
         verb => member_command(world, verb, rest),
     }
@@ -115,6 +124,7 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             data.keepers.remove(&uid);
             db.map(|db| data.dbs.remove(&db));
         }),
+        "data" => world.keeper(name).found = Some(found(&rest[1..])),
         "release" => {
             let revision = world.revision;
             let keeper = world.keeper(name);
@@ -127,6 +137,20 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             instance_command(instance.expect("an instance"), verb, number);
         }
         verb => keeper_command(world.keeper(name), verb),
+    }
+}
+
+/// Data that are no db of the cluster yet.
+fn found(words: &[&str]) -> InstanceModel {
+    let parameters = words[1..].iter().map(|word| {
+        let (name, value) = word.split_once('=').expect("PARAMETER=VALUE");
+        (name.to_owned(), value.to_owned())
+    });
+    InstanceModel {
+        lsn: words[0].parse().expect("a position"),
+        timeline: 1,
+        parameters: parameters.collect(),
+        ..InstanceModel::default()
     }
 }
 
@@ -159,6 +183,7 @@ fn keeper_command(keeper: &mut KeeperModel, verb: &str) {
         "unstuck" => keeper.stuck = false,
         "go" => keeper.go = true,
         "not-master" => keeper.can_be_master = false,
+        "may-be-master" => keeper.can_be_master = true,
         "not-synchronous" => keeper.can_be_synchronous = false,
         "lose-data" => keeper.instance = None,
         other => panic!("no such command: {other}"),
@@ -208,7 +233,7 @@ fn named(world: &World, text: &str) -> String {
 fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
     let duration = |value: &str| Some(value.parse().expect("a duration"));
     if spec.init_mode.is_none() {
-        spec.init_mode = Some(stolon_core::model::spec::ClusterInitMode::New);
+        spec.init_mode = Some(ClusterInitMode::New);
         spec.sleep_interval = Some(Duration::from_secs(1).into());
         spec.fail_interval = Some(Duration::from_secs(4).into());
         spec.proxy_timeout = Some(Duration::from_secs(3).into());
@@ -217,6 +242,14 @@ fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
     for word in words {
         let (field, value) = word.split_once('=').expect("FIELD=VALUE");
         match field {
+            "mode" => spec.init_mode = Some(ClusterInitMode::from(value.to_owned())),
+            "keeper" => {
+                spec.existing_config = Some(ExistingConfig {
+                    keeper_uid: value.into(),
+                    ..ExistingConfig::default()
+                });
+            }
+            "merge" => spec.merge_pg_parameters = Some(value == "on"),
             "sync" => spec.synchronous_replication = Some(value == "on"),
             "min" => spec.min_synchronous_standbys = Some(value.parse().expect("a number")),
             "max" => spec.max_synchronous_standbys = Some(value.parse().expect("a number")),

@@ -9,6 +9,7 @@ mod observe;
 mod parameters;
 mod passwords;
 mod replaced;
+mod take_over;
 
 use std::sync::Arc;
 use std::time::Duration;

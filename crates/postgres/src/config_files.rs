@@ -10,9 +10,9 @@ use crate::{Error, data_dir};
 /// The configuration `initdb` made, kept beside ours (the Go program's name for it).
 pub const BASE_CONFIGURATION: &str = "postgresql-base.conf";
 /// A restored or initialised instance's own configuration is kept under the name above once.
-const CONFIGURATION: &str = "postgresql.conf";
-const AUTO_CONFIGURATION: &str = "postgresql.auto.conf";
-const ACCESS_RULES: &str = "pg_hba.conf";
+pub(crate) const CONFIGURATION: &str = "postgresql.conf";
+pub(crate) const AUTO_CONFIGURATION: &str = "postgresql.auto.conf";
+pub(crate) const ACCESS_RULES: &str = "pg_hba.conf";
 const STANDBY_SIGNAL: &str = "standby.signal";
 
 /// What the configuration files are to say.

@@ -42,6 +42,16 @@ pub fn content(pgdata: &Path) -> Result<Content, Error> {
     })
 }
 
+/// The major version of the programs that made the data (`PG_VERSION`); none: it does not say.
+pub fn major_version(pgdata: &Path) -> Result<Option<i64>, Error> {
+    let path = pgdata.join("PG_VERSION");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().split('.').next().and_then(|n| n.parse().ok())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", &path)(error)),
+    }
+}
+
 /// Whether there is anything of that name.
 pub fn exists(path: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(Error::file("look at", path))

@@ -8,6 +8,7 @@
 //! * [`process`] owns a running postmaster; [`query`] talks to it
 //! * [`conninfo`] writes connection strings
 
+pub mod base_config;
 pub mod basebackup;
 pub mod check;
 pub mod config_files;

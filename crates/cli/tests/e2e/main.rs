@@ -4,6 +4,7 @@
 mod asynchronous;
 mod clients;
 mod harness;
+mod initialisation;
 mod lifecycle;
 mod network;
 mod operator;

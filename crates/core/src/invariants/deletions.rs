@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, master, set};
 use super::{Found, Invariant};
-use crate::model::{Db, DbUid};
+use crate::model::{Db, DbUid, InitMode};
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     let gone = |uid: &&DbUid| !scene.after.dbs.contains_key(*uid);
@@ -24,11 +24,14 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
             while_serving(scene, uid, found);
         }
     } else {
-        // What is being made for the first time holds nothing yet and may be given up.
-        let begun = deleted
-            .iter()
-            .filter(|uid| Some(**uid) != master(scene.before).as_ref())
-            .count();
+        // What is being made for the first time holds nothing yet and may be given up; what is taken
+        // over is there and nowhere else.
+        let may_go = |uid: &&&DbUid| {
+            let db = scene.before.dbs.get(**uid);
+            let taken_over = db.is_some_and(|db| db.spec.init_mode == Some(InitMode::Existing));
+            Some(**uid) == master(scene.before).as_ref() && !taken_over
+        };
+        let begun = deleted.iter().filter(|uid| !may_go(uid)).count();
         found.require(
             begun == 0,
             Invariant::I7,

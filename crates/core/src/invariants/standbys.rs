@@ -2,6 +2,7 @@
 
 use super::scene::{Scene, is_standby, master};
 use super::{Found, Invariant};
+use crate::model::spec::ClusterInitMode;
 use crate::model::{Db, Generation, InitMode, Role};
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
@@ -25,7 +26,7 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         let follow = db.spec.follow_config.as_ref();
         let follows = follow.map(|follow| &follow.db_uid) == primary.as_ref();
         let copies = is_standby(db) && follows && db.spec.init_mode == Some(InitMode::Resync);
-        let first = db.spec.role == Some(Role::Primary) && primary.as_ref() == Some(uid);
+        let first = primary.as_ref() == Some(uid) && begins_as_asked(scene, db);
         let shaped = if scene.is_normal() { copies } else { first };
         found.require(shaped, Invariant::I7, "created-otherwise", || {
             format!("db {uid} is made neither as the first nor as a copy of the primary")
@@ -50,6 +51,22 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
             )
         },
     );
+}
+
+/// Whether the first db comes into being as the operator asks for: what is to be taken over is where
+/// they say that it is.
+fn begins_as_asked(scene: &Scene<'_>, db: &Db) -> bool {
+    let asked = match &scene.spec.init_mode {
+        ClusterInitMode::New => db.spec.init_mode == Some(InitMode::New),
+        ClusterInitMode::Pitr => db.spec.init_mode == Some(InitMode::Pitr),
+        ClusterInitMode::Existing => {
+            let named = scene.spec.existing_config.as_ref();
+            let named = named.is_some_and(|named| named.keeper_uid == db.spec.keeper_uid);
+            named && db.spec.init_mode == Some(InitMode::Existing)
+        }
+        ClusterInitMode::Unknown(_) => false,
+    };
+    asked && db.spec.role == Some(Role::Primary)
 }
 
 /// How many standbys are wanted beyond those that are kept and have not failed.

@@ -1,6 +1,7 @@
 //! The next step of a keeper: the whole policy, on one screen.
 
 mod access;
+mod existing;
 mod init;
 mod parameters;
 mod primary;
@@ -226,6 +227,7 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
     let mode = db.spec.init_mode.as_ref();
     match mode {
         Some(InitMode::New) => init::make(situation, db),
+        Some(InitMode::Existing) => existing::make(situation, db),
         Some(InitMode::Resync) => resync::make(situation, db),
         Some(InitMode::None) | None => {
             let held = situation
@@ -245,7 +247,7 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
             }
             wait(reason)
         }
-        Some(mode @ (InitMode::Existing | InitMode::Pitr | InitMode::Unknown(_))) => {
+        Some(mode @ (InitMode::Pitr | InitMode::Unknown(_))) => {
             let text = "this init mode is not supported by this version: nothing is touched";
             wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))
         }

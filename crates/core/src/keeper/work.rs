@@ -151,7 +151,7 @@ impl Keeper {
             Step::Slots { .. } => self.look_again(),
             // Other data take this place: nothing that was done to the old ones was done to them.
             Step::Swap { .. } => self.facts.applied = None,
-            Step::Initialize { .. } => self.facts.roles_set_up = false,
+            Step::Initialize { .. } | Step::TakeOver { .. } => self.facts.roles_set_up = false,
             Step::SaveState(_)
             | Step::Copy { .. }
             | Step::Discard

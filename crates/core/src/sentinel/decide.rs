@@ -8,6 +8,7 @@ pub mod elect;
 pub mod generations;
 
 mod failover;
+mod first_db;
 mod init;
 mod members;
 mod parameters;

@@ -1,10 +1,12 @@
 //! I7: copies given up that may be needed, and made where they must not be.
 
+use stolon_core::model::spec::{ClusterInitMode, ExistingConfig};
 use stolon_core::model::{ClusterData, InitMode, Phase};
 
 use crate::small::{Health, Membership, Place, Primary, Small, Standby, db_uid};
 use crate::{
-    LEVEL, MEMBER, Proof, failed, first_of_its_generation, new_standby, proof, serving, waiting,
+    LEVEL, MEMBER, Proof, edit, failed, first_of_its_generation, new_standby, proof, serving,
+    waiting,
 };
 
 pub(crate) fn proofs() -> Vec<Proof> {
@@ -30,6 +32,17 @@ fn deletions() -> Vec<Proof> {
             },
             ..proof("deleted-while-initialising", serving(), |_, after| {
                 delete(after, 1);
+            })
+        },
+        // What is taken over is there and nowhere else.
+        Proof {
+            before: |data, _| {
+                let cluster = data.cluster.as_mut().expect("a cluster");
+                cluster.status.phase = Some(Phase::Initializing);
+                edit(data, 0, |db| db.spec.init_mode = Some(InitMode::Existing));
+            },
+            ..proof("deleted-while-initialising", serving(), |_, after| {
+                delete(after, 0);
             })
         },
         // The decision that elects also deletes the old primary.
@@ -69,6 +82,28 @@ fn creations() -> Vec<Proof> {
                 first_of_its_generation(after).spec.init_mode = Some(InitMode::New);
             },
         ),
+        // What is taken over is taken from whom the operator named.
+        Proof {
+            before: |data, _| {
+                let cluster = data.cluster.as_mut().expect("a cluster");
+                cluster.status.phase = Some(Phase::Initializing);
+                cluster.status.master = None;
+                let spec = cluster.spec.as_mut().expect("a spec");
+                spec.init_mode = Some(ClusterInitMode::Existing);
+                spec.existing_config = Some(ExistingConfig {
+                    keeper_uid: "k1".into(),
+                    ..ExistingConfig::default()
+                });
+            },
+            ..proof(
+                "created-otherwise",
+                Small {
+                    free_keepers: 2,
+                    ..Small::asynchronous(Primary::Gone, &[])
+                },
+                |_, after| first_of_its_generation(after).spec.keeper_uid = "k2".into(),
+            )
+        },
         proof(
             "created-without-primary",
             Small {

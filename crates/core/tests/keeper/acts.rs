@@ -31,6 +31,7 @@ pub(super) enum Act {
     Signal(Place, bool),
     Identity(Place, DbUid),
     Swap,
+    KeepConfig,
     Write(Box<Wanted>),
     Reload,
     Spawn,
@@ -71,6 +72,7 @@ impl World {
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => discard.to_vec(),
             Step::Claim { db } => vec![Act::Identity(Pgdata, db.clone())],
+            Step::TakeOver { db } => vec![Act::KeepConfig, Act::Identity(Pgdata, db.clone())],
             Step::Configure(wanted) => {
                 let last = if running {
                     Act::Reload
@@ -169,7 +171,13 @@ impl World {
             }
             Act::CopyWhole => self.copy_whole(),
             Act::Signal(place, standby) => self.folder(*place).signal = *standby,
+            Act::Identity(_, db) if matches!(step, Step::TakeOver { .. }) => {
+                assert!(self.pgdata.whole, "took over a part");
+                self.pgdata.identity = Some(db.clone());
+                self.pgdata.data.owner = db.clone();
+            }
             Act::Identity(place, db) => self.set_identity(*place, db),
+            Act::KeepConfig => self.pgdata.config = None,
             Act::PassOver(last) => self.pgdata.data.passed_over = *last,
             Act::Swap => std::mem::swap(&mut self.pgdata, &mut self.beside),
             Act::Write(wanted) => self.pgdata.config = Some((**wanted).clone()),

@@ -158,6 +158,7 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
+        Step::TakeOver { db } => format!("take the data over for {db}"),
         Step::Configure(wanted) => {
             let role = match (&wanted.follow, wanted.standby) {
                 (Some(follow), _) => format!("to follow {}:{}", follow.host, follow.port),

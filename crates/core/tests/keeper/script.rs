@@ -12,8 +12,9 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 /// Carries out a command.
 ///
 /// * `keeper` starts it; `kill keeper|postmaster|machine`
-/// * `disk DB LSN [dirty] [standby] [second] [go]` what is on disk: a db's data, cleanly ended unless
-///   said, on the first timeline or the second
+/// * `disk DB LSN [dirty] [standby] [second] [go] [hand] [bare] [unfinished]` what is on disk: a db's
+///   data, cleanly ended unless said, on the first timeline or the second; the Go program's or made by
+///   hand say nothing of themselves; bare ones have no roles; unfinished ones are noted as being made
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is; `primary DB TIMELINE` one
 ///   that was elected, and reported that timeline last
@@ -104,7 +105,7 @@ fn disk(world: &mut World, words: &[&str]) {
     world.pgdata = Folder {
         content: Content::Cluster,
         // The Go program's data say nothing of themselves.
-        identity: (!says("go")).then(|| uid.clone()),
+        identity: (!says("go") && !says("hand")).then(|| uid.clone()),
         whole: true,
         signal: says("standby"),
         data: Data {
@@ -112,16 +113,17 @@ fn disk(world: &mut World, words: &[&str]) {
             system: system_id(),
             timeline: if says("second") { 2 } else { 1 },
             lsn: words[1].parse().expect("a position"),
-            roles: true,
+            roles: !says("bare"),
             connections: 100,
             clean: !says("dirty"),
             ..Data::default()
         },
         ..Folder::default()
     };
-    world.state = Some(DbState {
+    world.state = (!says("hand")).then(|| DbState {
         uid,
         generation: Generation::FIRST,
+        initializing: says("unfinished"),
         ..DbState::default()
     });
 }
@@ -164,6 +166,7 @@ fn field(db: &mut Db, word: &str) {
             spec.init_mode = Some(match value {
                 "new" => InitMode::New,
                 "resync" => InitMode::Resync,
+                "existing" => InitMode::Existing,
                 _ => InitMode::None,
             });
         }

@@ -15,6 +15,7 @@ use stolon_postgres::{basebackup, data_dir, history, initdb};
 
 use super::Error;
 use super::instance::Instance;
+use super::replaced;
 use crate::runtime::{clock, logging};
 
 /// A copy that does not get on for this long is given up.
@@ -68,7 +69,11 @@ impl Instance {
                 let present = self.system_id(&pgdata).await?;
                 self.discard_beside(present.as_deref()).await
             }
-            Step::Claim { db } => Ok(data_dir::set_identity(&pgdata, db.as_str())?),
+            Step::Claim { db } => {
+                replaced::own(&pgdata)?;
+                Ok(data_dir::set_identity(&pgdata, db.as_str())?)
+            }
+            Step::TakeOver { db } => self.take_over(&db).await,
             Step::Configure(wanted) => self.configure(&wanted).await,
             Step::Start { db } => self.start(&db),
             Step::Stop { why, patience } => {
@@ -152,7 +157,8 @@ impl Instance {
         self.clear_beside(system.as_deref()).await?;
         // What is in place may go first only where the source has it all.
         let own = self.system_id(&self.local.pgdata()).await;
-        let is_its = own.is_ok_and(|own| own == system);
+        let is_its = own.is_ok_and(|own| own == system)
+            && !replaced::is_of_other_cluster(&self.local.pgdata())?;
         self.make_room(&session, may_discard && is_its).await?;
         let began = clock::now();
         let mut told: Option<Instant> = None;

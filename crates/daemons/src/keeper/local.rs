@@ -12,6 +12,7 @@ use stolon_postgres::data_dir;
 
 use super::Error;
 use super::config::Config;
+use super::replaced;
 use crate::runtime::names;
 
 /// The keeper's folder.
@@ -96,6 +97,9 @@ impl LocalState {
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if keeper.cluster_uid == uid {
             return Ok(());
+        }
+        if !keeper.cluster_uid.is_empty() {
+            replaced::disown(&self.pgdata())?;
         }
         let noted = KeeperState {
             cluster_uid: uid.to_owned(),

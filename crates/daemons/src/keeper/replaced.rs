@@ -9,6 +9,8 @@ use super::instance::Instance;
 
 /// A file in data that were in use and were replaced.
 const REPLACED: &str = "stolon.replaced";
+/// A file in data that another cluster left, before this keeper came to its present one.
+const OTHER_CLUSTER: &str = "stolon.other-cluster";
 /// A file in data whose making was given up.
 const UNFINISHED: &str = "stolon.unfinished";
 /// More of them are not kept: somebody has to look at them first.
@@ -51,20 +53,18 @@ impl Instance {
     }
 
     /// Moves what is beside PGDATA away; whether that is to be removed. An unfinished copy goes, and
-    /// so does an older copy of the database system `present`. Whole data of another one are what a
-    /// cluster left that was replaced, or whose store was lost: nobody else has them, and they get a
-    /// name of their own.
+    /// so does an older copy of the database system `present`. Whole data of another one, or of another
+    /// cluster of the same one, are what a cluster left that was replaced, or whose store was lost:
+    /// nobody else may have them, and they get a name of their own.
     async fn take_away(&self, present: Option<&str>) -> Result<bool, Error> {
         let beside = self.local.beside();
         if !data_dir::exists(&beside)? {
             return Ok(false);
         }
         // Only of whole data is it asked whose they are: an unfinished copy may not be able to tell.
-        let is_whole =
-            data_dir::identity(&beside)?.is_some() || data_dir::exists(&beside.join(REPLACED))?;
-        if is_whole
+        if is_whole(&beside)?
             && let Some(old) = self.system_id(&beside).await?
-            && present != Some(old.as_str())
+            && (present != Some(old.as_str()) || is_of_other_cluster(&beside)?)
         {
             keep(&beside, &old)?;
             return Ok(false);
@@ -73,6 +73,18 @@ impl Instance {
         data_dir::clear_identity(&beside)?;
         data_dir::swap(&beside, &self.local.trash())?;
         Ok(true)
+    }
+
+    /// Whole data beside PGDATA, which is taken over, get a name of their own.
+    pub(super) async fn keep_beside(&self) -> Result<(), Error> {
+        let beside = self.local.beside();
+        if data_dir::exists(&beside)?
+            && is_whole(&beside)?
+            && let Some(system_id) = self.system_id(&beside).await?
+        {
+            keep(&beside, &system_id)?;
+        }
+        Ok(())
     }
 
     /// The database system that the data in a folder belong to; none: there are no data.
@@ -109,6 +121,30 @@ impl Instance {
         data_dir::swap(&beside, &pgdata)?;
         Ok(data_dir::remove_file(&pgdata.join(REPLACED))?)
     }
+}
+
+/// Whether data say that they are whole.
+fn is_whole(folder: &Path) -> Result<bool, Error> {
+    Ok(data_dir::identity(folder)?.is_some() || data_dir::exists(&folder.join(REPLACED))?)
+}
+
+/// Notes that data are those of another cluster than the keeper's: where they are replaced, nobody
+/// can tell whether what replaces them has all that they have.
+pub(super) fn disown(pgdata: &Path) -> Result<(), Error> {
+    if data_dir::content(pgdata)? == data_dir::Content::Cluster {
+        data_dir::replace_file(&pgdata.join(OTHER_CLUSTER), b"")?;
+    }
+    Ok(())
+}
+
+/// Takes that note away: they are the data of a db of this cluster from now on.
+pub(super) fn own(pgdata: &Path) -> Result<(), Error> {
+    Ok(data_dir::remove_file(&pgdata.join(OTHER_CLUSTER))?)
+}
+
+/// Whether that is noted.
+pub(super) fn is_of_other_cluster(folder: &Path) -> Result<bool, Error> {
+    Ok(data_dir::exists(&folder.join(OTHER_CLUSTER))?)
 }
 
 async fn remove(folder: &Path) -> Result<(), Error> {

@@ -221,7 +221,8 @@ impl Cluster {
         cluster
     }
 
-    fn add_keeper(&mut self, number: usize) {
+    /// Starts a keeper, on what its folder holds already.
+    pub(crate) fn add_keeper(&mut self, number: usize) {
         let uid = format!("k{number}");
         let network = self.network.as_ref();
         let namespace = network.map(|network| network.namespace(number));
@@ -254,6 +255,28 @@ impl Cluster {
             pgdata: folder.join("postgres"),
             direct,
         });
+    }
+
+    /// The folder of a keeper, started already or not.
+    pub(crate) fn keeper_folder(&self, number: usize) -> PathBuf {
+        self.place.folder.join(format!("k{number}"))
+    }
+
+    /// A folder that the database processes may write to, for whatever a test needs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.place.folder
+    }
+
+    /// The store loses everything; sentinels and proxy have to be ended before.
+    pub(crate) fn lose_store(&self) {
+        for name in ["store.db", "store.db-wal", "store.db-shm"] {
+            match std::fs::remove_file(self.place.folder.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    panic!("cannot remove {name}: {error}")
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Where clients connect.

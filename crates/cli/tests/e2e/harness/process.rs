@@ -1,7 +1,7 @@
 //! Processes that end with their owner.
 
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -49,6 +49,28 @@ pub(crate) fn command(program: &Path, surroundings: &Surroundings) -> Command {
         .current_dir("/")
         .stdin(Stdio::null());
     command
+}
+
+/// One of PostgreSQL's programs, of the newest version in `PATH` or where Debian puts them, as the
+/// keepers find it.
+pub(crate) fn postgres_program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let entries = std::fs::read_dir("/usr/lib/postgresql");
+    let mut versions: Vec<(u32, PathBuf)> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let major = entry.file_name().to_string_lossy().parse().ok()?;
+            Some((major, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+    let folders = std::env::split_paths(&path).chain(versions.into_iter().map(|(_, f)| f));
+    let mut found = folders
+        .filter(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .map(|folder| folder.join(name));
+    found.next().expect("PostgreSQL's programs")
 }
 
 /// Hands a path to the user of the database processes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Follow, Situation, Wanted, access};
 use crate::model::db::PLACEHOLDER_STANDBY;
-use crate::model::{Db, DbSpec, DbUid};
+use crate::model::{Db, DbSpec, DbUid, InitMode};
 
 /// Parameters that the keeper sets over the user's value, or that are part of how an instance
 /// follows; they are left out of what it reports.
@@ -169,10 +169,14 @@ fn common(situation: &Situation<'_>, db: &Db) -> BTreeMap<String, String> {
     let logical = user
         .get("wal_level")
         .is_some_and(|level| level == "logical");
-    set(
-        "wal_level",
-        if logical { "logical" } else { "replica" }.to_owned(),
-    );
+    // Slots in data that are taken over may need what their own configuration says.
+    let is_theirs = db.spec.include_previous_config
+        && db.spec.init_mode != Some(InitMode::New)
+        && !user.contains_key("wal_level");
+    if !is_theirs {
+        let level = if logical { "logical" } else { "replica" };
+        set("wal_level", level.to_owned());
+    }
     if db.spec.use_pgrewind {
         set("wal_log_hints", "on".to_owned());
     }

@@ -2,8 +2,8 @@
 
 use super::super::facts::Observation;
 use super::{
-    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, reading,
-    settled, until_it_speaks, wait,
+    Decision, Patience, Situation, Step, act, converged, existing, listen, not_admitted,
+    parameters, reading, settled, until_it_speaks, wait,
 };
 use crate::model::{Db, Role, TimelineId};
 use crate::reason::Reason;
@@ -120,6 +120,9 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
     }
     if situation.sync.wants_stir() {
         return act(Step::Stir, reasons);
+    }
+    if existing::needs_roles(situation, db) {
+        return act(Step::SetUpRoles, reasons);
     }
     if let Some(step) = slots(observation, &wanted_slots(db)) {
         return act(step, reasons);

@@ -40,6 +40,12 @@ pub enum Step {
         /// The db.
         db: DbUid,
     },
+    /// Check the data in PGDATA, keep the configuration that they came with as the base of ours, and
+    /// note that they are this db from now on. Nothing of them is removed.
+    TakeOver {
+        /// The db.
+        db: DbUid,
+    },
     /// Write the configuration; reload it where something changed and the instance runs.
     Configure(Box<Wanted>),
     /// Start the instance.
@@ -101,6 +107,7 @@ impl Step {
             Self::Swap { .. } => "failed to put the new copy in place",
             Self::Discard => "failed to remove the old copy",
             Self::Claim { .. } => "failed to mark the data",
+            Self::TakeOver { .. } => "failed to take over the data",
             Self::Configure(_) => "failed to write the configuration",
             Self::Start { .. } => "failed to start postgres",
             Self::Stop { .. } => "failed to stop postgres",

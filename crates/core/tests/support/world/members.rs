@@ -1,5 +1,7 @@
 //! Keepers with their instances, and proxies: what they do when they read a document.
 
+use std::collections::BTreeMap;
+
 use stolon_core::model::{ClusterData, Db, DbUid, Generation, InitMode, KeeperUid, Role};
 
 use super::World;
@@ -22,6 +24,8 @@ pub(crate) struct KeeperModel {
     pub(crate) boot: u64,
     pub(crate) released_at: Option<u64>,
     pub(crate) instance: Option<InstanceModel>,
+    /// What lies in its data directory and is no db of the cluster.
+    pub(crate) found: Option<InstanceModel>,
 }
 
 /// What is in a keeper's data directory.
@@ -39,6 +43,8 @@ pub(crate) struct InstanceModel {
     pub(crate) history: Vec<(u64, u64)>,
     /// Of a primary: the names its commits wait for, as it was last told.
     pub(crate) waits_for: Vec<String>,
+    /// The parameters in its configuration files.
+    pub(crate) parameters: BTreeMap<String, String>,
 }
 
 /// A proxy.
@@ -65,6 +71,7 @@ impl World {
             boot: 1,
             released_at: None,
             instance: None,
+            found: None,
         };
         self.keepers.insert(name.to_owned(), model);
     }
@@ -212,7 +219,12 @@ fn obey_as_keeper(
 
 /// Makes the data a db begins with; false: not possible now.
 fn start_anew(keeper: &mut KeeperModel, db: &Db, source: Option<&InstanceModel>) -> bool {
+    let found = keeper.found.clone();
     let fresh = match (&db.spec.init_mode, source) {
+        (Some(InitMode::Existing), _) => match found {
+            Some(found) => found,
+            None => return false,
+        },
         (Some(InitMode::New), _) => InstanceModel {
             primary: true,
             lsn: 1000,

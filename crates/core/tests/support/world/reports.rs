@@ -115,6 +115,7 @@ impl World {
                 .skip(instance.history.len().saturating_sub(told))
                 .map(switch)
                 .collect(),
+            pg_parameters: instance.parameters.clone(),
             synchronous_standbys: in_sync.collect::<List<DbUid>>(),
             instance: (!keeper.go).then_some(report),
             ..PostgresState::default()
