@@ -181,6 +181,7 @@ impl Keeper {
                 health: Health::Unknown,
                 writable_until: now,
                 starts_failed: 0,
+                rewinds_failed: None,
                 released_at: None,
                 least_parameters: least_parameters.unwrap_or_default(),
                 applied: None,

@@ -18,7 +18,7 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 13] = [
+const COURSES: [(&str, &[&str]); 15] = [
     (
         "start a primary",
         &["disk d1 1000", "master d1", "doc d1 role=master init=none"],
@@ -51,6 +51,25 @@ const COURSES: [(&str, &[&str]); 13] = [
             "them followers=d3",
             "master d2",
             "doc d3 role=standby init=resync follow=d2",
+        ],
+    ),
+    (
+        "rewind what left the primary's history",
+        &[
+            "disk d1 4000",
+            "them followers=d3",
+            "master d2",
+            "doc d3 role=standby init=resync follow=d2 rewind=on",
+        ],
+    ),
+    (
+        "rewind what was killed, and fail",
+        &[
+            "disk d1 4000 dirty",
+            "fault rewind on",
+            "them followers=d3",
+            "master d2",
+            "doc d3 role=standby init=resync follow=d2 rewind=on",
         ],
     ),
     (
@@ -203,6 +222,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=new")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=existing")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=resync follow=d2")),
+        (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=resync follow=d2 rewind=on")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=none sync=d2 followers=d2")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=none follow=d2")),
         (3..9_u32).prop_map(|db| format!("them followers=d{db}")),
@@ -217,6 +237,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         "start",
         "copy",
         "room",
+        "rewind",
+        "rewind-refused",
         "silent",
         "saturated",
         "unadmitted",

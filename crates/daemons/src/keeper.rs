@@ -9,6 +9,7 @@ mod observe;
 mod parameters;
 mod passwords;
 mod replaced;
+mod rewind;
 mod take_over;
 
 use std::sync::Arc;

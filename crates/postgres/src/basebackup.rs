@@ -1,12 +1,10 @@
 //! Copying a running instance.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-
 use crate::conninfo::ConnInfo;
+use crate::watched::{self, Watch};
 use crate::{Error, Installation, data_dir, process};
 
 /// How much of the end of what the program says is kept for its error.
@@ -61,52 +59,17 @@ pub async fn run(
             "--no-password",
             "--slot",
             slot,
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let outcome = watch(command, patience, progress).await;
+        ]);
+    let watch = Watch {
+        program: "pg_basebackup",
+        awaited: "progress of pg_basebackup",
+        patience,
+        aloud: false,
+    };
+    let outcome = watched::run(command, watch, progress).await;
     data_dir::remove_file(&password_file)?;
     outcome?;
     data_dir::clear_identity(target)
-}
-
-async fn watch(
-    mut command: tokio::process::Command,
-    patience: Duration,
-    mut progress: impl FnMut(Progress) + Send,
-) -> Result<(), Error> {
-    let path = Path::new("pg_basebackup");
-    let mut child = command.spawn().map_err(Error::file("run", path))?;
-    let mut said = Said::default();
-    if let Some(mut pipe) = child.stderr.take() {
-        let mut buffer = [0; 1024];
-        loop {
-            let count = match tokio::time::timeout(patience, pipe.read(&mut buffer)).await {
-                Ok(Ok(0) | Err(_)) => break,
-                Ok(Ok(count)) => count,
-                Err(_) => {
-                    let _ = child.kill().await;
-                    return Err(Error::NoAnswer {
-                        what: "progress of pg_basebackup",
-                        limit: patience,
-                    });
-                }
-            };
-            if let Some(found) = said.hear(buffer.get(..count).unwrap_or_default()) {
-                progress(found);
-            }
-        }
-    }
-    let status = child.wait().await.map_err(Error::file("wait for", path))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Error::Program {
-        program: "pg_basebackup".to_owned(),
-        status: status.to_string(),
-        output: said.complaint(),
-    })
 }
 
 /// The end of what the program said.

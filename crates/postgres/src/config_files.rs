@@ -110,6 +110,24 @@ fn refuse_alter_system(pgdata: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink("/dev/null", &file).map_err(Error::file("link", &file))
 }
 
+/// Gives `ALTER SYSTEM` an empty file of its own: `pg_rewind` refuses a link where the source, which it
+/// asks over a connection, seems to have a file.
+pub(crate) fn allow_alter_system(pgdata: &Path) -> Result<(), Error> {
+    data_dir::replace_file(&pgdata.join(AUTO_CONFIGURATION), b"")
+}
+
+/// Adds a parameter to the configuration file, whatever else it says.
+pub(crate) fn add_parameter(pgdata: &Path, name: &str, value: &str) -> Result<(), Error> {
+    let path = pgdata.join(CONFIGURATION);
+    let mut text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+    let added = Configuration {
+        parameters: [(name.to_owned(), value.to_owned())].into(),
+        ..Configuration::default()
+    };
+    let _ = write!(text, "\n{}", render_parameters(&added));
+    data_dir::replace_file(&path, text.as_bytes())
+}
+
 /// The parameters that the configuration file now sets, as [`write()`] wrote them.
 pub fn present_parameters(pgdata: &Path) -> Result<BTreeMap<String, String>, Error> {
     let path = pgdata.join(CONFIGURATION);

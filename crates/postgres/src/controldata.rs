@@ -29,6 +29,10 @@ pub struct ControlData {
     pub system_id: String,
     /// The state it was last in.
     pub state: ClusterState,
+    /// Whether its pages have checksums.
+    pub checksums: bool,
+    /// Whether it ran with `wal_log_hints` last.
+    pub wal_log_hints: bool,
     /// Where the last checkpoint record begins.
     pub checkpoint: Lsn,
     /// The timeline of the last checkpoint.
@@ -103,6 +107,8 @@ pub(crate) fn parse(text: &str) -> Option<ControlData> {
         least_parameters: LEAST_PARAMETERS.iter().filter_map(least).collect(),
         system_id: value("Database system identifier")?.to_owned(),
         state,
+        checksums: value("Data page checksum version").is_some_and(|version| version != "0"),
+        wal_log_hints: value("wal_log_hints setting") == Some("on"),
         checkpoint: value("Latest checkpoint location")?.parse().ok()?,
         timeline: timeline("Latest checkpoint's TimeLineID")?,
         min_recovery: value("Minimum recovery ending location")?.parse().ok()?,
@@ -125,7 +131,9 @@ mod tests {
             Min recovery ending loc's timeline:   2\n\
             max_connections setting:              100\n\
             max_prepared_xacts setting:           0\n\
-            max_locks_per_xact setting:           64\n";
+            max_locks_per_xact setting:           64\n\
+            wal_log_hints setting:                on\n\
+            Data page checksum version:           0\n";
         let data = parse(text).expect("control data");
         let least: Vec<_> = data
             .least_parameters
@@ -140,6 +148,7 @@ mod tests {
         assert_eq!(least, expected);
         assert_eq!(data.system_id, "7275812345678901234");
         assert_eq!(data.state, ClusterState::ShutDownInRecovery);
+        assert!(data.wal_log_hints && !data.checksums);
         assert_eq!(
             (data.checkpoint.0, data.timeline.0, data.min_recovery.0),
             (0x300_0110, 2, 0x300_01C0)

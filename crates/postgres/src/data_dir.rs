@@ -198,12 +198,13 @@ pub fn processes(pgdata: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// The programs that make data in `target`: `initdb`s and `pg_basebackup`s that were given its name.
+/// The programs that make data in `target`: `initdb`s, `pg_basebackup`s and `pg_rewind`s that were
+/// given its name.
 pub fn makers(target: &Path) -> Vec<i32> {
     let is_maker = |pid: &i32| {
         let makes = matches!(
             program_of(*pid).as_deref(),
-            Some("initdb" | "pg_basebackup")
+            Some("initdb" | "pg_basebackup" | "pg_rewind")
         );
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let name = target.as_os_str().as_encoded_bytes();

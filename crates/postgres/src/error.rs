@@ -52,6 +52,9 @@ pub enum Error {
         /// Whether it was the server that said so: then it is alive.
         answered: bool,
     },
+    /// Data cannot be rewound, or were and are not what they should be.
+    #[error("cannot rewind the data: {0}")]
+    Rewound(String),
     /// What was read is not what it should be.
     #[error("cannot understand {what}: {text:?}")]
     Malformed {

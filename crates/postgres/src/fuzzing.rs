@@ -8,7 +8,7 @@ mod written;
 
 pub use programs::{
     basebackup_progress, control_data, parameter_complaints, pid_file, postgres_version,
-    process_stat, timeline_history,
+    process_stat, rewind_label, timeline_history,
 };
 pub use written::{configuration, conninfo, password_file};
 
@@ -30,5 +30,6 @@ every_target_holds!(None;
     pid_file,
     postgres_version,
     process_stat,
+    rewind_label,
     timeline_history,
 );

@@ -269,7 +269,7 @@ impl Session {
         self.execute("write to the WAL", sql).await
     }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint, at once.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         self.execute("checkpoint", "CHECKPOINT").await
     }

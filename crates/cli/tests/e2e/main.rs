@@ -3,6 +3,7 @@
 
 mod asynchronous;
 mod clients;
+mod coming_back;
 mod harness;
 mod initialisation;
 mod lifecycle;

@@ -6,6 +6,7 @@ mod init;
 mod parameters;
 mod primary;
 mod resync;
+mod rewind;
 mod standby;
 mod step;
 

@@ -19,6 +19,8 @@ pub struct Facts {
     pub writable_until: Instant,
     /// Starts in a row that led nowhere.
     pub starts_failed: u32,
+    /// The db whose data were last to be rewound, and how often that failed in this life of the keeper.
+    pub rewinds_failed: Option<(DbUid, u32)>,
     /// The store revision after which alone this keeper starts its primary again.
     pub released_at: Option<u64>,
     /// What a standby's parameters must not be below, as its control data had it when it last was at
@@ -88,6 +90,11 @@ pub struct Control {
     pub shut_down: bool,
     /// Whether it ended cleanly in recovery.
     pub shut_down_in_recovery: bool,
+    /// Whether it was killed while it recovered as a standby or from an archive.
+    pub in_archive_recovery: bool,
+    /// Whether its WAL tells of every page that changed, as `pg_rewind` needs it: there are checksums,
+    /// or it ran with `wal_log_hints`.
+    pub logs_all_changes: bool,
     /// Where the last checkpoint record begins.
     pub checkpoint: Lsn,
     /// Its timeline.

@@ -194,7 +194,9 @@ fn instance(
 fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
     let error = facts.error.clone().unwrap_or_default();
     let doing = match running {
-        Some(Step::Initialize { .. } | Step::Copy { .. } | Step::Swap { .. }) => {
+        Some(
+            Step::Initialize { .. } | Step::Copy { .. } | Step::Rewind { .. } | Step::Swap { .. },
+        ) => {
             return (Condition::Initializing, error);
         }
         Some(Step::Stop { .. } | Step::KillAll) => Some(Condition::Stopping),

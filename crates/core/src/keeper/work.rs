@@ -108,6 +108,12 @@ impl Keeper {
             // Nobody knows how much of it was written.
             self.facts.applied = None;
         }
+        if let Step::Rewind { db, .. } = step {
+            let before = self.facts.rewinds_failed.take();
+            let before = before.filter(|(tried, _)| tried == db);
+            let times = before.map_or(0, |(_, times)| times).saturating_add(1);
+            self.facts.rewinds_failed = Some((db.clone(), times));
+        }
         let text = step.failure_text();
         let reason = Reason::error("step-failed", text).with("error", error);
         effects.push(Effect::Log(reason));
@@ -154,6 +160,7 @@ impl Keeper {
             Step::Initialize { .. } | Step::TakeOver { .. } => self.facts.roles_set_up = false,
             Step::SaveState(_)
             | Step::Copy { .. }
+            | Step::Rewind { .. }
             | Step::Discard
             | Step::Claim { .. }
             | Step::Start { .. } => {}
@@ -244,16 +251,11 @@ impl Keeper {
 /// Whether a step that may take hours is not what the newest document asks for. All others end soon
 /// by themselves.
 fn is_overtaken(running: &Step, decision: &Decision) -> bool {
-    let Step::Copy { db, source, .. } = running else {
+    let Some(made) = running.makes_from() else {
         return false;
     };
     match &decision.step {
-        Some(Step::Copy {
-            db: wanted,
-            source: from,
-            ..
-        }) => wanted != db || from != source,
-        Some(_) => true,
+        Some(step) => step.makes_from() != Some(made),
         // The source may be silent for a moment; a copy that stands still ends by itself.
         None => decision.reasons.iter().any(|reason| reason.code == "no-db"),
     }

@@ -27,6 +27,7 @@ pub(super) enum Act {
     MakePart(DbUid),
     MakeWhole(DbUid),
     CopyPart,
+    RewindPart,
     CopyWhole,
     Signal(Place, bool),
     Identity(Place, DbUid),
@@ -69,6 +70,7 @@ impl World {
             Step::Copy {
                 db, may_discard, ..
             } => self.acts_of_copy(db, *may_discard),
+            Step::Rewind { db, .. } => self.acts_of_rewind(db),
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => discard.to_vec(),
             Step::Claim { db } => vec![Act::Identity(Pgdata, db.clone())],
@@ -135,6 +137,33 @@ impl World {
         acts
     }
 
+    pub(super) fn acts_of_rewind(&self, db: &DbUid) -> Vec<Act> {
+        use Place::{Beside, Pgdata};
+        if self.faults.rewind_refused {
+            return vec![Act::Fail("the source does not answer")];
+        }
+        let mut acts = vec![
+            Act::Clear(Beside),
+            Act::RemovePart(Beside),
+            Act::Remove(Beside),
+            Act::Clear(Pgdata),
+            Act::PutAside,
+            Act::RemovePart(Beside),
+            Act::RewindPart,
+        ];
+        if self.faults.rewind_fails {
+            acts.push(Act::Fail("pg_rewind failed"));
+            return acts;
+        }
+        acts.extend([
+            Act::CopyWhole,
+            Act::Clear(Beside),
+            Act::Signal(Beside, true),
+            Act::Identity(Beside, db.clone()),
+        ]);
+        acts
+    }
+
     pub(super) fn folder(&mut self, place: Place) -> &mut Folder {
         match place {
             Place::Pgdata => &mut self.pgdata,
@@ -148,10 +177,11 @@ impl World {
             Act::Clear(place) => {
                 let may = matches!(
                     step,
-                    Step::Copy {
-                        may_discard: true,
-                        ..
-                    }
+                    Step::Rewind { .. }
+                        | Step::Copy {
+                            may_discard: true,
+                            ..
+                        }
                 );
                 let folder = self.folder(*place);
                 folder.identity = None;
@@ -165,6 +195,8 @@ impl World {
             }
             Act::MakePart(_) => self.beside.content = Content::Broken,
             Act::MakeWhole(db) => self.make_whole(db),
+            // The first files of the source are there, and with them its name.
+            Act::RewindPart => self.beside.identity = Some(DbUid::from("d2")),
             Act::CopyPart => {
                 self.beside.content = Content::Cluster;
                 self.beside.identity = Some(DbUid::from("d2"));

@@ -25,6 +25,8 @@ impl World {
                 system_id: data.system.clone(),
                 shut_down: data.clean && !folder.signal,
                 shut_down_in_recovery: data.interrupted || data.clean && folder.signal,
+                in_archive_recovery: !data.clean && folder.signal,
+                logs_all_changes: !data.no_hints,
                 checkpoint: Lsn(data.lsn),
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(if data.interrupted { 0 } else { data.lsn }),
@@ -154,6 +156,21 @@ pub(super) fn name_of(step: &Step) -> String {
                 ""
             };
             format!("copy for {db}{may}")
+        }
+        Step::Rewind {
+            db,
+            recover_first,
+            restore_command,
+            ..
+        } => {
+            let first = if *recover_first {
+                ", after recovering"
+            } else {
+                ""
+            };
+            let archive = restore_command.as_ref();
+            let archive = archive.map_or(String::new(), |command| format!(", with {command}"));
+            format!("rewind for {db}{first}{archive}")
         }
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),

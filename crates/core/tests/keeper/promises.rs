@@ -49,7 +49,7 @@ impl World {
             Place::Beside => (&self.beside, &self.pgdata),
         };
         if this.whole {
-            let copy = matches!(step, Step::Copy { .. });
+            let copy = matches!(step, Step::Copy { .. } | Step::Rewind { .. });
             // An operator who has a cluster initialised has said what that means.
             let ordered = matches!(step, Step::Initialize { .. });
             let allowed = other.whole || (copy && this.given_up) || ordered;
@@ -65,6 +65,27 @@ impl World {
         let keeper = self.keeper.as_ref().expect("a keeper");
         let runs = matches!(keeper.facts().health, Health::Running(_));
         assert!(runs, "the new copy was never proven");
+    }
+
+    /// Data are rewound where they are only while the primary has every acknowledged commit (I7), and
+    /// only where that can come to something.
+    pub(super) fn check_rewind(&self) {
+        let keeper = self.keeper.as_ref().expect("a keeper");
+        let document = keeper.document().expect("a document");
+        let primary = document.data.primary().expect("a primary");
+        let status = &primary.status;
+        assert!(status.healthy, "rewound while the primary is not healthy");
+        assert_eq!(
+            status.current_generation, primary.generation,
+            "rewound while the primary has not done what it was told"
+        );
+        let data = &self.pgdata.data;
+        assert!(
+            self.pgdata.whole && !data.no_hints,
+            "cannot be rewound: {data:?}"
+        );
+        assert_ne!(data.timeline, status.timeline_id.0, "nothing would be seen");
+        assert!(self.server.is_none() && !self.orphans, "in use");
     }
 
     /// I8: whoever becomes writable was named primary by a document that was read after it was last

@@ -12,7 +12,7 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 /// Carries out a command.
 ///
 /// * `keeper` starts it; `kill keeper|postmaster|machine`
-/// * `disk DB LSN [dirty] [standby] [second] [go] [hand] [bare] [unfinished]` what is on disk: a db's
+/// * `disk DB LSN [dirty] [standby] [second] [go] [hand] [bare] [unfinished] [nohints]` what is there: a db's
 ///   data, cleanly ended unless said, on the first timeline or the second; the Go program's or made by
 ///   hand say nothing of themselves; bare ones have no roles; unfinished ones are noted as being made
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
@@ -90,6 +90,8 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "start" => &mut faults.start_dies,
         "copy" => &mut faults.copy_fails,
         "room" => &mut faults.no_room,
+        "rewind" => &mut faults.rewind_fails,
+        "rewind-refused" => &mut faults.rewind_refused,
         "silent" => &mut faults.silent,
         "slow" => &mut faults.slow,
         "saturated" => &mut faults.saturated,
@@ -116,6 +118,7 @@ fn disk(world: &mut World, words: &[&str]) {
             roles: !says("bare"),
             connections: 100,
             clean: !says("dirty"),
+            no_hints: says("nohints"),
             ..Data::default()
         },
         ..Folder::default()
@@ -170,6 +173,7 @@ fn field(db: &mut Db, word: &str) {
                 _ => InitMode::None,
             });
         }
+        "rewind" => spec.use_pgrewind = value == "on",
         "follow" => spec.follow_config = Some(FollowConfig::internal(value.into())),
         "followers" => spec.followers = names(value),
         "sync" => {

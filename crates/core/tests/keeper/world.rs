@@ -67,6 +67,8 @@ pub(crate) struct Data {
     /// The `max_connections` of the primary that wrote the WAL.
     pub(crate) connections: u64,
     pub(crate) slots: BTreeSet<String>,
+    /// It ran without checksums and `wal_log_hints`.
+    pub(crate) no_hints: bool,
 }
 
 /// A running instance.
@@ -87,6 +89,10 @@ pub(crate) struct Faults {
     pub(crate) start_dies: bool,
     pub(crate) copy_fails: bool,
     pub(crate) no_room: bool,
+    /// The source refuses a rewind before the data are touched.
+    pub(crate) rewind_refused: bool,
+    /// A rewind fails midway.
+    pub(crate) rewind_fails: bool,
     pub(crate) silent: bool,
     pub(crate) slow: bool,
     pub(crate) saturated: bool,
@@ -370,6 +376,7 @@ impl World {
             Step::Start { .. } if !self.pgdata.signal => self.check_permission("start"),
             Step::Promote { .. } => self.check_permission("promote"),
             Step::Discard => self.check_proof(),
+            Step::Rewind { .. } => self.check_rewind(),
             _ => {}
         }
         let past = self.now.saturating_sub(Duration::from_secs(1));
@@ -395,8 +402,12 @@ impl World {
             self.end_step(None);
             return;
         };
-        // Only copying takes its time.
-        let pause = if act == Act::CopyPart { 2000 } else { 3 };
+        // Only making data from others takes its time.
+        let pause = match act {
+            Act::CopyPart => 2000,
+            Act::RewindPart => 1000,
+            _ => 3,
+        };
         work.next_at = self.now + Duration::from_millis(pause);
         self.acts += 1;
         if let Act::Fail(why) = act {
@@ -409,7 +420,7 @@ impl World {
         }
         self.check_belief();
         if let Some((at, death)) = self.death
-            && self.acts == at
+            && self.acts >= at
         {
             self.death = None;
             if death == Death::Postmaster && self.work.as_ref().is_some_and(Work::is_done) {
@@ -471,7 +482,7 @@ fn settings(boot: u32) -> Settings {
         advertise_address: "10.0.0.1".to_owned(),
         advertise_port: 5432,
         socket_folder: "/tmp".to_owned(),
-        superuser: ("postgres".to_owned(), "trust".to_owned()),
+        superuser: ("postgres".to_owned(), "scram-sha-256".to_owned()),
         replication_user: ("repl".to_owned(), "trust".to_owned()),
         can_be_master: true,
         can_be_synchronous_replica: true,

@@ -23,9 +23,9 @@ const COPY_PATIENCE: Duration = Duration::from_mins(1);
 /// How often the progress of a copy is told.
 const COPY_PROGRESS: Duration = Duration::from_secs(5);
 /// Bound on a query of a step.
-const QUERY_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const QUERY_LIMIT: Duration = Duration::from_secs(10);
 /// Room that a copy needs beyond the size of its source, for the WAL that comes meanwhile.
-const COPY_RESERVE: u64 = 256 << 20;
+pub(super) const COPY_RESERVE: u64 = 256 << 20;
 
 impl Instance {
     /// Runs a step.
@@ -60,6 +60,15 @@ impl Instance {
                 source,
                 may_discard,
             } => self.copy(&db, &source, may_discard).await,
+            Step::Rewind {
+                db,
+                source,
+                recover_first,
+                restore_command,
+            } => {
+                self.rewind(&db, &source, recover_first, restore_command.as_deref())
+                    .await
+            }
             Step::Swap { db } => {
                 tracing::info!(%db, "putting the new data in place");
                 self.swap()
@@ -146,12 +155,7 @@ impl Instance {
 
     async fn copy(&self, db: &DbUid, source: &Follow, may_discard: bool) -> Result<(), Error> {
         let beside = self.local.beside();
-        let target = Target {
-            host: source.host.clone(),
-            port: source.port.parse().unwrap_or(0),
-            ..self.target()
-        };
-        let session = Session::connect(&target, QUERY_LIMIT).await?;
+        let session = self.session_with(source, QUERY_LIMIT).await?;
         let sql = "SELECT system_identifier::text FROM pg_control_system()";
         let system = session.value("system identifier", sql).await?;
         self.clear_beside(system.as_deref()).await?;
@@ -161,22 +165,6 @@ impl Instance {
             && !replaced::is_of_other_cluster(&self.local.pgdata())?;
         self.make_room(&session, may_discard && is_its).await?;
         let began = clock::now();
-        let mut told: Option<Instant> = None;
-        let tell = move |progress: basebackup::Progress| {
-            let now = clock::now();
-            if told.is_some_and(|last| now.since(last) < COPY_PROGRESS) {
-                return;
-            }
-            told = Some(now);
-            let rate = progress.done_kib / now.since(began).as_secs().max(1);
-            tracing::info!(
-                percent = progress.percent(),
-                done_kib = progress.done_kib,
-                total_kib = progress.total_kib,
-                kib_per_second = rate,
-                "copying the followed instance"
-            );
-        };
         let info = self.conninfo(source);
         basebackup::run(
             &self.installation,
@@ -184,7 +172,7 @@ impl Instance {
             &info,
             &source.name,
             COPY_PATIENCE,
-            tell,
+            telling("copying the followed instance"),
         )
         .await?;
         config_files::set_standby(&beside, true)?;
@@ -194,6 +182,20 @@ impl Instance {
             "copy finished"
         );
         Ok(())
+    }
+
+    /// A superuser's session with the db that is followed.
+    pub(super) async fn session_with(
+        &self,
+        source: &Follow,
+        limit: Duration,
+    ) -> Result<Session, stolon_postgres::Error> {
+        let target = Target {
+            host: source.host.clone(),
+            port: source.port.parse().unwrap_or(0),
+            ..self.target()
+        };
+        Session::connect(&target, limit).await
     }
 
     /// Checks the space for a copy before it begins (I7).
@@ -317,6 +319,27 @@ impl Instance {
         })
         .await?;
         Ok(())
+    }
+}
+
+/// Tells how far the making of data is, now and then.
+pub(super) fn telling(what: &'static str) -> impl FnMut(basebackup::Progress) + Send {
+    let began = clock::now();
+    let mut told: Option<Instant> = None;
+    move |progress| {
+        let now = clock::now();
+        if told.is_some_and(|last| now.since(last) < COPY_PROGRESS) {
+            return;
+        }
+        told = Some(now);
+        let rate = progress.done_kib / now.since(began).as_secs().max(1);
+        tracing::info!(
+            percent = progress.percent(),
+            done_kib = progress.done_kib,
+            total_kib = progress.total_kib,
+            kib_per_second = rate,
+            "{what}"
+        );
     }
 }
 

@@ -200,6 +200,8 @@ impl Instance {
                 system_id: data.system_id,
                 shut_down: data.state == ClusterState::ShutDown,
                 shut_down_in_recovery: data.state == ClusterState::ShutDownInRecovery,
+                in_archive_recovery: data.state == ClusterState::InRecovery,
+                logs_all_changes: data.checksums || data.wal_log_hints,
                 checkpoint: data.checkpoint,
                 timeline: data.timeline.max(data.min_recovery_timeline),
                 min_recovery: data.min_recovery,

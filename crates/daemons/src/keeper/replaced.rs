@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use stolon_postgres::{controldata, data_dir};
+use stolon_postgres::{controldata, data_dir, rewind};
 
 use super::Error;
 use super::instance::Instance;
@@ -22,6 +22,7 @@ impl Instance {
     pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
         let trash = self.local.trash();
         remove(&trash).await?;
+        remove(&rewind::kept_wal(&self.local.beside())).await?;
         if self.take_away(present).await? {
             remove(&trash).await?;
         }

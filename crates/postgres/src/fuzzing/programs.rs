@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::basebackup::{KEPT_OUTPUT, Said, parse_progress};
 use crate::controldata::{self, ClusterState, ControlData};
+use crate::rewind::parse_start;
 use crate::{check, data_dir, history, installation, process};
 
 /// `pg_controldata`'s output: what is read, printed again, reads as the same.
@@ -32,18 +33,32 @@ fn print(data: &ControlData) -> String {
          Latest checkpoint location:           {}\n\
          Latest checkpoint's TimeLineID:       {}\n\
          Minimum recovery ending location:     {}\n\
-         Min recovery ending loc's timeline:   {}\n",
+         Min recovery ending loc's timeline:   {}\n\
+         wal_log_hints setting:                {}\n\
+         Data page checksum version:           {}\n",
         data.system_id,
         data.checkpoint,
         data.timeline,
         data.min_recovery,
-        data.min_recovery_timeline
+        data.min_recovery_timeline,
+        if data.wal_log_hints { "on" } else { "off" },
+        u8::from(data.checksums)
     );
     for (name, value) in &data.least_parameters {
         let name = name.replace("_transaction", "_xact");
         let _ = writeln!(text, "{name} setting:   {value}");
     }
     text
+}
+
+/// `backup_label` of a rewind: the file is the one that the position is said to lie in.
+pub fn rewind_label(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Some(start) = parse_start(&text) else {
+        return;
+    };
+    let printed = format!("START WAL LOCATION: {} (file {})\n", start.at, start.file);
+    assert_eq!(parse_start(&printed), Some(start), "{printed}");
 }
 
 /// What `postgres -C` complains of in a file: parameters that it names or that the file sets, each with

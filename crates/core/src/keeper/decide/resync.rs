@@ -1,7 +1,9 @@
 //! A standby whose data are not here yet: taken over as they are where they are a prefix of the
-//! source's history, copied beside the old ones otherwise (I7, scenario A3).
+//! source's history, rewound where that is wanted and possible, copied beside the old ones otherwise
+//! (I7, scenario A3).
 
 use super::super::facts::{Content, Control};
+use super::rewind::{self, Verdict};
 use super::{Decision, Follow, Patience, Situation, Step, act, wait};
 use crate::model::{Db, DbUid, Lsn};
 use crate::reason::Reason;
@@ -21,29 +23,37 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         Ok(source) => source,
         Err(reason) => return wait(reason),
     };
-    if is_clean_prefix(situation, source) {
+    let relation = relation(situation, source);
+    if relation == Relation::Prefix {
         let text = "the local data are a prefix of the primary's history: no copy is needed";
         let reason = Reason::info("clean-prefix", text).with("db", &db.uid);
         return act(Step::Claim { db: db.uid.clone() }, vec![reason]);
     }
-    let text = "copying the primary's data beside the old ones";
-    let reason = Reason::info("copying", text).with("source", &source.uid);
-    let reason = reason.with("host", &source.status.listen_address);
-    let reason = reason.with("port", &source.status.port);
     // The source is the primary, healthy, and has worked in what it was told: it has every commit
     // that was acknowledged.
     let primary = situation.document.data.primary();
-    let may_discard = primary.is_some_and(|primary| {
-        primary.uid == source.uid
-            && primary.status.healthy
-            && primary.status.current_generation == primary.generation
-    });
+    let is_primary = primary.is_some_and(|primary| primary.uid == source.uid);
+    let may_discard = is_primary
+        && source.status.healthy
+        && source.status.current_generation == source.generation;
+    let mut reasons = Vec::new();
+    if is_primary && relation != Relation::PrefixWithoutWal {
+        match rewind::consider(situation, db, source, may_discard) {
+            Verdict::Now(step, reason) => return act(step, vec![reason]),
+            Verdict::Later(reason) => return wait(reason),
+            Verdict::No(reason) => reasons.extend(reason),
+        }
+    }
+    let text = "copying the primary's data beside the old ones";
+    let reason = Reason::info("copying", text).with("source", &source.uid);
+    let reason = reason.with("host", &source.status.listen_address);
+    reasons.push(reason.with("port", &source.status.port));
     let copy = Step::Copy {
         db: db.uid.clone(),
         source: follow(db, source),
         may_discard,
     };
-    act(copy, vec![reason])
+    act(copy, reasons)
 }
 
 /// The db to follow, when it can be copied from now.
@@ -80,30 +90,36 @@ pub(super) fn follow(db: &Db, source: &Db) -> Follow {
     }
 }
 
-/// Whether everything in the local WAL is in the source's history, so that the instance can follow
-/// it as it is. Only data at rest whose end is known are trusted: those of a clean stop.
-fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
+/// How the local data are to the source's history, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// Everything in the local WAL is in it: the instance can follow as it is.
+    Prefix,
+    /// The same, and the source has removed what comes next.
+    PrefixWithoutWal,
+    /// It left it, or that cannot be ruled out.
+    Other,
+}
+
+/// Only data at rest whose end is known are trusted: those of a clean stop.
+fn relation(situation: &Situation<'_>, source: &Db) -> Relation {
     let disk = &situation.facts.disk;
     let Some(control) = disk
         .control
         .as_ref()
         .filter(|_| disk.content == Content::Cluster)
     else {
-        return false;
+        return Relation::Other;
     };
     let initializing = disk.state.as_ref().is_none_or(|state| state.initializing);
     if initializing || control.system_id != source.status.system_id {
-        return false;
+        return Relation::Other;
     }
     if control.shut_down && control.timeline >= source.status.timeline_id {
         // Who ran as a primary on its timeline follows nobody who runs on the same.
-        return false;
+        return Relation::Other;
     }
-    // What follows is to come from the source, which may have removed it. More may lie in the local
-    // WAL than is known here: then a copy is made that was not needed.
-    let end = control.checkpoint.max(control.min_recovery);
-    match branch_point(control, source) {
-        Some(_) if end < source.status.oldest_wal => false,
+    let is_prefix = match branch_point(control, source) {
         // The shutdown checkpoint is the last record: whoever has more than its beginning has it.
         Some(point) if control.shut_down => point > control.checkpoint,
         // A primary that was stopped while it recovered from a crash says so too, and nothing of
@@ -112,6 +128,14 @@ fn is_clean_prefix(situation: &Situation<'_>, source: &Db) -> bool {
             control.min_recovery > Lsn::UNKNOWN && point >= control.min_recovery
         }
         Some(_) | None => false,
+    };
+    // What follows is to come from the source, which may have removed it. More may lie in the local
+    // WAL than is known here: then a copy is made that was not needed.
+    let end = control.checkpoint.max(control.min_recovery);
+    match is_prefix {
+        true if end < source.status.oldest_wal => Relation::PrefixWithoutWal,
+        true => Relation::Prefix,
+        false => Relation::Other,
     }
 }
 

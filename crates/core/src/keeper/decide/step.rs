@@ -28,6 +28,18 @@ pub enum Step {
         /// good instance has all it has.
         may_discard: bool,
     },
+    /// Take the data in PGDATA back into the history of the db that is to be followed, beside
+    /// PGDATA, where they count as destroyed until that has succeeded (ADR 12).
+    Rewind {
+        /// The db they will hold.
+        db: DbUid,
+        /// Where the source is reached.
+        source: Follow,
+        /// Whether they must recover from a crash before.
+        recover_first: bool,
+        /// What fetches WAL that they lack, where there is an archive.
+        restore_command: Option<String>,
+    },
     /// Exchange PGDATA with the finished copy beside it.
     Swap {
         /// The db the copy holds.
@@ -98,12 +110,21 @@ pub enum Patience {
 }
 
 impl Step {
+    /// The db that it makes from another, and that other: such a step may take hours.
+    pub(crate) const fn makes_from(&self) -> Option<(&DbUid, &Follow)> {
+        let (Self::Copy { db, source, .. } | Self::Rewind { db, source, .. }) = self else {
+            return None;
+        };
+        Some((db, source))
+    }
+
     /// What is logged when it fails.
     pub const fn failure_text(&self) -> &'static str {
         match self {
             Self::SaveState(_) => "failed to save the db state",
             Self::Initialize { .. } => "failed to initialize postgres database cluster",
             Self::Copy { .. } => "failed to copy the followed instance",
+            Self::Rewind { .. } => "failed to rewind the data",
             Self::Swap { .. } => "failed to put the new copy in place",
             Self::Discard => "failed to remove the old copy",
             Self::Claim { .. } => "failed to mark the data",

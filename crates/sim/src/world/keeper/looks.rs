@@ -87,6 +87,8 @@ impl World {
                 system_id: data.system.clone(),
                 shut_down: data.ending == Ending::Shutdown,
                 shut_down_in_recovery: data.ending == Ending::InRecovery,
+                in_archive_recovery: false,
+                logs_all_changes: true,
                 checkpoint: Lsn(data.end_of(data.flushed.saturating_sub(1))),
                 timeline: TimelineId(data.timeline),
                 min_recovery: Lsn(data.min_recovery),

@@ -32,6 +32,14 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_copy(k, db, (from, &source.name), *may_discard)
             }
+            // As far as others can tell, the data go and come anew.
+            Step::Rewind { db, source, .. } => {
+                let from = keeper_at(&source.host).unwrap_or(k);
+                let mut acts = self.acts_of_copy(k, db, (from, &source.name), true);
+                let put_aside = [Act::PutAside, Act::Remove(Place::Beside)];
+                acts.splice(3..3, put_aside);
+                acts
+            }
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
             Step::Claim { db } | Step::TakeOver { db } => {
@@ -124,6 +132,7 @@ pub(super) fn name_of(step: &Step) -> String {
         }
         Step::Initialize { db, .. } => format!("initdb for {db}"),
         Step::Copy { db, source, .. } => format!("copy {} for {db}", source.host),
+        Step::Rewind { db, source, .. } => format!("rewind to {} for {db}", source.host),
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),

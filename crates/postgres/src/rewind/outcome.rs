@@ -1,0 +1,103 @@
+//! What came of a rewind (scenario C4): `pg_rewind` has been seen to find nothing to do where there
+//! was something, and to leave data that cannot start.
+
+use stolon_core::model::{Lsn, TimelineId};
+
+use super::{Rewind, wal};
+use crate::controldata::{self, ClusterState};
+use crate::{Error, Installation, data_dir, history};
+
+/// What says where recovery is to begin (PostgreSQL manual, "Making a Base Backup").
+pub(super) const LABEL: &str = "backup_label";
+
+/// Where recovery begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) at: Lsn,
+    /// The WAL file that lies in.
+    pub(crate) file: String,
+    timeline: TimelineId,
+}
+
+/// Looks whether the data are an earlier state of the source and have the WAL to go on from.
+pub(super) async fn check(
+    installation: &Installation,
+    rewind: &Rewind<'_>,
+    kept: &wal::Kept,
+) -> Result<(), Error> {
+    let target = rewind.target;
+    let failed = |why: String| Err(Error::Rewound(why));
+    let path = target.join(LABEL);
+    if !data_dir::exists(&path)? {
+        return failed("it found nothing to undo in data that are not known to follow".to_owned());
+    }
+    let label = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+    let Some(start) = parse_start(&label) else {
+        return Err(Error::Malformed {
+            what: LABEL,
+            text: label,
+        });
+    };
+    let control = controldata::read(installation, target).await?;
+    let source = rewind.timeline;
+    if control.state != ClusterState::InRecovery || control.min_recovery_timeline != source {
+        return failed(format!(
+            "the data are {:?} on timeline {} after the rewind, and not on the source's {source}",
+            control.state, control.min_recovery_timeline
+        ));
+    }
+    let switches = history::read(target, source);
+    let switch = switches.iter().find(|s| s.timeline_id == start.timeline);
+    let left_at = switch.map(|switch| switch.switch_point);
+    let is_shared = start.timeline == source || left_at.is_some_and(|point| start.at <= point);
+    if !is_shared {
+        return failed(format!(
+            "recovery is to begin at {} on timeline {}, which is not in the source's history",
+            start.at, start.timeline
+        ));
+    }
+    if let Some(left_at) = left_at {
+        kept.put_back(target, start.timeline, start.at, left_at)?;
+    }
+    let mut timelines: Vec<TimelineId> = switches.iter().map(|s| s.timeline_id).collect();
+    timelines.push(source);
+    if rewind.restore_command.is_none() && !wal::has(target, &start.file, &timelines) {
+        return failed(format!(
+            "recovery is to begin at {}, and neither the old data nor the source has the WAL file \
+             {} any more",
+            start.at, start.file
+        ));
+    }
+    Ok(())
+}
+
+/// Reads `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`.
+pub(crate) fn parse_start(label: &str) -> Option<Start> {
+    let line = label
+        .lines()
+        .find_map(|line| line.strip_prefix("START WAL LOCATION: "))?;
+    let (at, file) = line.split_once(" (file ")?;
+    let file = file.trim().strip_suffix(')')?;
+    let timeline = u64::from_str_radix(file.get(..8)?, 16).ok()?;
+    Some(Start {
+        at: at.trim().parse().ok()?,
+        file: file.to_owned(),
+        timeline: TimelineId(timeline),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_start;
+
+    #[test]
+    fn the_start_is_read() {
+        let label = "START WAL LOCATION: 0/2000028 (file 0000000A0000000000000002)\n\
+            CHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: pg_rewind\n";
+        let start = parse_start(label).expect("a start");
+        assert_eq!((start.at.0, start.timeline.0), (0x200_0028, 10));
+        assert_eq!(start.file, "0000000A0000000000000002");
+        assert_eq!(parse_start("BACKUP METHOD: pg_rewind\n"), None);
+        assert_eq!(parse_start("START WAL LOCATION: 0/1 (file é)"), None);
+    }
+}
