@@ -12,6 +12,7 @@ mod rhythm;
 mod sync;
 mod work;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{BootUuid, ClusterData, ClusterSpec, KeeperInfo, KeeperUid, PostgresVersion};
@@ -66,7 +67,7 @@ pub enum Event {
         /// Its store revision.
         revision: u64,
         /// The document; none: there is no cluster.
-        data: Option<Box<ClusterData>>,
+        data: Option<Arc<ClusterData>>,
     },
     /// The document could not be read.
     ReadFailed,
@@ -125,7 +126,7 @@ pub struct Document {
     /// Its store revision.
     pub revision: u64,
     /// What it says.
-    pub data: ClusterData,
+    pub data: Arc<ClusterData>,
 }
 
 /// One keeper.
@@ -134,6 +135,8 @@ pub struct Keeper {
     settings: Settings,
     facts: Facts,
     document: Option<Document>,
+    /// The last document, also while there is none: what comes after it may be older (I5).
+    last: Option<(u64, Arc<ClusterData>)>,
     /// A document of a lower revision than one seen, until it is read again (I5).
     fallen: Option<u64>,
     /// How often documents older than one seen were taken.
@@ -190,6 +193,7 @@ impl Keeper {
                 error: None,
             },
             document: None,
+            last: None,
             fallen: None,
             falls: 0,
             reading: false,

@@ -11,15 +11,17 @@ mod decide;
 mod leave;
 mod seen;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::report::{FEATURE_AGE_FROM_SEND, IMPLEMENTATION, ProxyInfo};
-use crate::model::{ClusterData, ClusterSpec, DbUid, EffectiveSpec, Generation, ProxyUid};
+use crate::model::{ClusterData, DbUid, EffectiveSpec, Generation, ProxyUid};
 use crate::reason::Reason;
 use crate::time::Instant;
 use checks::{Checks, Pause};
+pub(crate) use leave::forwards_for;
 use leave::{Leave, Publication};
-use seen::Seen;
+use seen::{Last, Seen};
 
 /// The shortest time between two checks, whatever proxyCheckInterval says (0 is valid there).
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -63,7 +65,7 @@ pub enum Event {
         /// Its store revision.
         revision: u64,
         /// The document; none: there is no cluster.
-        data: Option<Box<ClusterData>>,
+        data: Option<Arc<ClusterData>>,
     },
     /// The document could not be read.
     ReadFailed,
@@ -108,6 +110,10 @@ pub struct Proxy {
     settings: Settings,
     /// The newest document.
     seen: Option<Seen>,
+    /// The last document that was one.
+    last: Option<Last>,
+    /// Until then other proxies may forward by newer cluster data than these.
+    held_until: Option<Instant>,
     checks: Checks,
     leave: Leave,
     /// A publication is owed: a check was read, or what was carried out changed.
@@ -130,6 +136,8 @@ impl Proxy {
         Self {
             settings,
             seen: None,
+            last: None,
+            held_until: None,
             checks: Checks::default(),
             leave: Leave::default(),
             owed: false,
@@ -202,11 +210,11 @@ impl Proxy {
 
     fn take_document(&mut self, now: Instant, seen: Seen, effects: &mut Vec<Effect>) {
         self.owed |= self.checks.answered();
-        let behind = self
-            .seen
-            .as_ref()
-            .and_then(|known| Some((known.revision, seen.falls_behind(known)?)));
-        if let Some((known, why)) = behind {
+        let gone = self.seen.as_ref().is_some_and(|known| known.data.is_some());
+        let last = self.last.as_ref();
+        let behind = last.and_then(|last| seen.falls_behind(last, gone));
+        let known = last.map_or(0, |last| last.revision);
+        if let Some(why) = behind {
             // Everything closes; the document counts once a whole new check has found it again.
             self.leave.end();
             self.owed = true;
@@ -217,6 +225,11 @@ impl Proxy {
         } else {
             self.leave.read(now, seen.sent_at);
         }
+        let back = last.and_then(|last| seen.goes_back_by(last));
+        if let Some(hold) = back {
+            self.held_until = self.held_until.max(Some(now.after(hold)));
+        }
+        self.last = Last::of(&seen).or(self.last.take());
         self.seen = Some(seen);
         self.owed |= self.published != Some(self.generation());
     }
@@ -247,13 +260,7 @@ impl Proxy {
     }
 
     fn spec(&self) -> EffectiveSpec {
-        let spec = self
-            .data()
-            .and_then(|data| data.cluster.as_ref()?.spec.as_ref());
-        spec.map_or_else(
-            || ClusterSpec::default().effective(),
-            ClusterSpec::effective,
-        )
+        seen::spec(self.data())
     }
 
     fn interval(&self) -> Duration {
@@ -288,7 +295,9 @@ impl Proxy {
 
     fn set_route(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let until = self.leave.until().filter(|until| now < *until);
-        let route = decide::route(&self.settings.uid, self.data(), until);
+        self.held_until = self.held_until.filter(|until| now < *until);
+        let is_held = self.held_until.is_some();
+        let route = decide::route(&self.settings.uid, self.data(), until, is_held);
         if route == self.route {
             return;
         }
@@ -373,13 +382,18 @@ impl Proxy {
     fn wake_at(&self, now: Instant) -> Instant {
         let interval = self.interval();
         let retry = self.publish_pause.until().filter(|_| self.owed);
-        [self.leave.until(), self.sighted_until(), retry]
-            .into_iter()
-            .flatten()
-            .chain([self.checks.wake_at(now, interval)])
-            .filter(|at| *at > now)
-            .min()
-            .unwrap_or_else(|| now.after(interval))
+        [
+            self.leave.until(),
+            self.sighted_until(),
+            retry,
+            self.held_until,
+        ]
+        .into_iter()
+        .flatten()
+        .chain([self.checks.wake_at(now, interval)])
+        .filter(|at| *at > now)
+        .min()
+        .unwrap_or_else(|| now.after(interval))
     }
 }
 
@@ -388,6 +402,7 @@ mod tests {
     use super::{Effect, Event, Proxy, Route, Settings};
     use crate::model::{ClusterData, ClusterSpec, ClusterUid, Db, Generation};
     use crate::time::{Instant, Timestamp};
+    use std::sync::Arc;
     use std::time::Duration;
 
     const MS: Duration = Duration::from_millis(1);
@@ -503,7 +518,7 @@ mod tests {
             Event::Document {
                 sent_at: self.now,
                 revision: self.revision,
-                data: self.data.clone().map(Box::new),
+                data: self.data.clone().map(Arc::new),
             }
         }
 
@@ -672,8 +687,46 @@ mod tests {
                 world.data = before;
             }
             world.settle(Event::RouteSet);
-            world.pass(3 * SECOND);
+            world.pass(4 * SECOND);
             assert!(world.is_open(), "{case} is believed in the end");
+        }
+    }
+
+    #[test]
+    fn what_went_back_is_gone_by_only_when_no_other_proxy_can_go_by_what_was_newer() {
+        type Fall = fn(&mut World);
+        let cases: [(&str, Fall); 3] = [
+            ("a lower generation", |world| {
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("after there was nothing", |world| {
+                let data = world.data.take();
+                world.settle(Event::StoreChanged);
+                world.data = data;
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("another cluster", |world| {
+                world.change(|data| {
+                    let cluster = data.cluster.as_mut().expect("a cluster");
+                    cluster.uid = "other".into();
+                });
+            }),
+        ];
+        // Others announced 3s, as this one did: 3s x 1.05 + 0.5s.
+        let bound = Duration::from_millis(3650);
+        for (case, fall) in cases {
+            let mut world = World::open(true);
+            fall(&mut world);
+            let began = world.now;
+            world.settle(Event::StoreChanged);
+            while !world.is_open() {
+                world.pass(100 * MS);
+                assert!(
+                    world.now < began.after(2 * bound),
+                    "{case} is believed in the end"
+                );
+            }
+            assert!(began.after(bound) <= world.now, "I1: {case}");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod observe;
 mod said;
 mod write_failures;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::invariants::{self, Step};
@@ -43,7 +44,7 @@ pub struct Look {
     /// The revision of the key that holds the cluster data; none: there is no such key.
     pub revision: Option<u64>,
     /// The cluster data.
-    pub data: Option<ClusterData>,
+    pub data: Option<Arc<ClusterData>>,
     /// What keepers published.
     pub keepers: Vec<KeeperInfo>,
     /// What proxies published.

@@ -1,6 +1,7 @@
 //! Documents as they come: whatever parses is decided about without a panic and within the
 //! invariants, and comes back from the wire as it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -173,7 +174,7 @@ fn lead(mut data: ClusterData, changes: &[Change]) -> Vec<String> {
             wall: Timestamp::from_utc(jiff::Timestamp::from_second(1_700_000_000).expect("a time")),
             entropy: number,
             revision: Some(revision),
-            data: Some(data.clone()),
+            data: Some(Arc::new(data.clone())),
             keepers,
             proxies,
         };

@@ -7,6 +7,7 @@
 //! the ways that are easy to get wrong, are caught by it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ClusterData, ClusterSpec, ClusterUid, Db, DbUid, Generation};
@@ -255,7 +256,7 @@ impl World {
             self.tell(Event::Document {
                 sent_at: now,
                 revision,
-                data: Some(Box::new(data)),
+                data: Some(Arc::new(data)),
             });
         }
     }
@@ -339,7 +340,7 @@ impl World {
         let event = Event::Document {
             sent_at: instant(sent_at),
             revision: self.revision,
-            data: Some(Box::new(self.data.clone())),
+            data: Some(Arc::new(self.data.clone())),
         };
         self.at(answer_at, Step::Tell(Box::new(event)));
     }

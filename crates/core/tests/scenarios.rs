@@ -95,6 +95,11 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
                 cluster.spec = Some(spec(cluster.spec.clone().unwrap_or_default(), &words));
             });
         }
+        "remember" => world.remembered.clone_from(&world.data),
+        "write-back" => {
+            let then = world.remembered.clone().expect("what was remembered");
+            world.edit(|data| *data = then);
+        }
         "refused" => return format!("{} documents were refused\n", world.refused_writes),
         "parameters" => {
             let spec = world.data().cluster.as_ref().and_then(|c| c.spec.as_ref());

@@ -1,5 +1,7 @@
 //! The cluster data as a keeper or a proxy reads them.
 
+use std::sync::Arc;
+
 use stolon_core::model::{ClusterData, wire};
 use stolon_core::time::Instant;
 use stolon_store::{Key, Store};
@@ -13,7 +15,7 @@ pub(crate) struct Reading {
     /// The store's revision; 0 when there are none.
     pub(crate) revision: u64,
     /// The cluster data; none: there is no cluster.
-    pub(crate) data: Option<Box<ClusterData>>,
+    pub(crate) data: Option<Arc<ClusterData>>,
 }
 
 /// Reads the cluster data; none, and the reason logged, when they cannot be had or understood.
@@ -37,7 +39,7 @@ pub(crate) async fn read(store: &dyn Store) -> Option<Reading> {
         Ok(data) => Some(Reading {
             sent_at,
             revision: entry.revision.0,
-            data: data.map(Box::new),
+            data: data.map(Arc::new),
         }),
         Err(error) => {
             tracing::error!(%error, key = %entry.key, "the cluster data cannot be understood");

@@ -189,7 +189,7 @@ async fn look(store: &dyn Store) -> Result<Look, stolon_store::Error> {
         wall: clock::wall(),
         entropy: names::entropy(),
         revision,
-        data,
+        data: data.map(Arc::new),
         keepers: understood::<KeeperInfo>(keepers),
         proxies: understood::<ProxyInfo>(proxies),
     })

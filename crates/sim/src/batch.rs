@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::plan::Plan;
 use crate::record::{Record, Violation};
 use crate::run::{Outcome, run};
 use crate::shrink::shrink;
@@ -45,6 +46,8 @@ pub const SOMETIMES: &[&str] = &[
     "stream-refused",
     "asynchronous-loss",
     "data-removed",
+    "store-went-back",
+    "closed-for-older-data",
 ];
 
 /// What a batch came to.
@@ -94,7 +97,7 @@ impl Tally {
 }
 
 /// Runs seeds from `first` on, until so many are run or the time is over.
-pub fn run_many(first: u64, most: u64, limit: Option<Duration>) -> Tally {
+pub fn run_many(drawn: fn(u64) -> Plan, first: u64, most: u64, limit: Option<Duration>) -> Tally {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let tally = Mutex::new(Tally::default());
@@ -106,7 +109,7 @@ pub fn run_many(first: u64, most: u64, limit: Option<Duration>) -> Tally {
                     if seed >= first + most {
                         return;
                     }
-                    let outcome = run(&swarm::plan(seed), Record::default());
+                    let outcome = run(&drawn(seed), Record::default());
                     tally
                         .lock()
                         .expect("no thread panics with it")
@@ -118,7 +121,18 @@ pub fn run_many(first: u64, most: u64, limit: Option<Duration>) -> Tally {
     tally.into_inner().expect("no thread panics with it")
 }
 
-/// `batch SECONDS [FIRST]`, or `seed N`; true: something was found.
+/// How plans are drawn, by name.
+fn drawn(name: Option<&String>) -> anyhow::Result<fn(u64) -> Plan> {
+    match name.map(String::as_str) {
+        None => Ok(swarm::plan),
+        Some("failovers") => Ok(swarm::failovers),
+        Some("lagging") => Ok(swarm::lagging_standbys),
+        Some("restored") => Ok(swarm::store_restored),
+        Some(other) => anyhow::bail!("no plans are called {other:?}: failovers, lagging, restored"),
+    }
+}
+
+/// `batch SECONDS [FIRST [PLANS]]`, or `seed N [PLANS]`; true: something was found.
 pub fn command(arguments: &[String], out: &mut dyn Write) -> anyhow::Result<bool> {
     let number = |index: usize| -> anyhow::Result<Option<u64>> {
         let text = arguments.get(index);
@@ -129,18 +143,21 @@ pub fn command(arguments: &[String], out: &mut dyn Write) -> anyhow::Result<bool
         .transpose()
     };
     match arguments.first().map(String::as_str) {
-        Some("seed") => replay(number(1)?.context("seed: which?")?, out),
+        Some("seed") => {
+            let drawn = drawn(arguments.get(2))?;
+            replay(&drawn(number(1)?.context("seed: which?")?), out)
+        }
         Some("batch") => {
             let seconds = number(1)?.context("batch: for how many seconds?")?;
-            batch(Duration::from_secs(seconds), number(2)?.unwrap_or(1), out)
+            let (limit, first) = (Duration::from_secs(seconds), number(2)?.unwrap_or(1));
+            batch(drawn(arguments.get(3))?, limit, first, out)
         }
-        _ => anyhow::bail!("say `batch SECONDS [FIRST-SEED]` or `seed N`"),
+        _ => anyhow::bail!("say `batch SECONDS [FIRST-SEED [PLANS]]` or `seed N [PLANS]`"),
     }
 }
 
-fn replay(seed: u64, out: &mut dyn Write) -> anyhow::Result<bool> {
-    let plan = swarm::plan(seed);
-    let outcome = run(&plan, Record::tracing());
+fn replay(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let outcome = run(plan, Record::tracing());
     for line in &outcome.record.trace {
         writeln!(out, "{line}")?;
     }
@@ -149,15 +166,20 @@ fn replay(seed: u64, out: &mut dyn Write) -> anyhow::Result<bool> {
     Ok(outcome.record.violation.is_some())
 }
 
-fn batch(limit: Duration, first: u64, out: &mut dyn Write) -> anyhow::Result<bool> {
+fn batch(
+    drawn: fn(u64) -> Plan,
+    limit: Duration,
+    first: u64,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
     let began = Instant::now();
-    let tally = run_many(first, u64::MAX / 2, Some(limit));
+    let tally = run_many(drawn, first, u64::MAX / 2, Some(limit));
     let seconds = began.elapsed().as_secs_f64();
     for (seed, violation) in tally.failures.iter().take(MOST_TOLD) {
         writeln!(out, "seed {seed}: {}: {}", violation.rule, violation.text)?;
     }
     if let Some((seed, violation)) = tally.failures.first_key_value() {
-        let small = shrink(&swarm::plan(*seed), violation.rule);
+        let small = shrink(&drawn(*seed), violation.rule);
         writeln!(out, "\n{}", story::tell(&small, violation))?;
     }
     writeln!(

@@ -3,12 +3,15 @@
 //! Each is done at the boundary between a state machine and the world: an effect, an event or a
 //! document is changed on its way. Core has no hooks for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ClusterData, DbUid, FollowConfig, InitMode, KeeperInfo, List, Role};
-use stolon_core::proxy::Route;
+use stolon_core::proxy::{Event, Route};
+use stolon_core::time::Instant;
 
 use crate::world::World;
+use crate::world::keeper::keeper_uid;
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,11 +34,15 @@ pub enum Sabotage {
     BelievesSyncState,
     /// A promotion begins the next timeline, whoever may have begun it before.
     ReusesTimelines,
+    /// A keeper goes back with the store: it counts as admitted whatever it knew before.
+    GoesBackWithTheStore,
+    /// A proxy does not see that the cluster data it reads are older than those it had.
+    StaysOpen,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::LeastAdvancedWins,
         Self::OpensWithoutAcknowledgement,
         Self::SkipsUnion,
@@ -45,6 +52,8 @@ impl Sabotage {
         Self::ElectsByLastReport,
         Self::BelievesSyncState,
         Self::ReusesTimelines,
+        Self::GoesBackWithTheStore,
+        Self::StaysOpen,
     ];
 }
 
@@ -213,6 +222,44 @@ impl World {
     /// Whether a resync removes the old data first.
     pub(crate) fn deletes_first(&self) -> bool {
         self.is_broken(Sabotage::DeletesFirst)
+    }
+
+    /// The cluster data as a keeper reads them.
+    pub(crate) fn as_keeper_reads(&self, k: usize, data: &Arc<ClusterData>) -> Arc<ClusterData> {
+        let mut data = Arc::clone(data);
+        if self.is_broken(Sabotage::GoesBackWithTheStore)
+            && let Some(keeper) = Arc::make_mut(&mut data).keepers.get_mut(&keeper_uid(k))
+        {
+            keeper
+                .status
+                .boot_uuid
+                .clone_from(&self.keepers[k].published_as);
+        }
+        data
+    }
+
+    /// The cluster data as a proxy reads them.
+    pub(crate) fn as_proxy_reads(
+        &self,
+        p: usize,
+        sent_at: Instant,
+        revision: u64,
+        data: Option<&Arc<ClusterData>>,
+    ) -> Event {
+        let mut data = data.cloned();
+        let mut revision = revision;
+        if self.is_broken(Sabotage::StaysOpen)
+            && let Some((_, last, Some(known))) = &self.proxies[p].read
+        {
+            revision = revision.max(*last);
+            let data = Arc::make_mut(data.get_or_insert_with(|| Arc::clone(known)));
+            data.proxy.generation = data.proxy.generation.max(known.proxy.generation);
+        }
+        Event::Document {
+            sent_at,
+            revision,
+            data,
+        }
     }
 
     /// What a keeper publishes.

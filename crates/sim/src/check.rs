@@ -24,15 +24,28 @@ pub struct Checks {
     /// What proxies were told, by the generation.
     told: BTreeMap<Generation, (DbUid, Vec<ProxyUid>)>,
     /// The newest document that anybody acted on.
-    acted: BTreeMap<Actor, u64>,
+    acted: BTreeMap<Actor, (u32, u64)>,
     /// Who began the timelines of which number, by the system identifier.
     begun: BTreeMap<(String, u64), usize>,
     /// The instances that were opened to users, in which of their writable lives.
     opened: BTreeSet<(usize, u32)>,
     /// Asynchronous commits up to here must be in whatever is opened next; none: all.
     floor: Option<u64>,
+    /// What the primary acknowledges is promised by nobody: the store went back, and the primary
+    /// has not taken in yet what it says now.
+    pub(crate) is_unsettled: bool,
     /// The document as it was last told of.
     described: String,
+}
+
+impl Checks {
+    /// The store has forgotten who was promised what.
+    pub(crate) fn promises_nothing(&mut self) {
+        self.floor = Some(0);
+        self.is_unsettled = true;
+        // Which timelines may have begun the store has forgotten too (ADR 11).
+        self.begun.clear();
+    }
 }
 
 impl World {
@@ -49,6 +62,7 @@ impl World {
         revision: u64,
         after: &ClusterData,
     ) {
+        self.note_settled(after);
         let proxy = &after.proxy;
         let told = (
             proxy.spec.primary_db_uid.clone(),
@@ -90,6 +104,29 @@ impl World {
                 self.say(|| format!("document {revision}: {text}"));
                 self.checks.described = text;
             }
+        }
+    }
+
+    /// Whether what the store says since it went back is what the primary does.
+    fn note_settled(&mut self, data: &ClusterData) {
+        let Some(primary) = data.primary().filter(|_| self.checks.is_unsettled) else {
+            return;
+        };
+        let origin = self.store.past.origin();
+        let is_there = primary.status.healthy
+            && primary.status.current_generation == primary.generation
+            && origin.decided;
+        let keeper = &primary.spec.keeper_uid;
+        let k = (0..self.keepers.len()).find(|k| keeper_uid(*k) == *keeper);
+        let has_taken = k.is_some_and(|k| {
+            let node = &self.keepers[k];
+            let taken = node.known.taken.as_ref();
+            let is_newest = taken
+                .is_some_and(|(taken, _)| taken.incarnation == origin.incarnation && taken.decided);
+            is_newest && node.core().is_some_and(|core| !core.needs_reload())
+        });
+        if is_there && has_taken {
+            self.checks.is_unsettled = false;
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stolon_core::model::ClusterSpec;
 
 use crate::broken::Sabotage;
+use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 
 /// The cluster.
@@ -89,6 +90,12 @@ pub enum FaultKind {
     StoreLosesAnswers(u64),
     /// Keys of the store outlive their time by so much.
     StoreExpiresLate(Duration),
+    /// The store goes back to what it was so long before.
+    StoreGoesBack(GoesBack, Duration),
+    /// The cluster data are gone, and come back as they were so long before they went.
+    DataGone(Duration),
+    /// An operator makes another cluster of this one (`stolonctl init`).
+    BeginAnew,
     /// Somebody does not hear of changes.
     StallWatch(Actor),
     /// A host's wall clock jumps by so many milliseconds.
@@ -127,4 +134,16 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// What is deliberately broken.
     pub sabotage: Option<Sabotage>,
+}
+
+impl Plan {
+    /// Whether the store goes back in it.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.faults.iter().any(|fault| {
+            matches!(
+                fault.kind,
+                FaultKind::StoreGoesBack(_, _) | FaultKind::DataGone(_) | FaultKind::BeginAnew
+            )
+        })
+    }
 }

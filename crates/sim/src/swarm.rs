@@ -7,6 +7,7 @@ use stolon_core::model::{ClusterSpec, GoDuration};
 
 use crate::chance::Chance;
 use crate::plan::{Fault, FaultKind, Plan, Shape, SpecChange};
+use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 
 /// Faults begin no earlier than this: a cluster needs a while to begin.
@@ -77,7 +78,43 @@ pub fn plan(seed: u64) -> Plan {
     let mut chance = Chance::of(seed, "faults", 0);
     let share = chance.between(100, 500);
     let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(share)).collect();
-    with_faults(plan, chance, &kinds)
+    let mut plan = with_faults(plan, chance, &kinds);
+    // Drawn apart: the other seeds mean what they meant before there were such faults.
+    let mut chance = Chance::of(seed, "store goes back", 0);
+    if chance.happens(150) {
+        let times = chance.between(1, 2);
+        store_goes_back(&mut plan, &mut chance, times);
+    }
+    plan
+}
+
+/// A plan with failovers, and a store that goes back to before one of them.
+pub fn store_restored(seed: u64) -> Plan {
+    let mut plan = failovers(seed);
+    store_goes_back(&mut plan, &mut Chance::of(seed, "store goes back", 0), 4);
+    plan
+}
+
+fn store_goes_back(plan: &mut Plan, chance: &mut Chance, times: u64) {
+    let ends = plan.shape.calm_from.max(FIRST_FAULT * 3);
+    for _ in 0..times {
+        let age = chance.millis(500, 60_000);
+        let kind = match chance.below(8) {
+            0 | 1 => FaultKind::DataGone(if chance.happens(500) { Time::ZERO } else { age }),
+            2 => FaultKind::BeginAnew,
+            3 | 4 => FaultKind::StoreGoesBack(GoesBack::WrittenOver, age),
+            _ => FaultKind::StoreGoesBack(GoesBack::Restored, age),
+        };
+        let at = FIRST_FAULT
+            + chance.millis(
+                0,
+                u64::try_from(ends.saturating_sub(FIRST_FAULT).as_millis()).unwrap_or(0),
+            );
+        let lasts = chance.millis(50, 8000);
+        plan.faults.push(Fault { at, lasts, kind });
+        plan.shape.calm_from = plan.shape.calm_from.max(at + lasts);
+    }
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 /// A plan with nothing but the faults that failovers are made of, for several keepers and busy

@@ -11,6 +11,7 @@ pub(crate) mod event;
 mod faults;
 pub(crate) mod keeper;
 pub(crate) mod network;
+pub mod past;
 pub(crate) mod postgres;
 mod process;
 pub(crate) mod proxy;
@@ -109,6 +110,7 @@ impl World {
             checks: Checks::default(),
             plan,
         };
+        world.store.past.is_kept = world.plan.goes_back();
         world.begin();
         world
     }

@@ -5,7 +5,7 @@ use stolon_sim::broken::Sabotage;
 use stolon_sim::plan::Plan;
 use stolon_sim::record::Record;
 use stolon_sim::run::run_for_safety;
-use stolon_sim::swarm::{failovers, lagging_standbys};
+use stolon_sim::swarm::{failovers, lagging_standbys, store_restored};
 
 const MOST_SEEDS: u64 = 1000;
 
@@ -93,6 +93,18 @@ fn an_election_must_not_go_by_the_last_report() {
 #[test]
 fn what_a_standby_is_called_does_not_make_it_synchronous() {
     proves(Sabotage::BelievesSyncState, 1, lagging_standbys, LOST);
+}
+
+#[test]
+fn a_keeper_must_not_go_back_with_the_store() {
+    let rules = ["I5-went-back-with-the-store"];
+    proves(Sabotage::GoesBackWithTheStore, 1, store_restored, &rules);
+}
+
+#[test]
+fn a_proxy_that_reads_older_data_must_close_first() {
+    let rules = ["I5-stays-open", "I1-two-primaries", "I6-acknowledged-early"];
+    proves(Sabotage::StaysOpen, 1, store_restored, &rules);
 }
 
 #[test]

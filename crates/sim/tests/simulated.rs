@@ -90,7 +90,7 @@ fn seeds(text: &str) -> BTreeMap<u64, &str> {
 #[test]
 fn drawn_faults_break_no_invariant() {
     let open = seeds(include_str!("../seeds/open.txt"));
-    let mut tally = run_many(1, SEEDS, Some(LIMIT));
+    let mut tally = run_many(swarm::plan, 1, SEEDS, Some(LIMIT));
     tally.failures.retain(|seed, _| !open.contains_key(seed));
     assert!(tally.failures.is_empty(), "{:?}", tally.failures);
     assert!(tally.seeds > 0, "no seed was run");

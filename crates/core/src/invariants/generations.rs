@@ -14,27 +14,47 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     for (uid, db) in &after.dbs {
         let old = before.dbs.get(uid);
         let old = old.map(|old| (old.generation, old.spec != db.spec));
-        counted(found, &format!("db {uid}"), old, db.generation);
+        let said = old.map(|(old, _)| scene.step.view.generation_reached(uid, old));
+        let said = said.unwrap_or_default();
+        counted(found, &format!("db {uid}"), old, db.generation, said);
     }
     for (uid, keeper) in &after.keepers {
         let old = before.keepers.get(uid);
         let old = old.map(|old| (old.generation, old.spec != keeper.spec));
-        counted(found, &format!("keeper {uid}"), old, keeper.generation);
+        let none = Generation::NONE;
+        counted(
+            found,
+            &format!("keeper {uid}"),
+            old,
+            keeper.generation,
+            none,
+        );
     }
+    let reached = scene.step.view.proxies_reached;
+    let is_ahead = before.proxy.generation < reached;
     let proxy = (
         before.proxy.generation,
-        before.proxy.spec != after.proxy.spec,
+        before.proxy.spec != after.proxy.spec || is_ahead,
     );
-    counted(found, "the proxies", Some(proxy), after.proxy.generation);
+    let after_it = after.proxy.generation;
+    counted(found, "the proxies", Some(proxy), after_it, reached);
     if let (Some(old), Some(new)) = (&before.cluster, &after.cluster) {
         let old = (old.generation, old.spec != new.spec);
-        counted(found, "the cluster", Some(old), new.generation);
+        let none = Generation::NONE;
+        counted(found, "the cluster", Some(old), new.generation, none);
     }
     well_formed(scene, found);
 }
 
-/// A generation rises by one when the spec changed, and only then; it begins at 1.
-fn counted(found: &mut Found, what: &str, old: Option<(Generation, bool)>, new: Generation) {
+/// A generation rises by one when the spec changed, and only then; it begins at 1. Where somebody is
+/// known to have been at a higher one it rises above that.
+fn counted(
+    found: &mut Found,
+    what: &str,
+    old: Option<(Generation, bool)>,
+    new: Generation,
+    known: Generation,
+) {
     let Some((old, changed)) = old else {
         let first = new == Generation::FIRST;
         found.require(first, Invariant::I5, "generation-not-first", || {
@@ -43,7 +63,7 @@ fn counted(found: &mut Found, what: &str, old: Option<(Generation, bool)>, new: 
         return;
     };
     // At its largest value a generation cannot rise; no cluster lives that long.
-    let rises = raised_by_one(old, new);
+    let rises = raised_by_one(old.max(known), new);
     found.require(new >= old, Invariant::I5, "generation-fell", || {
         format!("{what} went from generation {old} back to {new}")
     });

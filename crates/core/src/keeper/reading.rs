@@ -1,5 +1,7 @@
 //! Which document a keeper acts on.
 
+use std::sync::Arc;
+
 use super::{Document, Effect, Keeper};
 use crate::model::{BootUuid, ClusterData, Db, DbUid};
 use crate::reason::Reason;
@@ -29,7 +31,7 @@ impl Keeper {
         &mut self,
         sent_at: Instant,
         revision: u64,
-        data: Option<Box<ClusterData>>,
+        data: Option<Arc<ClusterData>>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(data) = data else {
@@ -37,17 +39,17 @@ impl Keeper {
             self.document = None;
             return;
         };
-        if let Some(known) = &self.document {
-            let older = revision < known.revision;
+        if let Some((known_revision, known)) = &self.last {
+            let older = revision < *known_revision;
             if older && self.fallen != Some(revision) {
                 self.fallen = Some(revision);
                 let text = "the store went back to an older revision; reading it again";
                 let reason = Reason::warn("revision-fell", text).with("revision", revision);
-                effects.push(Effect::Log(reason.with("known", known.revision)));
+                effects.push(Effect::Log(reason.with("known", known_revision)));
                 self.read(effects);
                 return;
             }
-            if older || has_fallen(&known.data, &data) {
+            if older || has_fallen(known, &data) {
                 let text = "the cluster data are older ones than were seen: leaving the instance as \
                             it is until a sentinel has looked at it";
                 effects.push(Effect::Log(Reason::warn("data-fell", text)));
@@ -73,10 +75,11 @@ impl Keeper {
         if before != told(&data) {
             self.start_at = None;
         }
+        self.last = Some((revision, Arc::clone(&data)));
         self.document = Some(Document {
             sent_at,
             revision,
-            data: *data,
+            data,
         });
     }
 

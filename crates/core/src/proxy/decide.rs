@@ -5,8 +5,16 @@ use crate::model::{ClusterData, ProxyUid};
 use crate::time::Instant;
 
 /// Where the document lets this proxy forward while its last good check is fresh.
-pub(super) fn route(uid: &ProxyUid, data: Option<&ClusterData>, until: Option<Instant>) -> Route {
+pub(super) fn route(
+    uid: &ProxyUid,
+    data: Option<&ClusterData>,
+    until: Option<Instant>,
+    is_held: bool,
+) -> Route {
     let closed = |why: &str| Route::Closed(why.to_owned());
+    if is_held {
+        return closed("the cluster data went back: other proxies may yet forward by newer ones");
+    }
     let Some(until) = until else {
         return closed("no check of the cluster data succeeded lately");
     };

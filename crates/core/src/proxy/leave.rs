@@ -10,6 +10,15 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
+/// How long after its last good check a proxy that announced this timeout may yet forward, by
+/// anybody's clock (contract, section 7).
+pub(crate) fn forwards_for(timeout: Duration) -> Duration {
+    let twentieth = timeout / 20;
+    timeout
+        .saturating_add(twentieth)
+        .saturating_add(Duration::from_millis(500))
+}
+
 /// A publication on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Publication {

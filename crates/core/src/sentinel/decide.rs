@@ -73,7 +73,7 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
     }
     parameters::decide(&mut draft);
     proxies::decide(&mut draft);
-    generations::raise(data, &mut draft.next);
+    generations::raise(data, view, &mut draft.next);
     draft.into_decision()
 }
 

@@ -370,6 +370,7 @@ impl Memory {
             keepers,
             dbs,
             proxies,
+            proxies_reached: self.proxies.reached(),
             gave_up: self.gave_up.clone(),
             recent_failovers: self.failovers.len(),
             most_failovers: self.most_failovers,

@@ -1,5 +1,6 @@
 //! The store: the document with all that it ever was, and what the keeper publishes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::Event;
@@ -54,7 +55,7 @@ impl World {
         Event::Document {
             sent_at: self.instant(),
             revision: self.revision,
-            data: self.data.clone().map(Box::new),
+            data: self.data.clone().map(Arc::new),
         }
     }
 

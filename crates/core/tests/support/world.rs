@@ -9,6 +9,7 @@ mod members;
 mod reports;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::invariants::{Step, check};
@@ -58,6 +59,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<Reason>,
     /// Every document that the sentinel stored, with what it was decided from.
     pub(crate) steps: Vec<Decided>,
+    /// A document of earlier, for when somebody writes it back.
+    pub(crate) remembered: Option<ClusterData>,
     /// Decisions that the sentinel itself found to break an invariant, and did not store.
     withheld: Vec<String>,
     /// Sees what the sentinel sees, to judge its decisions by.
@@ -86,6 +89,7 @@ impl World {
             refused_writes: 0,
             log: Vec::new(),
             steps: Vec::new(),
+            remembered: None,
             withheld: Vec::new(),
             memory: Memory::new(DEFAULT_MOST_FAILOVERS),
             view: None,
@@ -199,7 +203,7 @@ impl World {
             wall: stamp(self.now),
             entropy: self.looks,
             revision: Some(self.revision),
-            data: self.data.clone(),
+            data: self.data.clone().map(Arc::new),
             keepers: self.keeper_infos.values().cloned().collect(),
             proxies: self.proxy_infos.values().cloned().collect(),
         };

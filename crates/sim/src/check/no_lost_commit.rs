@@ -38,7 +38,7 @@ impl World {
                 found = Some(("I2-lost-commit", *txn, row.end));
                 break;
             }
-            if row.end <= floor {
+            if floor > 0 && row.end <= floor {
                 found = Some(("I2a-lost-more-than-the-lag", *txn, row.end));
                 break;
             }
@@ -63,7 +63,8 @@ impl World {
         // the election allows to be lost is still to come.
         let data = self.store.data();
         let primary = data.and_then(|(_, data)| Some(data.primary()?.uid.clone()));
-        if primary.and_then(|uid| self.keeper_of(&uid)) == Some(k) {
+        let is_primary = primary.and_then(|uid| self.keeper_of(&uid)) == Some(k);
+        if is_primary && !self.checks.is_unsettled {
             self.checks.floor = None;
         }
     }

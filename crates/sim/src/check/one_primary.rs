@@ -81,7 +81,15 @@ impl World {
 
     /// I6: what a proxy acknowledges it has carried out.
     pub(crate) fn check_acknowledgement(&mut self, p: usize, info: &ProxyInfo) {
-        let Some((primary, enabled)) = self.checks.told.get(&info.generation) else {
+        // Generations come again when the store goes back: it means the one that it read.
+        let read = self.proxies[p].read.as_ref();
+        let read = read
+            .and_then(|(_, _, data)| Some(&data.as_ref()?.proxy))
+            .filter(|proxy| proxy.generation == info.generation)
+            .map(|proxy| (&proxy.spec.primary_db_uid, &proxy.spec.enabled_proxies));
+        let told = self.checks.told.get(&info.generation);
+        let told = told.map(|(primary, enabled)| (primary, enabled));
+        let Some((primary, enabled)) = read.or(told) else {
             return;
         };
         let closed = primary.is_empty() || !enabled.contains(&info.uid);

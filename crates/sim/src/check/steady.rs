@@ -1,11 +1,14 @@
 //! I5 and I10: nobody acts on an older document after a newer one; nothing moves without a reason.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use stolon_core::keeper::decide::Step;
 use stolon_core::model::{ClusterData, DbUid, Generation};
 
 use crate::world::World;
 use crate::world::event::Actor;
+use crate::world::past::Origin;
 
 /// How many sleepIntervals a cluster that has become well is left to finish what follows from that: a
 /// standby that has caught up becomes a member.
@@ -38,14 +41,71 @@ impl Decided {
 }
 
 impl World {
-    /// I5: somebody acts on a document of this revision.
-    pub(crate) fn check_order(&mut self, actor: Actor, revision: u64) {
+    /// I5: somebody acts on a document of this revision, of the store since it went back so often.
+    pub(crate) fn check_order(&mut self, actor: Actor, incarnation: u32, revision: u64) {
         let last = self.checks.acted.entry(actor).or_default();
-        if revision < *last {
+        if (incarnation, revision) < *last {
+            let (_, last) = last;
             let text = format!("{actor} acts on document {revision} after {last}");
             self.fail("I5-older-document", text);
         } else {
-            *last = revision;
+            *last = (incarnation, revision);
+        }
+    }
+
+    /// I5: a keeper that knew a newer document leaves its instance as it is, until a sentinel has
+    /// decided on what the store holds now. What ends something is no danger.
+    pub(crate) fn check_boot_rule(&mut self, k: usize, step: &Step) {
+        let acts = match step {
+            Step::Initialize { .. }
+            | Step::Rewind { .. }
+            | Step::TakeOver { .. }
+            | Step::Copy { .. }
+            | Step::Swap { .. }
+            | Step::Discard
+            | Step::Claim { .. }
+            | Step::Configure(_)
+            | Step::Start { .. }
+            | Step::SetUpRoles
+            | Step::Slots { .. }
+            | Step::Stir
+            | Step::Promote { .. } => true,
+            Step::SaveState(_) | Step::Stop { .. } | Step::KillAll | Step::Release { .. } => false,
+        };
+        let known = &self.keepers[k].known;
+        if acts && known.fell {
+            let place = known.taken.as_ref().map_or(0, |(origin, _)| origin.place);
+            let text = format!("k{k} acts on document {place} of all, and knew a later one");
+            self.fail("I5-went-back-with-the-store", text);
+        }
+    }
+
+    /// I5: a proxy that reads older cluster data than it had closes before anything else.
+    pub(crate) fn check_closes_first(
+        &mut self,
+        p: usize,
+        before: &(Origin, u64, Option<Arc<ClusterData>>),
+        permit: Option<u64>,
+    ) {
+        let Some((origin, revision, data)) = &self.proxies[p].read else {
+            return;
+        };
+        let (known, last, newer) = before;
+        let uid = |data: &ClusterData| data.cluster.as_ref().map(|cluster| cluster.uid.clone());
+        let fell = match (newer, data) {
+            (Some(newer), Some(data)) => {
+                let lower = data.proxy.generation < newer.proxy.generation;
+                lower || revision < last || uid(data) != uid(newer)
+            }
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let held = self.proxies[p].permit.as_ref().map(|permit| permit.serial);
+        if origin.incarnation > known.incarnation && fell && permit.is_some() && held == permit {
+            let text = format!("p{p} stays open on a document older than it knew");
+            self.fail("I5-stays-open", text);
+        } else if origin.incarnation > known.incarnation && fell {
+            self.note("closed-for-older-data");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Calls to the store: sent, answered or given up, and what their callers learn.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ClusterData, KeeperInfo, ProxyInfo};
@@ -48,9 +48,9 @@ pub(crate) enum Purpose {
 pub(crate) struct Looking {
     pub(crate) serial: u64,
     pub(crate) sent_at: Instant,
-    pub(crate) document: Option<Option<(u64, Rc<ClusterData>)>>,
-    pub(crate) keepers: Option<Vec<Rc<KeeperInfo>>>,
-    pub(crate) proxies: Option<Vec<Rc<ProxyInfo>>>,
+    pub(crate) document: Option<Option<(u64, Arc<ClusterData>)>>,
+    pub(crate) keepers: Option<Vec<Arc<KeeperInfo>>>,
+    pub(crate) proxies: Option<Vec<Arc<ProxyInfo>>>,
 }
 
 impl World {
@@ -91,27 +91,25 @@ impl World {
         let reply = reply.filter(|_| !is_refused);
         match (call.actor, call.purpose) {
             (Actor::Keeper(k), Purpose::Read(sent_at)) => {
-                let event = match reply {
-                    Some(Reply::Document(found)) => keeper::Event::Document {
-                        sent_at,
-                        revision: found.as_ref().map_or(0, |(revision, _)| *revision),
-                        data: found.map(|(_, data)| Box::new(ClusterData::clone(&data))),
-                    },
-                    _ => keeper::Event::ReadFailed,
+                let Some(Reply::Document(found, origin)) = reply else {
+                    return self.keeper_hears(k, keeper::Event::ReadFailed);
                 };
+                let event = keeper::Event::Document {
+                    sent_at,
+                    revision: found.as_ref().map_or(0, |(revision, _)| *revision),
+                    data: found
+                        .as_ref()
+                        .map(|(_, data)| self.as_keeper_reads(k, data)),
+                };
+                self.keepers[k].read = found.map(|(_, data)| (sent_at, origin, data));
                 self.keeper_hears(k, event);
             }
             (Actor::Keeper(k), _) => self.keeper_hears(k, keeper::Event::Published),
             (Actor::Proxy(p), Purpose::Read(sent_at)) => {
-                let event = match reply {
-                    Some(Reply::Document(found)) => proxy::Event::Document {
-                        sent_at,
-                        revision: found.as_ref().map_or(0, |(revision, _)| *revision),
-                        data: found.map(|(_, data)| Box::new(ClusterData::clone(&data))),
-                    },
-                    _ => proxy::Event::ReadFailed,
+                let Some(Reply::Document(found, origin)) = reply else {
+                    return self.proxy_hears(p, proxy::Event::ReadFailed);
                 };
-                self.proxy_hears(p, event);
+                self.proxy_reads(p, sent_at, origin, found);
             }
             (Actor::Proxy(p), _) => {
                 let stored = matches!(reply, Some(Reply::Written));
@@ -149,7 +147,7 @@ impl World {
             return;
         }
         match reply {
-            Some(Reply::Document(found)) => looking.document = Some(found),
+            Some(Reply::Document(found, _)) => looking.document = Some(found),
             Some(Reply::Keepers(found)) => looking.keepers = Some(found),
             Some(Reply::Proxies(found)) => looking.proxies = Some(found),
             _ => {
@@ -168,13 +166,13 @@ impl World {
         let wall = self.clock_of(Actor::Sentinel(s)).wall(self.now);
         let entropy = self.sentinels[s].chance.any();
         let published =
-            |infos: Vec<Rc<KeeperInfo>>| infos.iter().map(|info| (**info).clone()).collect();
+            |infos: Vec<Arc<KeeperInfo>>| infos.iter().map(|info| (**info).clone()).collect();
         let look = sentinel::Look {
             sent_at: looking.sent_at,
             wall,
             entropy,
             revision: document.as_ref().map(|(revision, _)| *revision),
-            data: document.map(|(_, data)| ClusterData::clone(&data)),
+            data: document.as_ref().map(|(_, data)| Arc::clone(data)),
             keepers: published(looking.keepers.unwrap_or_default()),
             proxies: looking
                 .proxies

@@ -8,6 +8,7 @@ use super::client::Response;
 use super::event::{Actor, What};
 use super::keeper::keeper_uid;
 use super::network::Way;
+use super::past::GoesBack;
 use super::postgres::Ending;
 use super::{Time, World};
 use crate::plan::{FaultKind, SpecChange};
@@ -51,6 +52,9 @@ impl World {
                 self.lose_data(k);
             }
             FaultKind::KillPostmaster(k, orphans) => self.kill_postmaster(k, orphans),
+            FaultKind::StoreGoesBack(how, age) => self.store_goes_back(how, age),
+            FaultKind::DataGone(_) => self.lose_cluster_data(),
+            FaultKind::BeginAnew => self.begin_cluster_anew(),
             FaultKind::FailKeeper(_) | FaultKind::RemoveKeeper(_) | FaultKind::ChangeSpec(_) => {
                 self.operator_acts(number, &fault.kind);
             }
@@ -71,7 +75,12 @@ impl World {
             }
             FaultKind::CrashHost(host) => self.start_host(host),
             FaultKind::LoseDisk(k) => self.start_host(self.host_of(Actor::Keeper(k))),
+            FaultKind::DataGone(age) => {
+                self.store_goes_back(GoesBack::WrittenOver, fault.lasts + age);
+            }
             FaultKind::Pause(_)
+            | FaultKind::StoreGoesBack(_, _)
+            | FaultKind::BeginAnew
             | FaultKind::PauseHost(_)
             | FaultKind::KillPostmaster(_, _)
             | FaultKind::FailKeeper(_)

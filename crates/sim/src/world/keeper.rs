@@ -5,16 +5,18 @@ mod looks;
 mod steps;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::decide::Step;
 use stolon_core::keeper::facts::{DbState, Process as Processes};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
-use stolon_core::model::{BootUuid, KeeperUid, PostgresVersion};
+use stolon_core::model::{BootUuid, ClusterData, KeeperUid, PostgresVersion};
+use stolon_core::time::Instant;
 
 use super::calls::Purpose;
 use super::event::{Actor, What};
+use super::past::{Known, Origin};
 use super::postgres::Data;
 use super::store::Operation;
 use super::{Process, World};
@@ -41,6 +43,11 @@ pub(crate) struct KeeperNode {
     chance: Chance,
     /// `dbstate`.
     state: Option<DbState>,
+    /// What it has read last, when that was asked for.
+    pub(super) read: Option<(Instant, Origin, Arc<ClusterData>)>,
+    pub(crate) known: Known,
+    /// The start of it that it published last.
+    pub(crate) published_as: BootUuid,
     work: Option<Work>,
     /// Data of another database system, put aside whole.
     kept: Vec<Data>,
@@ -57,6 +64,9 @@ impl KeeperNode {
             starts: 0,
             chance: Chance::of(seed, "keeper", number as u64),
             state: None,
+            read: None,
+            known: Known::default(),
+            published_as: BootUuid::default(),
             work: None,
             kept: Vec::new(),
             retired: false,
@@ -125,9 +135,18 @@ impl World {
             return;
         };
         let effects = core.handle(now, event);
-        let revision = core.document().map(|document| document.revision);
-        if let Some(revision) = revision.filter(|_| !effects.is_empty()) {
-            self.check_order(actor, revision);
+        let document = core
+            .document()
+            .map(|document| (document.revision, document.sent_at));
+        if let Some((revision, sent_at)) = document {
+            let node = &mut self.keepers[k];
+            if let Some((_, origin, data)) = node.read.take_if(|(at, _, _)| *at == sent_at) {
+                node.known.take(origin, &data);
+            }
+            if let Some((origin, _)) = node.known.taken.as_ref().filter(|_| !effects.is_empty()) {
+                let incarnation = origin.incarnation;
+                self.check_order(actor, incarnation, revision);
+            }
         }
         for effect in effects {
             self.keeper_effect(k, effect);
@@ -157,8 +176,9 @@ impl World {
             Effect::Publish(info, ttl) => {
                 let mut info = *info;
                 info.info_uid = self.info_uid();
+                self.keepers[k].published_as = info.boot_uuid.clone();
                 self.tamper_with_report(k, &mut info);
-                let operation = Operation::PublishKeeper(Rc::new(info), self.now + ttl);
+                let operation = Operation::PublishKeeper(Arc::new(info), self.now + ttl);
                 self.call(actor, Purpose::Publish, operation);
             }
             Effect::Log(reason) => self.take_reason(actor, &reason),
@@ -169,6 +189,7 @@ impl World {
     fn begin_step(&mut self, k: usize, step: Step) {
         self.say(|| format!("k{k} does: {}", steps::name_of(&step)));
         self.check_permission(k, &step);
+        self.check_boot_rule(k, &step);
         let acts = self.acts_of(k, &step);
         self.keepers[k].work = Some(Work {
             step,
@@ -249,6 +270,7 @@ impl World {
         let node = &mut self.keepers[k];
         node.core = None;
         node.work = None;
+        node.read = None;
     }
 
     /// The disk of a keeper is lost.

@@ -1,9 +1,9 @@
 //! Proxies: core's state machine, and the relay that carries clients while it may (I1, I6).
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::model::{ProxyInfo, ProxyUid};
+use stolon_core::model::{ClusterData, ProxyInfo, ProxyUid};
 use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::Instant;
 
@@ -11,6 +11,7 @@ use super::calls::Purpose;
 use super::client::Response;
 use super::event::{Actor, ClientWord, ConnectionId, PostgresEvent, What};
 use super::network::Way;
+use super::past::Origin;
 use super::store::Operation;
 use super::{Process, World};
 
@@ -33,6 +34,8 @@ pub(crate) struct ProxyNode {
     pub(crate) permit: Option<Permit>,
     permits: u64,
     pub(crate) uid: ProxyUid,
+    /// What it read last, and of which revision.
+    pub(crate) read: Option<(Origin, u64, Option<Arc<ClusterData>>)>,
 }
 
 impl ProxyNode {
@@ -46,6 +49,7 @@ impl ProxyNode {
             permit: None,
             permits: 0,
             uid: ProxyUid::default(),
+            read: None,
         }
     }
 }
@@ -63,12 +67,32 @@ impl World {
         node.uid = ProxyUid::new(format!("p{p}x{}", node.starts));
         node.listening = false;
         node.permit = None;
+        node.read = None;
         node.core = Some(Proxy::new(Settings {
             uid: node.uid.clone(),
             version: "0".to_owned(),
             stop_listening: p.is_multiple_of(2),
         }));
         self.proxy_hears(p, Event::StoreChanged);
+    }
+
+    /// It learns what the store holds.
+    pub(crate) fn proxy_reads(
+        &mut self,
+        p: usize,
+        sent_at: Instant,
+        origin: Origin,
+        found: Option<(u64, Arc<ClusterData>)>,
+    ) {
+        let revision = found.as_ref().map_or(0, |(revision, _)| *revision);
+        let data = found.map(|(_, data)| data);
+        let event = self.as_proxy_reads(p, sent_at, revision, data.as_ref());
+        let before = self.proxies[p].read.replace((origin, revision, data));
+        let permit = self.proxies[p].permit.as_ref().map(|permit| permit.serial);
+        self.proxy_hears(p, event);
+        if let Some(before) = before {
+            self.check_closes_first(p, &before, permit);
+        }
     }
 
     /// Hands an event to the state machine and carries out what it wants. A route is set at once;
@@ -89,8 +113,9 @@ impl World {
             for effect in core.handle(now, next) {
                 if matches!(effect, Effect::Route(_)) {
                     routes_set += 1;
-                    if let Some(revision) = revision {
-                        self.check_order(actor, revision);
+                    let origin = self.proxies[p].read.as_ref().map(|(origin, _, _)| *origin);
+                    if let Some((revision, origin)) = revision.zip(origin) {
+                        self.check_order(actor, origin.incarnation, revision);
                     }
                 }
                 self.proxy_effect(p, effect);
@@ -134,7 +159,7 @@ impl World {
     }
 
     fn publish_proxy(&mut self, p: usize, info: ProxyInfo, ttl: Duration) {
-        let operation = Operation::PublishProxy(Rc::new(info), self.now + ttl);
+        let operation = Operation::PublishProxy(Arc::new(info), self.now + ttl);
         self.call(Actor::Proxy(p), Purpose::Publish, operation);
     }
 

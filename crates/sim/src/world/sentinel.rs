@@ -1,6 +1,6 @@
 //! Sentinels: core's state machine, with the shell that looks, writes and keeps a lease.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::invariants::{Step, check};
@@ -29,7 +29,7 @@ pub(crate) struct SentinelNode {
     looks: u64,
     /// Sees what the sentinel sees, to judge its decisions by.
     memory: Memory,
-    judged: Option<(ClusterData, View)>,
+    judged: Option<(Arc<ClusterData>, View)>,
 }
 
 impl SentinelNode {
@@ -135,7 +135,7 @@ impl World {
                 self.call(
                     actor,
                     Purpose::Write,
-                    Operation::Swap(expected, Rc::new(data)),
+                    Operation::Swap(expected, Arc::new(data)),
                 );
             }
             Effect::Publish(_, _) => self.call(actor, Purpose::Publish, Operation::PublishSentinel),
@@ -147,16 +147,17 @@ impl World {
 
     /// A look is whole.
     pub(crate) fn take_look(&mut self, s: usize, look: Look) {
+        self.sentinels[s].judged = None;
         if self.judges_documents()
-            && let Some((revision, data)) = look.revision.zip(look.data.as_ref())
+            && let Some((revision, data)) = look.revision.zip(look.data.clone())
             && data
                 .cluster
                 .as_ref()
                 .is_some_and(|cluster| cluster.spec.is_some())
         {
             let node = &mut self.sentinels[s];
-            let view = node.memory.observe(&look, data, revision);
-            node.judged = Some((data.clone(), view));
+            let view = node.memory.observe(&look, &data, revision);
+            node.judged = Some((data, view));
         }
         self.sentinel_hears(s, Event::Looked(Box::new(look)));
     }

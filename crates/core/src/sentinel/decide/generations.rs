@@ -1,6 +1,7 @@
 //! Generations rise when, and only when, what is wanted changes; and how much a change weighs.
 
 use crate::model::{ClusterData, DbStatus, KeeperStatus, Lsn};
+use crate::sentinel::observe::View;
 use crate::time::Timestamp;
 
 /// How much the next document differs from the present one.
@@ -16,15 +17,17 @@ pub enum Change {
     Decided,
 }
 
-/// Raises the generation of everything whose spec differs.
-pub(super) fn raise(data: &ClusterData, next: &mut ClusterData) {
+/// Raises the generation of everything whose spec differs. Where the cluster data went back a
+/// generation that was used before would come again, and with it the word of those who carried out
+/// the one of then (I5): it rises above all that are known.
+pub(super) fn raise(data: &ClusterData, view: &View, next: &mut ClusterData) {
     for (uid, db) in &mut next.dbs {
         if data
             .dbs
             .get(uid)
             .is_some_and(|before| before.spec != db.spec)
         {
-            db.generation = db.generation.next();
+            db.generation = view.generation_reached(uid, db.generation).next();
         }
     }
     for (uid, keeper) in &mut next.keepers {
@@ -36,14 +39,19 @@ pub(super) fn raise(data: &ClusterData, next: &mut ClusterData) {
             keeper.generation = keeper.generation.next();
         }
     }
-    if data.proxy.spec != next.proxy.spec {
-        next.proxy.generation = next.proxy.generation.next();
+    if data.proxy.spec != next.proxy.spec || proxies_are_ahead(data, view) {
+        next.proxy.generation = next.proxy.generation.max(view.proxies_reached).next();
     }
     if let (Some(before), Some(after)) = (&data.cluster, &mut next.cluster)
         && before.spec != after.spec
     {
         after.generation = after.generation.next();
     }
+}
+
+/// Whether proxies may go by a newer document than this one, which somebody wrote over it.
+pub(super) fn proxies_are_ahead(data: &ClusterData, view: &View) -> bool {
+    data.proxy.generation < view.proxies_reached
 }
 
 /// Weighs the difference between two documents.

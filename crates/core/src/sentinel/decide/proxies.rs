@@ -1,6 +1,6 @@
 //! When proxies close, and when they may open (I1, I6; contract, section 7).
 
-use super::Draft;
+use super::{Draft, generations};
 use crate::model::{Db, DbUid, ProxyUid};
 use crate::reason::Reason;
 
@@ -9,11 +9,18 @@ use crate::reason::Reason;
 pub(super) fn decide(draft: &mut Draft<'_>) {
     let primary = draft.primary_uid().unwrap_or_default();
     let open_to = draft.next.proxy.spec.primary_db_uid.clone();
-    if !open_to.is_empty() && open_to != primary {
+    if !open_to.is_empty() && generations::proxies_are_ahead(draft.before, draft.view) {
+        draft.next.proxy.spec.primary_db_uid = DbUid::default();
+        let text = "closing all proxies: the cluster data went back, and some may go by newer ones";
+        draft.because(Reason::warn("proxies-ahead", text).with("db", open_to));
+    } else if !open_to.is_empty() && open_to != primary {
         draft.next.proxy.spec.primary_db_uid = DbUid::default();
         let text = "closing all proxies: the primary is another one";
         draft.because(Reason::info("proxies-close", text).with("db", open_to));
-    } else if open_to.is_empty() && !primary.is_empty() {
+    } else if open_to.is_empty()
+        && !primary.is_empty()
+        && !generations::proxies_are_ahead(draft.before, draft.view)
+    {
         open(draft, &primary);
     }
     enable(draft);

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::view::MOST_AHEAD;
 use super::{Look, ProxyView};
 use crate::model::report::FEATURE_AGE_FROM_SEND;
-use crate::model::{ClusterData, EffectiveSpec, ProxyInfo, ProxyUid};
+use crate::model::{ClusterData, EffectiveSpec, Generation, ProxyInfo, ProxyUid};
+use crate::proxy::forwards_for;
 
 /// The proxies that were heard, or that the cluster data enable. Times are of the observed clock.
 #[derive(Debug, Default)]
-pub(super) struct Proxies(BTreeMap<ProxyUid, ProxyMemory>);
+pub(super) struct Proxies {
+    memory: BTreeMap<ProxyUid, ProxyMemory>,
+    /// The highest generation that the cluster data had, or that a proxy says it has carried out.
+    reached: Generation,
+}
 
 #[derive(Debug)]
 struct ProxyMemory {
@@ -44,10 +50,7 @@ impl ProxyMemory {
             Some(_) | None => spec.proxy_timeout,
         };
         if self.closes_first() {
-            let twentieth = timeout / 20;
-            timeout
-                .saturating_add(twentieth)
-                .saturating_add(Duration::from_millis(500))
+            forwards_for(timeout)
         } else {
             timeout.saturating_mul(2)
         }
@@ -86,15 +89,20 @@ impl Proxies {
         spec: &EffectiveSpec,
     ) {
         let enabled = &data.proxy.spec.enabled_proxies;
+        let generation = data.proxy.generation;
+        let most = Generation(generation.0.saturating_add(MOST_AHEAD));
+        let said = look.proxies.iter().map(|info| info.generation);
+        let said = said.filter(|said| *said <= most).max();
+        self.reached = self.reached.max(generation).max(said.unwrap_or_default());
         // A vanished key is silence like any other: forgotten only once it cannot forward.
-        self.0.retain(|uid, memory| {
+        self.memory.retain(|uid, memory| {
             enabled.contains(uid)
                 || look.proxies.iter().any(|info| info.uid == *uid)
                 || now.saturating_sub(memory.changed) < memory.bound(spec)
         });
         for info in &look.proxies {
             let memory = self
-                .0
+                .memory
                 .entry(info.uid.clone())
                 .or_insert_with(|| ProxyMemory::unheard(now));
             if memory.heard && memory.info.info_uid == info.info_uid {
@@ -108,10 +116,15 @@ impl Proxies {
             memory.changed = now;
         }
         for uid in enabled {
-            self.0
+            self.memory
                 .entry(uid.clone())
                 .or_insert_with(|| ProxyMemory::unheard(now));
         }
+    }
+
+    /// The highest generation that any proxy may have carried out.
+    pub(super) const fn reached(&self) -> Generation {
+        self.reached
     }
 
     /// Every proxy as it is seen at `now`; adds to `deadlines` when that changes with time.
@@ -121,7 +134,7 @@ impl Proxies {
         spec: &EffectiveSpec,
         deadlines: &mut Vec<Option<Duration>>,
     ) -> BTreeMap<ProxyUid, ProxyView> {
-        let views = self.0.iter().map(|(uid, memory)| {
+        let views = self.memory.iter().map(|(uid, memory)| {
             let (view, left) = memory.view(now, spec);
             deadlines.push(left);
             (uid.clone(), view)

@@ -25,6 +25,9 @@ pub struct View {
     pub dbs: BTreeMap<DbUid, DbView>,
     /// Every proxy that published, or that the cluster data enable.
     pub proxies: BTreeMap<ProxyUid, ProxyView>,
+    /// The highest generation that the proxies were ever given, as far as was seen. One above that of
+    /// the cluster data: those are older ones than proxies may still go by (I5).
+    pub proxies_reached: Generation,
     /// Keepers on which the initialisation of this cluster was given up.
     pub gave_up: BTreeSet<KeeperUid>,
     /// Changes of the primary seen within [`super::FAILOVER_WINDOW`].
@@ -35,7 +38,24 @@ pub struct View {
     pub next_change_in: Duration,
 }
 
+/// So far ahead of the cluster data a generation may be that somebody says to have carried out: one
+/// that makes no sense must not use generations up.
+pub(super) const MOST_AHEAD: i64 = 1_000_000;
+
 impl View {
+    /// The highest generation that a db is known to have had, of which `present` is one: that of its
+    /// keeper's report is higher where the cluster data went back (I5).
+    pub fn generation_reached(&self, db: &DbUid, present: Generation) -> Generation {
+        let report = self.dbs.get(db).and_then(|db| db.report.as_ref());
+        let said = report.map_or(Generation::NONE, |report| report.generation);
+        let most = Generation(present.0.saturating_add(MOST_AHEAD));
+        if said <= most {
+            present.max(said)
+        } else {
+            present
+        }
+    }
+
     /// Whether a db is without WAL for good, which the primary has removed: it has stood still for as
     /// long as any failure lasts. What moves finds it elsewhere, as in an archive.
     pub fn is_stranded(&self, db: &DbUid, spec: &EffectiveSpec) -> bool {

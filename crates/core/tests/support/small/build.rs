@@ -77,6 +77,7 @@ fn empty_view(small: &Small) -> View {
         dbs: std::collections::BTreeMap::new(),
         proxies: std::collections::BTreeMap::new(),
         gave_up: std::collections::BTreeSet::new(),
+        proxies_reached: Generation::NONE,
         recent_failovers: small.recent_failovers,
         most_failovers: 3,
         next_change_in: SECOND,

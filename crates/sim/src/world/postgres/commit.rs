@@ -202,7 +202,8 @@ impl World {
             !goes
         });
         for commit in released {
-            self.history.committed(commit.txn, commit.end, !all);
+            let is_promised = !all && !self.checks.is_unsettled;
+            self.history.committed(commit.txn, commit.end, is_promised);
             let response = Response::Committed {
                 txn: commit.txn,
                 synchronous: !all,
