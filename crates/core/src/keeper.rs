@@ -8,6 +8,7 @@ pub mod decide;
 pub mod facts;
 mod reading;
 mod report;
+mod requests;
 mod rhythm;
 mod sync;
 mod work;
@@ -15,11 +16,12 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::request::{Progress, RequestId};
 use crate::model::{BootUuid, ClusterData, ClusterSpec, KeeperInfo, KeeperUid, PostgresVersion};
 use crate::reason::Reason;
 use crate::time::Instant;
 use decide::Step;
-use facts::{Disk, Facts, Health, Observation, Process};
+use facts::{Asked, Disk, Facts, Health, Observation, Process};
 use sync::SyncTracker;
 
 /// What a keeper is told at its start and never changes.
@@ -83,6 +85,12 @@ pub enum Event {
     StepEnded(Outcome),
     /// A publication ended.
     Published,
+    /// What is asked for was read.
+    Asked(Box<Asked>),
+    /// It could not be read.
+    AskFailed,
+    /// [`Effect::Note`] ended; true: it is stored.
+    Noted(bool),
 }
 
 /// What came of a step.
@@ -112,6 +120,19 @@ pub enum Effect {
     Cancel,
     /// Publish; answer with [`Event::Published`]. The shell adds the publication's name.
     Publish(Box<KeeperInfo>, Duration),
+    /// Read what operators ask for, and what the other keepers publish when `peers` is set; answer with
+    /// [`Event::Asked`] or [`Event::AskFailed`].
+    Ask {
+        /// Whether the others' publications are needed.
+        peers: bool,
+    },
+    /// Write what came of a request at this keeper into it; answer with [`Event::Noted`].
+    Note {
+        /// The request.
+        request: RequestId,
+        /// What came of it.
+        progress: Progress,
+    },
     /// Tell the operator.
     Log(Reason),
     /// Send [`Event::Wake`] at this moment at the latest; replaces the one asked for before.
@@ -154,6 +175,13 @@ pub struct Keeper {
     /// The running step was asked to end.
     cancelling: bool,
     publishing: bool,
+    asking: bool,
+    /// What came of a request, on its way to the store.
+    noting: Option<(RequestId, Progress)>,
+    note_again_at: Option<Instant>,
+    last_asked: Option<Instant>,
+    /// The requests for a reload that this life of the keeper has taken in.
+    reloads: Vec<RequestId>,
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
@@ -191,6 +219,7 @@ impl Keeper {
                 roles_set_up: false,
                 is_health_fresh: true,
                 error: None,
+                asked: None,
             },
             document: None,
             last: None,
@@ -205,6 +234,11 @@ impl Keeper {
             passwords_changed: false,
             cancelling: false,
             publishing: false,
+            asking: false,
+            noting: None,
+            note_again_at: None,
+            last_asked: None,
+            reloads: Vec::new(),
             last_read: None,
             read_failed: false,
             last_observation: None,
@@ -272,6 +306,16 @@ impl Keeper {
             Event::PostmasterGone => self.postmaster_gone(now, &mut effects),
             Event::StepEnded(outcome) => self.step_ended(now, outcome, &mut effects),
             Event::Published => self.publishing = false,
+            Event::Asked(asked) => {
+                if !self.take_asked(now, *asked) {
+                    return effects;
+                }
+            }
+            Event::AskFailed => {
+                self.asking = false;
+                self.last_asked = Some(now);
+            }
+            Event::Noted(stored) => self.take_noted(now, stored),
         }
         if std::mem::take(&mut self.read_again) {
             self.read(&mut effects);
@@ -279,6 +323,7 @@ impl Keeper {
         self.note_late_look(now);
         self.proceed(now, &mut effects);
         self.publish(now, &mut effects);
+        self.note_progress(now, &mut effects);
         self.schedule(now, &mut effects);
         effects
     }

@@ -13,6 +13,7 @@ pub mod list;
 pub mod lsn;
 pub mod proxy;
 pub mod report;
+pub mod request;
 pub mod spec;
 pub mod wire;
 

@@ -7,19 +7,21 @@
 
 pub mod decide;
 pub(crate) mod lineage;
+mod look;
 pub mod observe;
 mod said;
 mod write_failures;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::invariants::{self, Step};
 use crate::model::report::{IMPLEMENTATION, SentinelInfo};
-use crate::model::{ClusterData, ClusterSpec, ClusterUid, KeeperInfo, ProxyInfo, SentinelUid};
+use crate::model::request::FEATURE_REQUESTS;
+use crate::model::{ClusterData, ClusterSpec, ClusterUid, SentinelUid};
 use crate::reason::{Reason, Severity};
 use crate::time::{Instant, Timestamp};
 use decide::{Decision, decide};
+pub use look::Look;
 use observe::{Memory, View};
 use said::Said;
 use write_failures::WriteFailures;
@@ -31,25 +33,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// Most automatic failovers within [`observe::FAILOVER_WINDOW`] (I10): a cluster that moves more
 /// often than this is not helped by moving again.
 pub const DEFAULT_MOST_FAILOVERS: usize = 3;
-
-/// Everything a sentinel reads of the store, at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Look {
-    /// When the first read of this look was sent.
-    pub sent_at: Instant,
-    /// The wall clock, for the stamps of what is written.
-    pub wall: Timestamp,
-    /// Chance, for new names.
-    pub entropy: u64,
-    /// The revision of the key that holds the cluster data; none: there is no such key.
-    pub revision: Option<u64>,
-    /// The cluster data.
-    pub data: Option<Arc<ClusterData>>,
-    /// What keepers published.
-    pub keepers: Vec<KeeperInfo>,
-    /// What proxies published.
-    pub proxies: Vec<ProxyInfo>,
-}
 
 /// What came of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,6 +376,7 @@ impl Sentinel {
             uid: self.settings.uid.clone(),
             implementation: IMPLEMENTATION.to_owned(),
             version: self.settings.version.clone(),
+            features: vec![FEATURE_REQUESTS.to_owned()],
             ..SentinelInfo::default()
         };
         effects.push(Effect::Publish(info, self.sleep_interval.saturating_mul(2)));

@@ -170,6 +170,8 @@ fn lead(mut data: ClusterData, changes: &[Change]) -> Vec<String> {
         let now = Instant::from_boot(Duration::from_secs(number * 7));
         let (keepers, proxies) = publications(&data, number, changes);
         let look = Look {
+            sentinels: Vec::new(),
+            requests: Vec::new(),
             sent_at: now,
             wall: Timestamp::from_utc(jiff::Timestamp::from_second(1_700_000_000).expect("a time")),
             entropy: number,

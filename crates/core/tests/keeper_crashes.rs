@@ -18,7 +18,26 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 15] = [
+const COURSES: [(&str, &[&str]); 17] = [
+    (
+        "restart a primary that an operator wants restarted",
+        &[
+            "disk d1 1000",
+            "master d1",
+            "doc d1 role=master init=none",
+            "ask restart k1",
+        ],
+    ),
+    (
+        "copy what could follow, since an operator wants a copy",
+        &[
+            "disk d1 2000",
+            "ask resync k1",
+            "them followers=d3",
+            "master d2",
+            "doc d3 role=standby init=resync follow=d2",
+        ],
+    ),
     (
         "start a primary",
         &["disk d1 1000", "master d1", "doc d1 role=master init=none"],
@@ -229,6 +248,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         (3..9_u32).prop_map(|db| format!("them followers=d{db} behind=1 healthy=no")),
         (1..4_u32).prop_map(|size| format!("doc d3 param=max_connections:{size}00")),
         (0..2_u64).prop_map(|behind| format!("peer d2 {behind}00")),
+        proptest::sample::select(vec![
+            "ask restart k1".to_owned(),
+            "ask reload k1".to_owned(),
+            "ask resync k1".to_owned(),
+            "forget".to_owned(),
+        ]),
         (1..6_u64).prop_map(|revisions| format!("restore {revisions}")),
         (1..6_u64).prop_map(|revisions| format!("write-back {revisions}")),
     ];
@@ -288,7 +313,7 @@ proptest! {
         }
         world.death = None;
         world.faults = world::Faults::default();
-        for line in ["them followers=d99", "master d2", "doc d99 role=standby init=resync follow=d2"] {
+        for line in ["forget", "them followers=d99", "master d2", "doc d99 role=standby init=resync follow=d2"] {
             change(&mut world, line);
         }
         world.settle(MOST);

@@ -18,6 +18,7 @@ mod world;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use stolon_core::model::request::{Progress, ProgressState, Request};
 use stolon_core::model::spec::{ClusterInitMode, ExistingConfig};
 use stolon_core::model::{ClusterSpec, GoDuration};
 use stolon_core::reason::Severity;
@@ -55,6 +56,7 @@ fn tell(written: &str) -> String {
 /// * `removed NAME BYTES` has no WAL any more from before this position
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
+/// * `ask pause`, `ask resync NAME` an operator's request, which the keeper knows of; `resume` ends all
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
 /// * `data NAME LSN PARAMETER=VALUE …` what lies in its data directory and is no db of the cluster
 /// * `parameters` shows those of the spec
@@ -100,6 +102,8 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
             let then = world.remembered.clone().expect("what was remembered");
             world.edit(|data| *data = then);
         }
+        "ask" => ask(world, rest),
+        "resume" => world.requests.clear(),
         "refused" => return format!("{} documents were refused\n", world.refused_writes),
         "parameters" => {
             let spec = world.data().cluster.as_ref().and_then(|c| c.spec.as_ref());
@@ -111,6 +115,23 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
         verb => member_command(world, verb, rest),
     }
     said(world)
+}
+
+fn ask(world: &mut World, rest: &[&str]) {
+    let (kind, keeper) = (rest[0], rest.get(1).copied());
+    let data = world.data.as_ref().expect("cluster data");
+    let db = keeper.and_then(|keeper| data.db_of(&keeper.into()));
+    let running = |keeper: &str| (keeper.into(), Progress::new(ProgressState::Running));
+    world.requests.push(Request {
+        id: format!("r{}", world.requests.len()).as_str().into(),
+        kind: Some(kind.to_owned().into()),
+        keepers: keeper.map(Into::into).into_iter().collect(),
+        db_uid: db.map(|db| db.uid.clone()).unwrap_or_default(),
+        asked_at: world::stamp(world.now),
+        asked_by: "dba@host".to_owned(),
+        progress: keeper.map(running).into_iter().collect(),
+        ..Request::default()
+    });
 }
 
 fn member_command(world: &mut World, verb: &str, rest: &[&str]) {

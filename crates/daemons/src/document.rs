@@ -1,10 +1,10 @@
-//! The cluster data as a keeper or a proxy reads them.
+//! Documents as the daemons read them.
 
 use std::sync::Arc;
 
 use stolon_core::model::{ClusterData, wire};
 use stolon_core::time::Instant;
-use stolon_store::{Key, Store};
+use stolon_store::{Entry, Key, Store};
 
 use crate::runtime::clock;
 
@@ -46,4 +46,22 @@ pub(crate) async fn read(store: &dyn Store) -> Option<Reading> {
             None
         }
     }
+}
+
+/// The documents that can be understood; another is named and passed over (scenario A8).
+pub(crate) fn understood<T: serde::de::DeserializeOwned + wire::Document>(
+    entries: Vec<Entry>,
+) -> Vec<T> {
+    let read = |entry: Entry| match wire::read::<T>(&entry.value) {
+        Ok(document) => Some(document),
+        Err(error) => {
+            let value = String::from_utf8_lossy(&entry.value)
+                .chars()
+                .take(80)
+                .collect::<String>();
+            tracing::warn!(%error, key = %entry.key, value, "ignoring a value that makes no sense");
+            None
+        }
+    };
+    entries.into_iter().filter_map(read).collect()
 }

@@ -9,6 +9,7 @@ mod observe;
 mod parameters;
 mod passwords;
 mod replaced;
+mod requests;
 mod rewind;
 mod take_over;
 
@@ -260,6 +261,20 @@ impl Shell {
                         Err(error) => tracing::error!(%error, "cannot write the keeper's state"),
                     }
                     send(&events, Event::Published).await;
+                });
+            }
+            Effect::Ask { peers } => {
+                let store = self.store.clone();
+                tokio::spawn(async move {
+                    let event = requests::ask(store.as_ref(), peers).await;
+                    send(&events, event).await;
+                });
+            }
+            Effect::Note { request, progress } => {
+                let (store, keeper) = (self.store.clone(), self.uid.clone());
+                tokio::spawn(async move {
+                    let stored = requests::note(store.as_ref(), &request, &keeper, &progress).await;
+                    send(&events, Event::Noted(stored)).await;
                 });
             }
             Effect::Cancel => self.cancel.cancel(),

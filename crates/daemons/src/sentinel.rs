@@ -6,14 +6,16 @@ mod metrics;
 use std::sync::Arc;
 
 use stolon_core::model::history::{Decision, History};
-use stolon_core::model::{KeeperInfo, ProxyInfo, SentinelUid, wire};
+use stolon_core::model::request::Request;
+use stolon_core::model::{KeeperInfo, ProxyInfo, SentinelInfo, SentinelUid, wire};
 use stolon_core::reason::Reason;
 use stolon_core::sentinel::{Effect, Event, Look, Sentinel, Settings, WriteOutcome};
 use stolon_core::time::{Instant, Timestamp};
-use stolon_store::{Entry, Expected, Folder, Key, Revision, Store, Written};
+use stolon_store::{Expected, Folder, Key, Revision, Store, Written};
 use tokio::sync::mpsc;
 
 use crate::config::{Error, VERSION};
+use crate::document::understood;
 use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, http, logging, names, reread};
@@ -166,10 +168,12 @@ impl Shell {
 /// Reads everything there is to decide by.
 async fn look(store: &dyn Store) -> Result<Look, stolon_store::Error> {
     let sent_at = clock::now();
-    let (data, keepers, proxies) = tokio::try_join!(
+    let (data, keepers, proxies, sentinels, requests) = tokio::try_join!(
         store.get(&Key::ClusterData),
         store.list(Folder::Keepers),
-        store.list(Folder::Proxies)
+        store.list(Folder::Proxies),
+        store.list(Folder::Sentinels),
+        store.list(Folder::Requests)
     )?;
     let revision = data.as_ref().map(|entry| entry.revision.0);
     let data = match data
@@ -192,23 +196,9 @@ async fn look(store: &dyn Store) -> Result<Look, stolon_store::Error> {
         data: data.map(Arc::new),
         keepers: understood::<KeeperInfo>(keepers),
         proxies: understood::<ProxyInfo>(proxies),
+        sentinels: understood::<SentinelInfo>(sentinels),
+        requests: understood::<Request>(requests),
     })
-}
-
-/// The documents that can be understood; another is named and passed over (scenario A8).
-fn understood<T: serde::de::DeserializeOwned + wire::Document>(entries: Vec<Entry>) -> Vec<T> {
-    let read = |entry: Entry| match wire::read::<T>(&entry.value) {
-        Ok(document) => Some(document),
-        Err(error) => {
-            let value = String::from_utf8_lossy(&entry.value)
-                .chars()
-                .take(80)
-                .collect::<String>();
-            tracing::warn!(%error, key = %entry.key, value, "ignoring a value that makes no sense");
-            None
-        }
-    };
-    entries.into_iter().filter_map(read).collect()
 }
 
 async fn write(store: &dyn Store, expected: Option<u64>, bytes: &[u8]) -> WriteOutcome {

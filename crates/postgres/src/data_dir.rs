@@ -182,6 +182,15 @@ pub fn postmaster_pid(pgdata: &Path) -> Option<i32> {
     parse_pid(&text)
 }
 
+/// Which postmaster `postmaster.pid` is of: its pid, and the second in which it started (PostgreSQL's
+/// `pidfile.h`: lines 1 and 3).
+pub fn postmaster_start(pgdata: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;
+    let mut lines = text.lines().map(str::trim);
+    let (pid, started) = (lines.next()?, lines.nth(1)?);
+    (!pid.is_empty() && !started.is_empty()).then(|| format!("{pid} of {started}"))
+}
+
 /// The pid on the first line of a pid file: never one that stands for a group of processes.
 pub(crate) fn parse_pid(text: &str) -> Option<i32> {
     let pid = text.lines().next()?.trim().parse().ok();

@@ -9,7 +9,7 @@ fn uid(own: &clap::ArgMatches) -> KeeperUid {
     KeeperUid::new(own.get_one::<String>("uid").cloned().unwrap_or_default())
 }
 
-fn unknown(data: &ClusterData, uid: &KeeperUid) -> Failure {
+pub(super) fn unknown(data: &ClusterData, uid: &KeeperUid) -> Failure {
     let known: Vec<&str> = data.keepers.keys().map(KeeperUid::as_str).collect();
     let known = match known.as_slice() {
         [] => "none".to_owned(),

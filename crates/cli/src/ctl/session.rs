@@ -10,7 +10,7 @@ use super::Failure;
 use crate::output;
 
 /// How often a change is tried again when somebody else was faster.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// An open store.
 pub(super) struct Session {

@@ -1,16 +1,23 @@
 //! `stolonctl status`: what is, in a form for people and one for programs.
 
+mod requests;
+mod table;
+
 use std::fmt::Write as _;
 
 use serde_json::json;
 use stolon_core::model::history::{Decision, History};
+use stolon_core::model::request::Request;
 use stolon_core::model::{ClusterData, Db, DbUid, KeeperInfo, ProxyInfo, SentinelInfo, wire};
+use stolon_core::time::Timestamp;
+use stolon_daemons::runtime::clock;
 use stolon_store::{Entry, Folder, Key, Store};
 
 use super::Failure;
 use super::reasons::{in_words, keepers as keepers_of};
 use super::session::{Session, indented};
 use crate::output;
+use table::table;
 
 /// All that the status is made of.
 #[derive(Debug, Default)]
@@ -27,6 +34,10 @@ pub struct Picture {
     pub proxies: Vec<ProxyInfo>,
     /// The latest decision that changed something.
     pub latest: Option<Decision>,
+    /// What operators asked for.
+    pub requests: Vec<Request>,
+    /// When all of this was read.
+    pub wall: Timestamp,
 }
 
 /// The forms of the status.
@@ -84,6 +95,8 @@ pub async fn look(store: &dyn Store) -> Result<Picture, String> {
         leader: store.leader().await.map_err(text)?,
         proxies: read(&store.list(Folder::Proxies).await.map_err(text)?),
         latest: history.decisions.last().cloned(),
+        requests: read(&store.list(Folder::Requests).await.map_err(text)?),
+        wall: clock::wall(),
     })
 }
 
@@ -97,7 +110,7 @@ fn read<T: serde::de::DeserializeOwned + wire::Document>(entries: &[Entry]) -> V
 
 /// The text of the status: the contract's sections and columns first, ours after them.
 pub fn render(picture: &Picture) -> String {
-    let mut text = String::new();
+    let mut text = requests::pause(&picture.requests, picture.wall);
     let mut section = |title: &str, body: String| {
         let _ = writeln!(text, "=== {title} ===\n\n{body}");
     };
@@ -113,6 +126,10 @@ pub fn render(picture: &Picture) -> String {
             let _ = writeln!(text, "  {}", in_words(reason, &keepers));
         }
         text.push('\n');
+    }
+    let requests = requests::render(&picture.requests, picture.wall);
+    if !requests.is_empty() {
+        let _ = writeln!(text, "=== Requests ===\n\n{requests}");
     }
     text
 }
@@ -313,29 +330,6 @@ fn cluster(picture: &Picture) -> String {
     text
 }
 
-/// Columns padded and divided by tabs.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        let _ = writeln!(text, "{}", cells.join("\t").trim_end());
-    }
-    text
-}
-
 fn render_json(picture: &Picture) -> serde_json::Value {
     let data = picture.data.as_ref();
     let sentinels: Vec<_> = picture
@@ -390,5 +384,6 @@ fn render_json(picture: &Picture) -> serde_json::Value {
             "uid": data.and_then(|d| d.cluster.as_ref()).map(|cluster| cluster.uid.clone()),
         },
         "latest_decision": picture.latest,
+        "requests": requests::render_json(&picture.requests, picture.wall),
     })
 }

@@ -98,6 +98,12 @@ fn help_texts() -> Vec<(&'static str, Vec<String>)> {
         "promote",
         "failkeeper",
         "removekeeper",
+        "resync",
+        "restart",
+        "reload",
+        "pause",
+        "resume",
+        "cancel",
         "dev",
     ];
     texts.extend(commands.map(|name| ("stolonctl", help(&[name]))));

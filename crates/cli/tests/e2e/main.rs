@@ -9,6 +9,7 @@ mod initialisation;
 mod lifecycle;
 mod network;
 mod operator;
+mod requests;
 mod store;
 mod synchronous;
 

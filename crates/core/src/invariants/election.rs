@@ -13,7 +13,9 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     let cause = cause(scene);
     let allowed = match &cause {
         Some(cause) => {
-            cause.forced || scene.step.view.recent_failovers < scene.step.view.most_failovers
+            let view = scene.step.view;
+            let few = view.recent_failovers < view.most_failovers;
+            cause.forced || (few && !view.asked.is_paused())
         }
         None => true,
     };

@@ -5,6 +5,7 @@ mod existing;
 mod init;
 mod parameters;
 mod primary;
+pub(super) mod restart;
 mod resync;
 mod rewind;
 mod standby;

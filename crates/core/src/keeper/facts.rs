@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::decide::Wanted;
-use crate::model::{DbUid, Generation, Lsn, TimelineId, TimelineSwitch};
-use crate::time::Instant;
+use crate::model::request::Request;
+use crate::model::{DbUid, Generation, KeeperInfo, Lsn, TimelineId, TimelineSwitch};
+use crate::time::{Instant, Timestamp};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,19 @@ pub struct Facts {
     pub is_health_fresh: bool,
     /// Why the last step or start failed.
     pub error: Option<String>,
+    /// What operators ask for, as last read; none: not read yet.
+    pub asked: Option<Asked>,
+}
+
+/// What lies in the store beside the document, for this keeper to act by.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Asked {
+    /// The wall clock at that time, to tell which requests have run out.
+    pub wall: Timestamp,
+    /// Operators' requests.
+    pub requests: Vec<Request>,
+    /// What the other keepers publish; none: it was not asked for.
+    pub peers: Option<Vec<KeeperInfo>>,
 }
 
 /// The data at rest.
@@ -142,6 +156,18 @@ pub enum Health {
     Silent(String),
 }
 
+impl Health {
+    /// Which postmaster runs, as far as it answers.
+    pub fn postmaster(&self) -> Option<&str> {
+        match self {
+            Self::Running(observation) | Self::Saturated(observation) => {
+                Some(&observation.postmaster)
+            }
+            Self::Unknown | Self::Starting(_) | Self::Silent(_) => None,
+        }
+    }
+}
+
 /// What a running instance says.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Observation {
@@ -165,6 +191,8 @@ pub struct Observation {
     pub peers: Vec<Peer>,
     /// The physical slots of ours, without temporary ones: name and whether in use.
     pub slots: Vec<(String, bool)>,
+    /// Which postmaster runs: another one after each start.
+    pub postmaster: String,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<String>,
     /// The users' parameters that PostgreSQL does not take, each with its reason.

@@ -5,6 +5,7 @@ use super::facts::{Facts, Health, Observation, Process};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
 use crate::model::report::{FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
+use crate::model::request::FEATURE_REQUESTS;
 use crate::model::{
     Condition, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
     Unknown,
@@ -38,7 +39,9 @@ pub(super) fn report(
         can_be_synchronous_replica: Some(settings.can_be_synchronous_replica),
         implementation: IMPLEMENTATION.to_owned(),
         version: settings.version.clone(),
-        features: vec![FEATURE_FLUSH_RULE.to_owned(), FEATURE_RELEASE.to_owned()],
+        features: [FEATURE_FLUSH_RULE, FEATURE_RELEASE, FEATURE_REQUESTS]
+            .map(str::to_owned)
+            .to_vec(),
         ..KeeperInfo::default()
     }
 }

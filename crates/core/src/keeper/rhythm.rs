@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::decide::restart::needs_peers;
 use super::facts::{Health, Observation};
 use super::{Effect, Keeper, report};
 use crate::model::db::PLACEHOLDER_STANDBY;
@@ -16,6 +17,8 @@ const START_PAUSE: Duration = Duration::from_millis(150);
 const LATE_LOOK: Duration = Duration::from_secs(1);
 /// Publications that are due to a change follow one another no faster than this.
 const PUBLICATION_PAUSE: Duration = Duration::from_millis(100);
+/// What operators ask for, and others do, is looked at so often while it concerns this keeper.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// A read that failed is tried again after this, or after sleepInterval when that is shorter.
 const READ_PAUSE: Duration = Duration::from_millis(500);
 
@@ -84,6 +87,7 @@ impl Keeper {
             self.round_closed = false;
             self.read(effects);
         }
+        self.ask(now, interval, effects);
         let awaited = self.is_awaiting();
         let starting = matches!(self.facts.health, Health::Starting(_));
         let pause = match (awaited, starting) {
@@ -100,9 +104,11 @@ impl Keeper {
         let after = |last: Option<Instant>, pause| last.map(|last| last.after(pause));
         let times = [
             after(self.last_read, read_pause),
+            after(self.last_asked.filter(|_| self.takes_part()), ASK_PAUSE),
             after(self.last_observation.filter(|_| observable), pause),
             after(self.last_publication, PUBLICATION_PAUSE),
             after(self.last_publication, self.beat()),
+            self.note_again_at,
             self.retry_at,
             self.start_at,
             self.promote_at,
@@ -112,6 +118,47 @@ impl Keeper {
         let longest = now.after(interval);
         let wake = next.map_or(longest, |next| next.min(longest));
         effects.push(Effect::WakeAt(wake));
+    }
+
+    /// Looks at what operators ask for: before anything is decided, with every sleepInterval, and more
+    /// often while this keeper has a part in it.
+    fn ask(&mut self, now: Instant, interval: Duration, effects: &mut Vec<Effect>) {
+        let pause = if self.takes_part() {
+            interval.min(ASK_PAUSE)
+        } else {
+            interval
+        };
+        let is_due = self.last_asked.is_none_or(|last| now.since(last) >= pause);
+        if self.asking || !is_due || self.document.is_none() {
+            return;
+        }
+        self.asking = true;
+        let peers = self.waits_for_peers();
+        effects.push(Effect::Ask { peers });
+    }
+
+    fn waits_for_peers(&self) -> bool {
+        match &self.facts.health {
+            Health::Running(observation) => {
+                needs_peers(observation, self.spec().automatic_pg_restart)
+            }
+            Health::Unknown | Health::Saturated(_) | Health::Starting(_) | Health::Silent(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether what others do, or a request, is waited for here.
+    pub(super) fn takes_part(&self) -> bool {
+        let asked = self.facts.asked.as_ref();
+        let is_concerned = asked.is_some_and(|asked| {
+            let mut live = asked
+                .requests
+                .iter()
+                .filter(|request| request.is_live(asked.wall));
+            live.any(|request| request.keepers.contains(&self.settings.uid))
+        });
+        is_concerned || self.waits_for_peers()
     }
 
     /// When the look on its way counts as unanswered for the time being. A busy host makes answers

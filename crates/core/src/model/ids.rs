@@ -45,6 +45,7 @@ macro_rules! text_id {
         }
     )+};
 }
+pub(super) use text_id;
 
 text_id! {
     /// A cluster, new at every initialisation.

@@ -12,6 +12,7 @@ mod first_db;
 mod init;
 mod members;
 mod parameters;
+mod pause;
 mod proxies;
 mod standbys;
 mod sync_standbys;
@@ -60,12 +61,17 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
         return draft.into_decision();
     }
     members::update(&mut draft);
+    let paused = pause::note(&mut draft);
     if phase == Some(&Phase::Normal) {
         failover::decide(&mut draft);
-        sync_standbys::decide(&mut draft);
+        if !paused {
+            sync_standbys::decide(&mut draft);
+        }
         standbys::decide(&mut draft);
-        members::forget_dead_keepers(&mut draft);
-    } else {
+        if !paused {
+            members::forget_dead_keepers(&mut draft);
+        }
+    } else if !paused {
         init::decide(&mut draft);
         if draft.cluster().status.phase == Some(Phase::Normal) {
             sync_standbys::decide(&mut draft);

@@ -4,6 +4,7 @@
 //! itself read the store, so that its own blindness (a store outage, a paused process) never counts
 //! as anybody's silence; nor does time in which, as far as it knows, nobody could write there.
 
+mod asked;
 mod proxies;
 mod view;
 
@@ -17,6 +18,7 @@ use crate::model::{
     Phase, PostgresState,
 };
 use crate::time::Instant;
+pub use asked::{Asked, Pause};
 use proxies::Proxies;
 pub use view::{DbView, KeeperView, ProxyView, View};
 
@@ -374,6 +376,7 @@ impl Memory {
             gave_up: self.gave_up.clone(),
             recent_failovers: self.failovers.len(),
             most_failovers: self.most_failovers,
+            asked: Asked::new(look),
             next_change_in: next_change_in.unwrap_or(spec.sleep_interval),
         }
     }

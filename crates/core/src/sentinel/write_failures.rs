@@ -70,6 +70,8 @@ mod tests {
                 match effect {
                     Effect::Look => {
                         next = Some(Event::Looked(Box::new(Look {
+                            sentinels: Vec::new(),
+                            requests: Vec::new(),
                             sent_at: Instant::from_boot(now),
                             wall: Timestamp::ZERO,
                             entropy: 1,

@@ -87,6 +87,7 @@ impl World {
                 .iter()
                 .map(|name| (name.clone(), false))
                 .collect(),
+            postmaster: format!("started at {:?}", server.ready_at),
             pending_restart: server.pending_restart.clone(),
             refused_parameters: std::collections::BTreeMap::new(),
             parameters: server

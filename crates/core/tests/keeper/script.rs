@@ -1,9 +1,10 @@
 //! Commands that change a keeper's world, as words.
 
 use stolon_core::keeper::facts::{Content, DbState};
+use stolon_core::model::request::Request;
 use stolon_core::model::{
-    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, InitMode, Keeper, List, Lsn, Role,
-    TimelineId,
+    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, InitMode, InstanceReport, Keeper,
+    KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
 };
 
 use crate::world::looks::switch;
@@ -20,6 +21,8 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 ///   that was elected, and reported that timeline last
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
+/// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
+/// * `reports fine|pending|sick|nothing` what the neighbour, which lives, publishes
 /// * `passwords` others are given, which stand in the configuration of a standby
 /// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
@@ -55,6 +58,9 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
                 keeper.status.boot_uuid = BootUuid::default();
             }
         }),
+        "ask" => ask(world, rest),
+        "forget" => world.requests.clear(),
+        "reports" => reports(world, rest[0]),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "set" => world.edit(|data| {
@@ -81,6 +87,46 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
         }
         other => panic!("no such command: {other}"),
     }
+}
+
+fn ask(world: &mut World, words: &[&str]) {
+    let held = world.state.as_ref().map(|state| state.uid.clone());
+    world.requests.push(Request {
+        id: format!("r{}", world.requests.len()).as_str().into(),
+        kind: Some(words[0].to_owned().into()),
+        keepers: words[1..].iter().map(|&keeper| keeper.into()).collect(),
+        db_uid: held.unwrap_or_default(),
+        ..Request::default()
+    });
+}
+
+fn reports(world: &mut World, kind: &str) {
+    world.edit(|data| {
+        let keeper = data.keepers.get_mut(&KeeperUid::from(THEM)).expect("them");
+        keeper.status.healthy = true;
+    });
+    let db = world
+        .data
+        .as_ref()
+        .and_then(|data| data.db_of(&THEM.into()));
+    let state = PostgresState {
+        uid: db.map(|db| db.uid.clone()).unwrap_or_default(),
+        generation: db.map(|db| db.generation).unwrap_or_default(),
+        healthy: kind != "sick",
+        instance: Some(InstanceReport {
+            pending_restart: (kind == "pending")
+                .then(|| "work".to_owned())
+                .into_iter()
+                .collect(),
+            ..InstanceReport::default()
+        }),
+        ..PostgresState::default()
+    };
+    world.peer_infos = vec![KeeperInfo {
+        uid: THEM.into(),
+        postgres_state: (kind != "nothing").then_some(state),
+        ..KeeperInfo::default()
+    }];
 }
 
 fn fault(world: &mut World, name: &str, on: bool) {
@@ -219,6 +265,7 @@ fn them(world: &mut World, words: &[&str]) {
                 Some(("removed", value)) => {
                     db.status.oldest_wal = Lsn(value.parse().expect("a position"));
                 }
+                Some(("role", _)) => db.spec.role = Some(Role::Standby),
                 Some(("behind", _)) => db.status.current_generation = Generation::NONE,
                 other => panic!("no such field: {other:?}"),
             }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::Event;
+use stolon_core::keeper::facts::Asked;
+use stolon_core::model::request::{Progress, RequestId};
 use stolon_core::model::{ClusterData, ClusterSpec, DbUid, KeeperInfo};
 use stolon_core::time::Timestamp;
 
@@ -46,6 +48,37 @@ impl World {
             self.inbox
                 .push((self.now + Duration::from_millis(1), Event::StoreChanged));
         }
+    }
+
+    pub(super) fn answer(&self, peers: bool) -> Event {
+        if self.faults.store_down {
+            return Event::AskFailed;
+        }
+        Event::Asked(Box::new(Asked {
+            wall: Timestamp::ZERO,
+            requests: self.requests.clone(),
+            peers: peers.then(|| self.peer_infos.clone()),
+        }))
+    }
+
+    /// Takes what came of a request into it; false: the store cannot be reached.
+    pub(super) fn note(&mut self, id: &RequestId, progress: Progress) -> bool {
+        if self.faults.store_down {
+            return false;
+        }
+        let state = &progress.state;
+        let reason = if progress.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", progress.reason)
+        };
+        let text = format!("notes: request {id} {state}{reason}");
+        self.say(&text);
+        let mut requests = self.requests.iter_mut();
+        if let Some(request) = requests.find(|request| request.id == *id) {
+            request.progress.insert(US.into(), progress);
+        }
+        true
     }
 
     pub(super) fn read(&self) -> Event {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use stolon_core::keeper::decide::{Step, Wanted};
 use stolon_core::keeper::facts::{Content, DbState, Process};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
+use stolon_core::model::request::Request;
 use stolon_core::model::{
     BootUuid, ClusterData, Db, DbUid, Generation, KeeperInfo, KeeperUid, PostgresVersion,
 };
@@ -129,6 +130,10 @@ pub(crate) struct World {
     /// The neighbour's position.
     pub(crate) source_lsn: u64,
     pub(crate) published: Option<KeeperInfo>,
+    /// What operators ask for.
+    pub(crate) requests: Vec<Request>,
+    /// What the other keepers publish.
+    pub(crate) peer_infos: Vec<KeeperInfo>,
     pub(crate) log: Vec<String>,
     /// Changes of the world so far.
     pub(crate) acts: usize,
@@ -167,6 +172,8 @@ impl World {
             peers: BTreeMap::new(),
             source_lsn: 5000,
             published: None,
+            requests: Vec::new(),
+            peer_infos: Vec::new(),
             log: Vec::new(),
             acts: 0,
             death: None,
@@ -340,6 +347,14 @@ impl World {
             Effect::Publish(info, _) => {
                 self.take_publication(*info);
                 self.inbox.push((soon, Event::Published));
+            }
+            Effect::Ask { peers } => {
+                let event = self.answer(peers);
+                self.inbox.push((soon, event));
+            }
+            Effect::Note { request, progress } => {
+                let stored = self.note(&request, progress);
+                self.inbox.push((soon, Event::Noted(stored)));
             }
             Effect::Log(reason) => {
                 if reason.severity >= Severity::Info && reason.code != "round" {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::invariants::{Step, check};
+use stolon_core::model::request::Request;
 use stolon_core::model::{
     ClusterData, ClusterSpec, ClusterUid, KeeperInfo, ProxyInfo, SentinelUid,
 };
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) proxies: BTreeMap<String, ProxyModel>,
     pub(crate) keeper_infos: BTreeMap<String, KeeperInfo>,
     pub(crate) proxy_infos: BTreeMap<String, ProxyInfo>,
+    /// What operators ask for.
+    pub(crate) requests: Vec<Request>,
     pub(crate) sentinel: Sentinel,
     pub(crate) store_up: bool,
     /// Whether it takes writes.
@@ -81,6 +84,7 @@ impl World {
             revision: 1,
             keepers: BTreeMap::new(),
             proxies: BTreeMap::new(),
+            requests: Vec::new(),
             keeper_infos: BTreeMap::new(),
             proxy_infos: BTreeMap::new(),
             sentinel: new_sentinel(),
@@ -199,6 +203,8 @@ impl World {
     fn look(&mut self) -> Look {
         self.looks += 1;
         let look = Look {
+            sentinels: Vec::new(),
+            requests: self.requests.clone(),
             sent_at: self.instant(),
             wall: stamp(self.now),
             entropy: self.looks,

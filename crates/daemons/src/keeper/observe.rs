@@ -9,7 +9,7 @@ use stolon_core::keeper::decide::is_managed;
 use stolon_core::keeper::facts::{Health, Observation, Peer};
 use stolon_core::time::Instant;
 use stolon_postgres::query::{self, Session, Target};
-use stolon_postgres::{Error, history};
+use stolon_postgres::{Error, data_dir, history};
 
 use super::instance::Instance;
 use crate::runtime::clock;
@@ -125,6 +125,7 @@ impl Instance {
                 .filter(is_ours)
                 .map(|slot| (slot.name, slot.active))
                 .collect(),
+            postmaster: data_dir::postmaster_start(&self.local.pgdata()).unwrap_or_default(),
             pending_restart: seen.pending_restart,
             refused_parameters: self.refused_parameters(),
             oldest_wal_file: seen.oldest_wal_file,

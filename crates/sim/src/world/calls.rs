@@ -168,6 +168,8 @@ impl World {
         let published =
             |infos: Vec<Arc<KeeperInfo>>| infos.iter().map(|info| (**info).clone()).collect();
         let look = sentinel::Look {
+            sentinels: Vec::new(),
+            requests: Vec::new(),
             sent_at: looking.sent_at,
             wall,
             entropy,

@@ -181,6 +181,12 @@ impl World {
                 let operation = Operation::PublishKeeper(Arc::new(info), self.now + ttl);
                 self.call(actor, Purpose::Publish, operation);
             }
+            Effect::Ask { .. } => {
+                // Nobody asks for anything here.
+                let asked = stolon_core::keeper::facts::Asked::default();
+                self.keeper_hears(k, Event::Asked(Box::new(asked)));
+            }
+            Effect::Note { .. } => {}
             Effect::Log(reason) => self.take_reason(actor, &reason),
             Effect::WakeAt(at) => self.wake_at(actor, at),
         }

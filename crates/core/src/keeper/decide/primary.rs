@@ -2,8 +2,8 @@
 
 use super::super::facts::Observation;
 use super::{
-    Decision, Patience, Situation, Step, act, converged, existing, listen, not_admitted,
-    parameters, reading, settled, until_it_speaks, wait,
+    Decision, Situation, Step, act, converged, existing, listen, not_admitted, parameters, reading,
+    restart, settled, until_it_speaks, wait,
 };
 use crate::model::{Db, Role, TimelineId};
 use crate::reason::Reason;
@@ -106,17 +106,9 @@ fn start(situation: &Situation<'_>, db: &Db) -> Decision {
 }
 
 fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Decision {
-    let restart = !observation.pending_restart.is_empty();
     let mut reasons = Vec::new();
-    if restart {
-        let text = "parameters wait for a restart of the instance";
-        let names = observation.pending_restart.join(" ");
-        reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
-        if situation.spec.automatic_pg_restart {
-            let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
-            let patience = Patience::Long;
-            return act(Step::Stop { why, patience }, reasons);
-        }
+    if let Some(step) = restart::due(situation, db, observation, &mut reasons) {
+        return act(step, reasons);
     }
     if situation.sync.wants_stir() {
         return act(Step::Stir, reasons);

@@ -3,6 +3,7 @@
 //! (I7, scenario A3).
 
 use super::super::facts::{Content, Control};
+use super::super::requests::wants_copy;
 use super::rewind::{self, Verdict};
 use super::{Decision, Follow, Patience, Situation, Step, act, wait};
 use crate::model::{Db, DbUid, Lsn};
@@ -23,7 +24,10 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         Ok(source) => source,
         Err(reason) => return wait(reason),
     };
-    let relation = relation(situation, source);
+    let relation = match relation_that_counts(situation, source) {
+        Ok(relation) => relation,
+        Err(reason) => return wait(reason),
+    };
     if relation == Relation::Prefix {
         let text = "the local data are a prefix of the primary's history: no copy is needed";
         let reason = Reason::info("clean-prefix", text).with("db", &db.uid);
@@ -37,7 +41,7 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         && source.status.healthy
         && source.status.current_generation == source.generation;
     let mut reasons = Vec::new();
-    if is_primary && relation != Relation::PrefixWithoutWal {
+    if is_primary && relation == Relation::Other {
         match rewind::consider(situation, db, source, may_discard) {
             Verdict::Now(step, reason) => return act(step, vec![reason]),
             Verdict::Later(reason) => return wait(reason),
@@ -99,6 +103,22 @@ enum Relation {
     PrefixWithoutWal,
     /// It left it, or that cannot be ruled out.
     Other,
+    /// It does not matter: an operator wants them replaced by a copy.
+    Unwanted,
+}
+
+fn relation_that_counts(situation: &Situation<'_>, source: &Db) -> Result<Relation, Reason> {
+    // Whoever asked for a copy may have asked a moment ago.
+    let Some(asked) = &situation.facts.asked else {
+        let text = "reading what operators ask for before anything is copied";
+        return Err(Reason::debug("reading-requests", text));
+    };
+    let held = situation.facts.disk.state.as_ref().map(|state| &state.uid);
+    let keeper = &situation.settings.uid;
+    if held.is_some_and(|held| wants_copy(asked, keeper, held.as_str())) {
+        return Ok(Relation::Unwanted);
+    }
+    Ok(relation(situation, source))
 }
 
 /// Only data at rest whose end is known are trusted: those of a clean stop.

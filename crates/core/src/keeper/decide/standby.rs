@@ -2,7 +2,7 @@
 
 use super::{
     Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, primary,
-    resync, settled, until_it_speaks, wait,
+    restart, resync, settled, until_it_speaks, wait,
 };
 use crate::model::{Db, FollowType};
 use crate::reason::Reason;
@@ -67,15 +67,8 @@ fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
         return wait(Reason::error("promoted-by-hand", text).with("db", &db.uid));
     }
     let mut reasons = Vec::new();
-    if !observation.pending_restart.is_empty() {
-        let names = observation.pending_restart.join(" ");
-        let text = "parameters wait for a restart of the instance";
-        reasons.push(Reason::warn("pending-restart", text).with("parameters", names));
-        if situation.spec.automatic_pg_restart {
-            let why = "parameters need a restart, and automaticPgRestart is on".to_owned();
-            let patience = Patience::Long;
-            return act(Step::Stop { why, patience }, reasons);
-        }
+    if let Some(step) = restart::due(situation, db, observation, &mut reasons) {
+        return act(step, reasons);
     }
     if let Some(step) = primary::slots(observation, &[]) {
         return act(step, reasons);

@@ -105,6 +105,8 @@ pub enum Step {
 pub enum Patience {
     /// As long as a large checkpoint may take: its data are to be used again as they are.
     Long,
+    /// The same, with a checkpoint before, while clients are still served: so the stop is short.
+    AfterCheckpoint,
     /// Seconds: another instance has its place, and nothing may wait for this one.
     Short,
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::model::history::History;
+use crate::model::request::Request;
 use crate::model::{ClusterData, ClusterSpec, KeeperInfo, ProxyInfo, SentinelInfo};
 
 /// What a value is made of.
@@ -41,6 +42,10 @@ impl Document for SentinelInfo {
 }
 impl Document for History {
     const SHAPE: &'static Shape = &HISTORY;
+}
+impl Document for Request {
+    // Only programs of ours write it.
+    const SHAPE: &'static Shape = &Shape::Leaf;
 }
 
 const LEAF: Shape = Shape::Leaf;

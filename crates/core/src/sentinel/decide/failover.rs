@@ -13,6 +13,13 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
     };
     let forced = failure.forced;
     draft.because(failure.reason);
+    if draft.view.asked.is_paused() && !forced {
+        let text = "the primary has failed and is not replaced: the cluster is paused (stolonctl \
+                    failkeeper replaces it, stolonctl resume ends the pause)";
+        draft.because(Reason::error("failover-paused", text));
+        draft.must_write |= failure.released;
+        return;
+    }
     if draft.view.recent_failovers >= draft.view.most_failovers && !forced {
         let text = "too many failovers in the last 10 minutes: the primary is not replaced \
                     automatically until they are past (stolonctl failkeeper does it at once)";

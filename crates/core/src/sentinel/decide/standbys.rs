@@ -16,12 +16,15 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
     // While the primary does not serve nothing is deleted and nothing new begins: what is there
     // may still be needed.
     if draft.is_primary_good() {
-        delete_orphans(draft);
-        delete_old_primaries(draft, &primary);
-        delete_unusable(draft, &primary);
-        settle_finished(draft, &primary);
-        limit(draft);
-        add_missing(draft, &primary);
+        if !draft.view.asked.is_paused() {
+            delete_orphans(draft);
+            delete_old_primaries(draft, &primary);
+            delete_unusable(draft, &primary);
+            delete_what_is_to_be_copied(draft);
+            settle_finished(draft, &primary);
+            limit(draft);
+            add_missing(draft, &primary);
+        }
         let settled = |spec: &mut DbSpec| {
             spec.follow_config = Some(FollowConfig::internal(primary.clone()));
             clear_primary_duties(spec);
@@ -115,6 +118,30 @@ fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
         delete(draft, &uid);
         let text = format!("deleting a standby, to be copied anew: {why}");
         draft.because(Reason::warn("standby-unusable", text).with("db", uid));
+    }
+}
+
+/// Standbys that an operator wants copied anew. One that commits wait for waits until another one has
+/// its place in the synchronous set.
+fn delete_what_is_to_be_copied(draft: &mut Draft<'_>) {
+    let needed = draft.synchronous_members();
+    let asked = draft.view.asked.resync.iter();
+    let standbys = asked.filter(|(uid, _)| {
+        let db = draft.next.dbs.get(*uid);
+        db.is_some_and(|db| is_source(db) == Some(false))
+    });
+    let (waiting, due): (Vec<_>, Vec<_>) = standbys.partition(|(uid, _)| needed.contains(*uid));
+    for (uid, request) in waiting {
+        let text = "a standby is to be copied anew, and is not while commits wait for it: it needs \
+                    another one to take its place in the synchronous set";
+        let reason = Reason::warn("resync-waits", text).with("db", uid);
+        draft.because(reason.with("request", request));
+    }
+    for (uid, request) in due {
+        delete(draft, uid);
+        let text = "deleting a standby, to be copied anew: an operator asked for it";
+        let reason = Reason::info("resync-asked", text).with("db", uid);
+        draft.because(reason.with("request", request));
     }
 }
 

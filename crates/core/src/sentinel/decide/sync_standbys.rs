@@ -133,6 +133,7 @@ fn is_synchronous_material(draft: &Draft<'_>, primary: &Db, db: &Db) -> bool {
         .get(keeper)
         .is_some_and(|keeper| keeper.status.may_be_synchronous());
     allowed
+        && !draft.view.asked.resync.contains_key(&db.uid)
         && db.status.healthy
         && db.status.current_generation != crate::model::Generation::NONE
         && db

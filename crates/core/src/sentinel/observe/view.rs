@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::asked::Asked;
 use crate::model::{
     DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid,
 };
@@ -34,6 +35,8 @@ pub struct View {
     pub recent_failovers: usize,
     /// How many of them are too many to go on without an operator (I10).
     pub most_failovers: usize,
+    /// What operators ask for.
+    pub asked: Asked,
     /// When the passing of time alone may next change this view.
     pub next_change_in: Duration,
 }

@@ -80,6 +80,7 @@ fn empty_view(small: &Small) -> View {
         proxies_reached: Generation::NONE,
         recent_failovers: small.recent_failovers,
         most_failovers: 3,
+        asked: stolon_core::sentinel::observe::Asked::default(),
         next_change_in: SECOND,
     }
 }

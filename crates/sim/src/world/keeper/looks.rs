@@ -43,6 +43,7 @@ fn observation(server: &Server, data: &Data) -> Observation {
         .filter(|receiver| receiver.established);
     let parameters = server.config.parameters.iter();
     Observation {
+        postmaster: String::new(),
         in_recovery: !server.writable,
         timeline: TimelineId(data.timeline),
         flush_lsn: Lsn(data.flush_lsn()),
