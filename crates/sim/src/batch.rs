@@ -48,6 +48,8 @@ pub const SOMETIMES: &[&str] = &[
     "data-removed",
     "store-went-back",
     "closed-for-older-data",
+    "rewind",
+    "half-a-record",
 ];
 
 /// What a batch came to.

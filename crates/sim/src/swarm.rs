@@ -79,6 +79,9 @@ pub fn plan(seed: u64) -> Plan {
     let share = chance.between(100, 500);
     let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(share)).collect();
     let mut plan = with_faults(plan, chance, &kinds);
+    if Chance::of(seed, "rewind", 0).happens(250) {
+        plan.shape.spec.use_pgrewind = Some(true);
+    }
     // Drawn apart: the other seeds mean what they meant before there were such faults.
     let mut chance = Chance::of(seed, "store goes back", 0);
     if chance.happens(150) {

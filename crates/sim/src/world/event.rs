@@ -142,6 +142,8 @@ pub(crate) enum PostgresEvent {
     },
     /// The source sends log.
     Batch(Box<Batch>),
+    /// The source has died in the middle of a record: so many bytes of it arrive in this session.
+    Half(u64, u64),
     /// The source sends no more in this session.
     Ended(u64),
     /// A standby tells what it has on disk.

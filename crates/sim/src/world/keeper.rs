@@ -84,7 +84,7 @@ pub(crate) fn keeper_uid(k: usize) -> KeeperUid {
     KeeperUid::new(format!("k{k}"))
 }
 
-fn settings(k: usize, starts: u32) -> Settings {
+fn settings(k: usize, starts: u32, authentication: &str) -> Settings {
     let address = format!("10.0.0.{}", k + 1);
     Settings {
         uid: keeper_uid(k),
@@ -99,7 +99,7 @@ fn settings(k: usize, starts: u32) -> Settings {
         advertise_address: address,
         advertise_port: 5432,
         socket_folder: "/tmp".to_owned(),
-        superuser: ("postgres".to_owned(), "trust".to_owned()),
+        superuser: ("postgres".to_owned(), authentication.to_owned()),
         replication_user: ("repl".to_owned(), "trust".to_owned()),
         can_be_master: true,
         can_be_synchronous_replica: true,
@@ -119,10 +119,18 @@ impl World {
         }
         let disk = self.inspect(k);
         let now = self.local(Actor::Keeper(k));
+        // A rewind needs a superuser with a password.
+        let rewinds = self.plan.shape.spec.use_pgrewind == Some(true);
+        let authentication = if rewinds { "md5" } else { "trust" };
         let node = &mut self.keepers[k];
         node.starts += 1;
         node.work = None;
-        node.core = Some(Keeper::new(settings(k, node.starts), now, disk, process));
+        node.core = Some(Keeper::new(
+            settings(k, node.starts, authentication),
+            now,
+            disk,
+            process,
+        ));
         self.keeper_hears(k, Event::StoreChanged);
     }
 

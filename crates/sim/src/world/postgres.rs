@@ -70,6 +70,8 @@ pub(crate) struct Instance {
     pub(crate) chance: Chance,
     /// How much of its log is kept whatever its slots say (`wal_keep_size`).
     pub(crate) wal_kept: u64,
+    /// Where it dies as a primary in the middle of sending a record.
+    halves: Option<Chance>,
     pub(crate) ailments: Ailments,
 }
 
@@ -147,7 +149,10 @@ impl Instance {
         } else {
             u64::MAX
         };
+        let mut halves = Chance::of(seed, "half records", number as u64);
+        let has_halves = halves.happens(300);
         Self {
+            halves: has_halves.then_some(halves),
             pgdata: Folder::default(),
             beside: Folder::default(),
             server: None,
@@ -192,6 +197,7 @@ impl World {
         };
         let recovers = data.ending == Ending::Crash;
         data.ending = Ending::Crash;
+        data.half = 0;
         let mut server = Server::new(config, writable);
         let is_below = !writable
             && data
@@ -226,6 +232,9 @@ impl World {
     /// as the network goes.
     pub(crate) fn end_server(&mut self, k: usize, ending: Ending) {
         let now = self.now;
+        if ending == Ending::Crash {
+            self.send_half_a_record(k);
+        }
         let instance = &mut self.instances[k];
         let Some(server) = instance.server.take() else {
             return;
@@ -313,6 +322,7 @@ impl World {
                 self.asked(k, &name, peer, last);
             }
             PostgresEvent::Batch(batch) => self.take_batch(k, *batch),
+            PostgresEvent::Half(session, bytes) => self.take_half(k, session, bytes),
             PostgresEvent::Ended(session) => self.session_ended(k, session),
             PostgresEvent::Told {
                 name,

@@ -43,6 +43,8 @@ pub(super) enum Act {
     Connect(usize),
     CopyPart(usize, String),
     CopyWhole(usize),
+    /// The data in place are moved beside it, where from now on they are neither the old nor the new.
+    BeginRewind,
     SignalBeside,
     Signal(bool),
     Identity(Place, DbUid),
@@ -92,6 +94,12 @@ impl World {
             Act::Connect(source) => return self.connect_to_source(k, *source),
             Act::CopyPart(source, slot) => return self.copy_part(k, *source, slot),
             Act::CopyWhole(source) => return self.copy_whole(k, *source),
+            Act::BeginRewind => {
+                self.note("rewind");
+                let old = std::mem::take(&mut self.instances[k].pgdata);
+                self.instances[k].beside.content = Content::Broken;
+                self.check_removal(k, &old);
+            }
             Act::SignalBeside => self.instances[k].beside.signal = true,
             Act::Signal(standby) => self.instances[k].pgdata.signal = *standby,
             Act::Identity(place, db) => self.folder(k, *place).identity = Some(db.clone()),
@@ -273,6 +281,7 @@ impl World {
             return Err("the source has no data");
         };
         data.wal.truncate(data.flushed);
+        data.half = 0;
         data.ending = Ending::Crash;
         data.min_recovery = data.flush_lsn();
         data.slots.clear();

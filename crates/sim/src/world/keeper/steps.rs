@@ -32,13 +32,9 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_copy(k, db, (from, &source.name), *may_discard)
             }
-            // As far as others can tell, the data go and come anew.
             Step::Rewind { db, source, .. } => {
                 let from = keeper_at(&source.host).unwrap_or(k);
-                let mut acts = self.acts_of_copy(k, db, (from, &source.name), true);
-                let put_aside = [Act::PutAside, Act::Remove(Place::Beside)];
-                acts.splice(3..3, put_aside);
-                acts
+                self.acts_of_rewind(k, db, from)
             }
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
@@ -112,6 +108,27 @@ impl World {
         }
         acts.extend([
             Act::CopyWhole(source.0),
+            Act::SignalBeside,
+            Act::Identity(Place::Beside, db.clone()),
+        ]);
+        acts
+    }
+
+    /// From the move to where copies are made on, until all is well, what lies there counts as
+    /// destroyed, whatever happens (ADR 12).
+    fn acts_of_rewind(&self, k: usize, db: &DbUid, source: usize) -> Vec<Act> {
+        let mut acts = vec![
+            Act::Connect(source),
+            Act::Clear(Some(source)),
+            Act::Remove(Place::Beside),
+            Act::BeginRewind,
+        ];
+        if self.instances[k].ailments.copies_fail > 0 {
+            acts.push(Act::Fail("the rewind failed half way"));
+            return acts;
+        }
+        acts.extend([
+            Act::CopyWhole(source),
             Act::SignalBeside,
             Act::Identity(Place::Beside, db.clone()),
         ]);

@@ -234,6 +234,7 @@ impl World {
         instance.pgdata.signal = false;
         if let Some(data) = instance.pgdata.data.as_mut() {
             data.flushed = data.wal.len();
+            data.half = 0;
             data.history.push((data.timeline, data.flush_lsn()));
             data.timeline = data.timeline.max(data.passed_over) + 1;
             let (system, timeline) = (data.system.clone(), data.timeline);

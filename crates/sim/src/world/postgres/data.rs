@@ -49,6 +49,8 @@ pub(crate) struct Data {
     pub(crate) wal: Vec<Record>,
     /// How many records are on disk.
     pub(crate) flushed: usize,
+    /// How much of a record that was not received whole is on disk after that.
+    pub(crate) half: u64,
     /// How its last server ended.
     pub(crate) ending: Ending,
     /// How far recovery had come when that was last written down.

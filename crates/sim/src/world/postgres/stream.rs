@@ -214,6 +214,9 @@ impl World {
         receiver.established = true;
         receiver.heard = now;
         data.wal.extend_from_slice(&batch.records);
+        if !batch.records.is_empty() {
+            data.half = 0;
+        }
         let timeline = batch
             .records
             .last()
@@ -228,6 +231,50 @@ impl World {
             self.tell_source(k);
         } else {
             self.flush_soon(k);
+        }
+    }
+
+    /// A primary dies while it sends: what it has flushed may end in the middle of a record, and those
+    /// that have caught up receive that much of it.
+    pub(super) fn send_half_a_record(&mut self, k: usize) {
+        let instance = &mut self.instances[k];
+        let (Some(server), Some(data)) = (&instance.server, &instance.pgdata.data) else {
+            return;
+        };
+        let Some(chance) = instance.halves.as_mut().filter(|_| server.writable) else {
+            return;
+        };
+        let flushed = data.flushed;
+        let next = data.wal.get(flushed).map(|record| record.end);
+        let most = next.map_or(1000, |end| end.saturating_sub(data.flush_lsn()));
+        let (bytes, happens) = (chance.between(1, most.max(2) - 1), chance.happens(500));
+        let peers: Vec<(usize, u32, u64)> = server
+            .peers
+            .values()
+            .filter(|peer| happens && peer.sent == flushed)
+            .map(|peer| (peer.standby, peer.life, peer.session))
+            .collect();
+        for (standby, life, session) in peers {
+            self.note("half-a-record");
+            let half = What::Postgres(standby, life, PostgresEvent::Half(session, bytes));
+            self.send(
+                Actor::Postgres(k),
+                Actor::Postgres(standby),
+                Way::Stream,
+                half,
+            );
+        }
+    }
+
+    /// A standby receives part of a record, and flushes it.
+    pub(super) fn take_half(&mut self, k: usize, session: u64, bytes: u64) {
+        let instance = &mut self.instances[k];
+        let (Some(server), Some(data)) = (&instance.server, instance.pgdata.data.as_mut()) else {
+            return;
+        };
+        let receives = |receiver: &Receiver| receiver.session == session && receiver.established;
+        if server.receiver.as_ref().is_some_and(receives) {
+            data.half = bytes;
         }
     }
 
@@ -247,7 +294,7 @@ impl World {
         let told = PostgresEvent::Told {
             name: follow.name.clone(),
             session: receiver.session,
-            flushed: data.flush_lsn(),
+            flushed: data.flush_lsn() + data.half,
         };
         let what = What::Postgres(source, self.instances[source].life, told);
         self.send(
