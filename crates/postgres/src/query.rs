@@ -68,6 +68,8 @@ pub struct Observation {
     pub oldest_wal_file: String,
     /// Where that begins.
     pub oldest_wal: Lsn,
+    /// `wal_segment_size`, in bytes.
+    pub wal_segment: u64,
 }
 
 /// A row of `pg_stat_replication`.
@@ -96,6 +98,10 @@ pub struct Slot {
     pub active: bool,
     /// Whether it goes with its session.
     pub temporary: bool,
+    /// `restart_lsn`.
+    pub restart_lsn: Lsn,
+    /// `wal_status`; empty before PostgreSQL 13.
+    pub wal_status: String,
 }
 
 impl Session {
@@ -198,6 +204,7 @@ impl Session {
             synchronous_standby_names: text(6),
             streams_from: (!text(7).is_empty()).then(|| (text(7), text(8))),
             oldest_wal: Lsn::of_wal_file(&text(9), text(10).parse().unwrap_or(0)),
+            wal_segment: text(10).parse().unwrap_or(0),
             ..Observation::default()
         };
         if text(10) == Lsn::WAL_FILE.to_string() {
@@ -232,6 +239,8 @@ impl Session {
                 physical: text(1) == "physical",
                 active: text(2) == "t",
                 temporary: text(3) == "t",
+                restart_lsn: lsn(&text(4)),
+                wal_status: text(5),
             }
         };
         Ok(rows.iter().map(slot).collect())
@@ -255,6 +264,18 @@ impl Session {
             literal(name)
         );
         self.execute("drop a slot", &sql).await
+    }
+
+    /// Has a slot that nobody uses keep no WAL from before `to` any more; one that keeps none, or has
+    /// gone further, stays as it is. Also on a standby, as far as that has replayed.
+    pub async fn advance_slot(&self, name: &str, to: Lsn) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT pg_replication_slot_advance(slot_name, '{to}') FROM pg_replication_slots
+             WHERE slot_name = {} AND slot_type = 'physical' AND NOT active
+             AND restart_lsn < '{to}'",
+            literal(name)
+        );
+        self.execute("advance a slot", &sql).await
     }
 
     /// Begins the promotion of a standby, without waiting for its end.
@@ -320,8 +341,10 @@ const OBSERVE: &str = "SELECT pg_is_in_recovery(),
 const PEERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, sync_state
     FROM pg_stat_replication ORDER BY application_name, pid";
 
-const SLOTS: &str = "SELECT slot_name, slot_type, active, temporary
-    FROM pg_replication_slots ORDER BY slot_name";
+// wal_status came with PostgreSQL 13.
+const SLOTS: &str = "SELECT slot_name, slot_type, active, temporary, restart_lsn,
+    to_jsonb(slot) ->> 'wal_status'
+    FROM pg_replication_slots slot ORDER BY slot_name";
 
 const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
 

@@ -12,6 +12,7 @@ mod operator;
 mod requests;
 mod store;
 mod synchronous;
+mod wal;
 
 /// Runs stories on each store.
 macro_rules! on_each_store {

@@ -8,6 +8,7 @@ mod primary;
 pub(super) mod restart;
 mod resync;
 mod rewind;
+mod slots;
 mod standby;
 mod step;
 

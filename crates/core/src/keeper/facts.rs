@@ -189,8 +189,10 @@ pub struct Observation {
     pub streams_from: Option<(String, String)>,
     /// Of a primary: who streams from it.
     pub peers: Vec<Peer>,
-    /// The physical slots of ours, without temporary ones: name and whether in use.
-    pub slots: Vec<(String, bool)>,
+    /// Its physical slots, without temporary ones.
+    pub slots: Vec<Slot>,
+    /// The size of a file of its WAL, in bytes.
+    pub wal_segment: u64,
     /// Which postmaster runs: another one after each start.
     pub postmaster: String,
     /// Parameters that wait for a restart.
@@ -203,6 +205,26 @@ pub struct Observation {
     pub oldest_wal: Lsn,
     /// The parameters in its configuration files, without those the keeper manages.
     pub parameters: BTreeMap<String, String>,
+}
+
+/// A physical replication slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody streams through it.
+    pub active: bool,
+    /// From where on it keeps WAL; unknown: it keeps none.
+    pub restart_lsn: Lsn,
+    /// `wal_status`: reserved, extended, unreserved, lost; empty before PostgreSQL 13.
+    pub wal_status: String,
+}
+
+impl Slot {
+    /// Whether it kept more than `max_slot_wal_keep_size` allows, and is of no use any more.
+    pub fn is_lost(&self) -> bool {
+        self.wal_status == "lost"
+    }
 }
 
 /// Somebody who streams from a primary.

@@ -135,6 +135,17 @@ pub struct DbStatus {
     pub unknown: Unknown,
 }
 
+impl DbStatus {
+    /// Where the oldest WAL that it still has begins; leaders of the Go program keep only the file.
+    pub fn oldest_wal(&self) -> Lsn {
+        if self.oldest_wal > Lsn::UNKNOWN {
+            self.oldest_wal
+        } else {
+            Lsn::of_wal_file(&self.older_wal_file, Lsn::WAL_FILE)
+        }
+    }
+}
+
 /// One switch in a timeline's history.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -8,7 +8,7 @@ use stolon_core::keeper::decide::{Step, Wanted};
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::DbUid;
 
-use super::{Data, Folder, SYSTEM, Server, World};
+use super::{Data, Folder, SYSTEM, Server, Slot, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -41,6 +41,7 @@ pub(super) enum Act {
     MakeRoles,
     CreateSlot(String),
     DropSlot(String),
+    AdvanceSlot(String, u64),
     PassOver(u64),
     Promote,
     Stir,
@@ -88,18 +89,26 @@ impl World {
             Step::KillAll => vec![Act::KillOrphans],
             Step::SetUpRoles => vec![Act::MakeRoles],
             Step::Slots { .. } if self.faults.slots_fail => vec![Act::Fail("no free slot")],
-            Step::Slots { create, drop } => {
+            Step::Slots {
+                drop,
+                create,
+                advance,
+            } => {
+                let drop = drop.iter().cloned().map(Act::DropSlot);
                 let create = create.iter().cloned().map(Act::CreateSlot);
-                create
-                    .chain(drop.iter().cloned().map(Act::DropSlot))
+                let advance = advance.iter().cloned();
+                drop.chain(create)
+                    .chain(advance.map(|(name, to)| Act::AdvanceSlot(name, to.0)))
                     .collect()
             }
             Step::Stir => vec![Act::Stir],
             // That the slots cannot be made is allowed for.
-            Step::Promote { taken, .. } => {
+            Step::Promote { slots, taken } => {
                 let last = taken.iter().map(|timeline| timeline.0).max();
+                let create = slots.iter().filter(|_| !self.faults.slots_fail);
                 last.map(Act::PassOver)
                     .into_iter()
+                    .chain(create.cloned().map(Act::CreateSlot))
                     .chain([Act::Promote])
                     .collect()
             }
@@ -244,7 +253,18 @@ impl World {
             }
             Act::MakeRoles => self.pgdata.data.roles = true,
             Act::CreateSlot(name) => {
-                self.pgdata.data.slots.insert(name.clone());
+                let data = &mut self.pgdata.data;
+                let slot = Slot {
+                    from: data.lsn,
+                    lost: false,
+                };
+                data.slots.entry(name.clone()).or_insert(slot);
+            }
+            Act::AdvanceSlot(name, to) => {
+                let data = &mut self.pgdata.data;
+                let slot = data.slots.get_mut(name).expect("a slot");
+                assert!(!slot.lost && slot.from < *to && *to <= data.lsn, "{slot:?}");
+                slot.from = *to;
             }
             Act::DropSlot(name) => {
                 self.pgdata.data.slots.remove(name);

@@ -1,10 +1,13 @@
 //! What is seen of a keeper's world: by the keeper, and by who reads a story.
 
 use stolon_core::keeper::decide::{Step, is_managed};
-use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer};
+use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
 
 use super::{Folder, World};
+
+/// The size of a file of WAL.
+const WAL_SEGMENT: u64 = 1000;
 
 /// Every timeline of this world is left at the same place.
 pub(crate) fn switch(timeline: u64) -> TimelineSwitch {
@@ -75,7 +78,7 @@ impl World {
             flush_lsn: Lsn(data.lsn),
             replay_lsn: Lsn(data.lsn),
             system_id: data.system.clone(),
-            history: Vec::new(),
+            history: (1..data.timeline).map(switch).collect(),
             synchronous_standby_names: names.cloned().unwrap_or_default(),
             streams_from: (!server.writable)
                 .then_some(&server.in_force.follow)
@@ -85,9 +88,15 @@ impl World {
             slots: data
                 .slots
                 .iter()
-                .map(|name| (name.clone(), false))
+                .map(|(name, slot)| Slot {
+                    name: name.clone(),
+                    active: self.peers.contains_key(name),
+                    restart_lsn: Lsn(if slot.lost { 0 } else { slot.from }),
+                    wal_status: if slot.lost { "lost" } else { "reserved" }.to_owned(),
+                })
                 .collect(),
             postmaster: format!("started at {:?}", server.ready_at),
+            wal_segment: WAL_SEGMENT,
             pending_restart: server.pending_restart.clone(),
             refused_parameters: std::collections::BTreeMap::new(),
             parameters: server
@@ -191,8 +200,14 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Stop { why, .. } => format!("stop: {why}"),
         Step::KillAll => "end what is left".to_owned(),
         Step::SetUpRoles => "make the roles".to_owned(),
-        Step::Slots { create, drop } => {
-            format!("slots +[{}] -[{}]", create.join(" "), drop.join(" "))
+        Step::Slots {
+            drop,
+            create,
+            advance,
+        } => {
+            let moved = advance.iter().map(|(name, to)| format!(" {name}>{}", to.0));
+            let moved: String = moved.collect();
+            format!("slots +[{}] -[{}]{moved}", create.join(" "), drop.join(" "))
         }
         Step::Stir => "write a little WAL".to_owned(),
         Step::Promote { taken, .. } => taken.last().map_or_else(

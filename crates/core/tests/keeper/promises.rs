@@ -27,7 +27,7 @@ impl World {
                 assert_eq!(names, Some(&asked), "acknowledged before it is in force");
                 for follower in db.spec.followers.iter() {
                     let slot = follower.replication_name();
-                    assert!(self.pgdata.data.slots.contains(&slot), "no slot {slot}");
+                    assert!(self.pgdata.data.slots.contains_key(&slot), "no slot {slot}");
                 }
             }
             for (name, value) in &db.spec.pg_parameters {

@@ -8,7 +8,7 @@ use stolon_core::model::{
 };
 
 use crate::world::looks::switch;
-use crate::world::{Data, Folder, THEM, US, World, system_id};
+use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 
 /// Carries out a command.
 ///
@@ -19,6 +19,9 @@ use crate::world::{Data, Folder, THEM, US, World, system_id};
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is; `primary DB TIMELINE` one
 ///   that was elected, and reported that timeline last
+/// * `sibling DB LSN [timeline=N] [dead] [follows=DB]` another standby, and what it reported last; `gone DB`
+/// * `slot NAME LSN|lost` the instance has it, and keeps WAL from there on; `wal LSN` it has more WAL
+/// * `oldest LSN` the oldest WAL that the neighbour has; `additional NAME,…` what it keeps for others
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
@@ -61,6 +64,27 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
         "ask" => ask(world, rest),
         "forget" => world.requests.clear(),
         "reports" => reports(world, rest[0]),
+        "sibling" => sibling(world, rest),
+        "gone" => world.edit(|data| {
+            data.dbs.remove(rest[0]);
+        }),
+        "slot" => {
+            let slot = Slot {
+                from: rest[1].parse().unwrap_or_default(),
+                lost: rest[1] == "lost",
+            };
+            world.pgdata.data.slots.insert(rest[0].to_owned(), slot);
+        }
+        "wal" => world.pgdata.data.lsn = rest[0].parse().expect("a position"),
+        "oldest" => world.edit(|data| {
+            let them = data.dbs.get_mut("d2").expect("the neighbour");
+            them.status.oldest_wal = Lsn(rest[0].parse().expect("a position"));
+        }),
+        "additional" => world.edit(|data| {
+            let names = rest[0].split(',').map(str::to_owned);
+            let them = data.dbs.get_mut("d2").expect("the neighbour");
+            them.spec.additional_replication_slots = names.collect();
+        }),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "set" => world.edit(|data| {
@@ -222,6 +246,9 @@ fn field(db: &mut Db, word: &str) {
         "rewind" => spec.use_pgrewind = value == "on",
         "follow" => spec.follow_config = Some(FollowConfig::internal(value.into())),
         "followers" => spec.followers = names(value),
+        "additional" => {
+            spec.additional_replication_slots = value.split(',').map(str::to_owned).collect();
+        }
         "sync" => {
             spec.synchronous_replication = true;
             spec.synchronous_standbys = names(value);
@@ -234,6 +261,28 @@ fn field(db: &mut Db, word: &str) {
         "generation" => db.generation = Generation(value.parse().expect("a number")),
         other => panic!("no such field: {other}"),
     }
+}
+
+/// Another standby, of the neighbour unless said.
+fn sibling(world: &mut World, words: &[&str]) {
+    let value = |name: &str| {
+        let mut found = words.iter().filter_map(|word| word.split_once('='));
+        found.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let keeper = format!("keeper of {}", words[0]);
+    world.edit(|data| {
+        let known = data.keepers.entry(keeper.as_str().into()).or_default();
+        known.status.healthy = !words.contains(&"dead");
+        let db = data.dbs.entry(words[0].into()).or_default();
+        db.uid = words[0].into();
+        db.spec.keeper_uid = keeper.as_str().into();
+        db.spec.role = Some(Role::Standby);
+        let source = value("follows").unwrap_or("d2");
+        db.spec.follow_config = Some(FollowConfig::internal(source.into()));
+        db.status.xlog_pos = Lsn(words[1].parse().expect("a position"));
+        db.status.timeline_id =
+            TimelineId(value("timeline").map_or(2, |number| number.parse().expect("a number")));
+    });
 }
 
 /// The neighbour: a healthy primary on timeline 2, which it began at 3000.

@@ -8,7 +8,7 @@ pub(crate) mod looks;
 mod promises;
 mod store;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use stolon_core::keeper::decide::{Step, Wanted};
@@ -67,9 +67,19 @@ pub(crate) struct Data {
     pub(crate) interrupted: bool,
     /// The `max_connections` of the primary that wrote the WAL.
     pub(crate) connections: u64,
-    pub(crate) slots: BTreeSet<String>,
+    /// From where on each keeps WAL.
+    pub(crate) slots: BTreeMap<String, Slot>,
     /// It ran without checksums and `wal_log_hints`.
     pub(crate) no_hints: bool,
+}
+
+/// A replication slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Slot {
+    /// From where on it keeps WAL.
+    pub(crate) from: u64,
+    /// It kept more than it may.
+    pub(crate) lost: bool,
 }
 
 /// A running instance.

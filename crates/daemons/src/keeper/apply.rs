@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use stolon_core::keeper::Outcome;
 use stolon_core::keeper::decide::{Follow, Step, Wanted};
-use stolon_core::model::DbUid;
 use stolon_core::model::spec::NewConfig;
+use stolon_core::model::{DbUid, Lsn};
 use stolon_core::time::Instant;
 use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
@@ -96,13 +96,17 @@ impl Instance {
                 Ok(data_dir::remove_stale_pid_file(&pgdata)?)
             }
             Step::SetUpRoles => self.set_up_roles().await,
-            Step::Slots { create, drop } => self.set_slots(&create, &drop).await,
+            Step::Slots {
+                drop,
+                create,
+                advance,
+            } => self.set_slots(&drop, &create, &advance).await,
             Step::Stir => Ok(self
                 .with_session(async |session| session.stir().await)
                 .await?),
             Step::Promote { slots, taken } => {
                 history::pass_over(&pgdata, &taken)?;
-                if let Err(error) = self.set_slots(&slots, &[]).await {
+                if let Err(error) = self.set_slots(&[], &slots, &[]).await {
                     tracing::warn!(%error, "cannot make the slots before the promotion");
                 }
                 tracing::info!("promoting to master");
@@ -305,15 +309,24 @@ impl Instance {
         Ok(())
     }
 
-    async fn set_slots(&self, create: &[String], drop: &[String]) -> Result<(), Error> {
+    async fn set_slots(
+        &self,
+        drop: &[String],
+        create: &[String],
+        advance: &[(String, Lsn)],
+    ) -> Result<(), Error> {
         self.with_session(async |session| {
+            for name in drop {
+                session.drop_slot(name).await?;
+                tracing::info!(slot = name, "dropped a replication slot");
+            }
             for name in create {
                 session.create_slot(name).await?;
                 tracing::info!(slot = name, "created a replication slot");
             }
-            for name in drop {
-                session.drop_slot(name).await?;
-                tracing::info!(slot = name, "dropped a replication slot");
+            for (name, to) in advance {
+                session.advance_slot(name, *to).await?;
+                tracing::debug!(slot = name, %to, "moved a replication slot");
             }
             Ok(())
         })

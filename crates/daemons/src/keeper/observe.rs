@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use stolon_core::keeper::decide::is_managed;
-use stolon_core::keeper::facts::{Health, Observation, Peer};
+use stolon_core::keeper::facts::{Health, Observation, Peer, Slot};
 use stolon_core::time::Instant;
 use stolon_postgres::query::{self, Session, Target};
 use stolon_postgres::{Error, data_dir, history};
@@ -123,9 +123,15 @@ impl Instance {
                 .slots
                 .into_iter()
                 .filter(is_ours)
-                .map(|slot| (slot.name, slot.active))
+                .map(|slot| Slot {
+                    name: slot.name,
+                    active: slot.active,
+                    restart_lsn: slot.restart_lsn,
+                    wal_status: slot.wal_status,
+                })
                 .collect(),
             postmaster: data_dir::postmaster_start(&self.local.pgdata()).unwrap_or_default(),
+            wal_segment: seen.wal_segment,
             pending_restart: seen.pending_restart,
             refused_parameters: self.refused_parameters(),
             oldest_wal_file: seen.oldest_wal_file,

@@ -3,7 +3,7 @@
 use super::super::facts::Observation;
 use super::{
     Decision, Situation, Step, act, converged, existing, listen, not_admitted, parameters, reading,
-    restart, settled, until_it_speaks, wait,
+    restart, settled, slots, until_it_speaks, wait,
 };
 use crate::model::{Db, Role, TimelineId};
 use crate::reason::Reason;
@@ -32,10 +32,7 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         return wait(configuring());
     }
     let reason = Reason::info("promoting", "promoting to primary").with("db", &db.uid);
-    let slots = match slots(observation, &wanted_slots(db)) {
-        Some(Step::Slots { create, .. }) => create,
-        _ => Vec::new(),
-    };
+    let slots = slots::missing(situation, db, observation);
     let taken = taken_timelines(situation, db, observation);
     act(Step::Promote { slots, taken }, vec![reason])
 }
@@ -116,7 +113,7 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
     if existing::needs_roles(situation, db) {
         return act(Step::SetUpRoles, reasons);
     }
-    if let Some(step) = slots(observation, &wanted_slots(db)) {
+    if let Some(step) = slots::of_source(situation, db, observation) {
         return act(step, reasons);
     }
     // The generation tells others that the list is in force.
@@ -135,41 +132,4 @@ fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Deci
         return act(Step::Discard, reasons);
     }
     settled(reasons)
-}
-
-/// The slots of the followers, and the additional ones.
-fn wanted_slots(db: &Db) -> Vec<String> {
-    let followers = db
-        .spec
-        .followers
-        .iter()
-        .map(crate::model::DbUid::replication_name);
-    let additional = db
-        .spec
-        .additional_replication_slots
-        .iter()
-        .map(|name| format!("stolon_{name}"));
-    followers.chain(additional).collect()
-}
-
-/// The step that brings our slots to the wanted ones. Others' are left alone, and one that is in
-/// use is not dropped.
-pub(super) fn slots(observation: &Observation, wanted: &[String]) -> Option<Step> {
-    let present = |name: &String| observation.slots.iter().any(|(found, _)| found == name);
-    let create: Vec<String> = wanted
-        .iter()
-        .filter(|name| !present(name))
-        .cloned()
-        .collect();
-    let drop: Vec<String> = observation
-        .slots
-        .iter()
-        .filter(|(name, active)| name.starts_with("stolon_") && !active && !wanted.contains(name))
-        .map(|(name, _)| name.clone())
-        .collect();
-    if create.is_empty() && drop.is_empty() {
-        None
-    } else {
-        Some(Step::Slots { create, drop })
-    }
 }

@@ -1,8 +1,8 @@
 //! Running a standby.
 
 use super::{
-    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, primary,
-    restart, resync, settled, until_it_speaks, wait,
+    Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, restart,
+    resync, settled, slots, until_it_speaks, wait,
 };
 use crate::model::{Db, FollowType};
 use crate::reason::Reason;
@@ -51,10 +51,10 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
     if !running {
         return act(Step::Start { db: db.uid.clone() }, Vec::new());
     }
-    settle(situation, db)
+    settle(situation, db, source)
 }
 
-fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
+fn settle(situation: &Situation<'_>, db: &Db, source: &Db) -> Decision {
     let facts = situation.facts;
     let observation = match listen(situation) {
         Ok(observation) => observation,
@@ -70,15 +70,16 @@ fn settle(situation: &Situation<'_>, db: &Db) -> Decision {
     if let Some(step) = restart::due(situation, db, observation, &mut reasons) {
         return act(step, reasons);
     }
-    if let Some(step) = primary::slots(observation, &[]) {
-        return act(step, reasons);
-    }
     if let Some(step) = converged(facts, db) {
         return act(step, reasons);
     }
     // The copy is proven by running: what it replaced may go.
     if facts.disk.beside.is_some() && observation.streams_from.is_some() {
         return act(Step::Discard, reasons);
+    }
+    // Last: nothing that others wait for depends on them.
+    if let Some(step) = slots::of_standby(situation, db, source, observation) {
+        return act(step, reasons);
     }
     settled(reasons)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::facts::DbState;
 use crate::model::spec::NewConfig;
-use crate::model::{DbUid, TimelineId};
+use crate::model::{DbUid, Lsn, TimelineId};
 
 /// One step. Each may be repeated after a crash at any point of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,12 +76,14 @@ pub enum Step {
     KillAll,
     /// Make the roles of a new instance.
     SetUpRoles,
-    /// Make and drop replication slots.
+    /// Drop, make and move replication slots, in this order.
     Slots {
-        /// To be made.
-        create: Vec<String>,
         /// To be dropped.
         drop: Vec<String>,
+        /// To be made; also of those dropped.
+        create: Vec<String>,
+        /// To keep no WAL from before these positions any more.
+        advance: Vec<(String, Lsn)>,
     },
     /// Write a little WAL, so that the standbys report.
     Stir,

@@ -59,6 +59,7 @@ pub(super) enum Act {
     Ask,
     CreateSlot(String),
     DropSlot(String),
+    AdvanceSlot(String, u64),
     /// Has no promotion begin this timeline, nor one below it.
     PassOver(u64),
     Promote,
@@ -123,6 +124,12 @@ impl World {
             Act::Ask => return self.ask(k),
             Act::CreateSlot(name) => self.set_slot(k, name, true),
             Act::DropSlot(name) => self.set_slot(k, name, false),
+            Act::AdvanceSlot(name, to) => {
+                let data = self.instances[k].pgdata.data.as_mut();
+                if let Some(slot) = data.and_then(|data| data.slots.get_mut(name)) {
+                    *slot = (*to).max(*slot);
+                }
+            }
             Act::PassOver(last) => {
                 if let Some(data) = self.instances[k].pgdata.data.as_mut() {
                     data.passed_over = *last;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stolon_core::keeper::Event;
 use stolon_core::keeper::decide::{is_managed, lets_users_in};
-use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer};
+use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch, Unknown};
 
 use crate::world::World;
@@ -13,6 +13,9 @@ use crate::world::postgres::{Data, Ending, Server};
 
 /// So long the daemon waits for an answer of an instance that does not give one.
 const NO_ANSWER: Duration = Duration::from_secs(3);
+
+/// The size of a file of the log: some records.
+const WAL_SEGMENT: u64 = 1000;
 
 pub(crate) fn history(data: &Data) -> Vec<TimelineSwitch> {
     let switch = |(timeline, end): &(u64, u64)| TimelineSwitch {
@@ -56,9 +59,15 @@ fn observation(server: &Server, data: &Data) -> Observation {
         peers: server.peers.iter().map(peer).collect(),
         slots: data
             .slots
-            .keys()
-            .map(|name| (name.clone(), server.peers.contains_key(name)))
+            .iter()
+            .map(|(name, from)| Slot {
+                name: name.clone(),
+                active: server.peers.contains_key(name),
+                restart_lsn: Lsn(*from),
+                wal_status: "reserved".to_owned(),
+            })
             .collect(),
+        wal_segment: WAL_SEGMENT,
         pending_restart: server.pending_restart(),
         oldest_wal_file: String::new(),
         oldest_wal: Lsn(data.oldest_wal),

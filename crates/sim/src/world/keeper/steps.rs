@@ -53,12 +53,18 @@ impl World {
             Step::Stop { .. } => vec![Act::BeginStop, Act::AwaitStop],
             Step::KillAll => vec![Act::KillOrphans],
             Step::SetUpRoles => vec![Act::Ask],
-            Step::Slots { create, drop } => {
-                let create = create.iter().cloned().map(Act::CreateSlot);
+            Step::Slots {
+                drop,
+                create,
+                advance,
+            } => {
                 let drop = drop.iter().cloned().map(Act::DropSlot);
+                let create = create.iter().cloned().map(Act::CreateSlot);
+                let advance = advance.iter().cloned();
                 std::iter::once(Act::Ask)
-                    .chain(create)
                     .chain(drop)
+                    .chain(create)
+                    .chain(advance.map(|(name, to)| Act::AdvanceSlot(name, to.0)))
                     .collect()
             }
             Step::Stir => vec![Act::Ask, Act::Stir],
@@ -166,7 +172,11 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Stop { why, .. } => format!("stop: {why}"),
         Step::KillAll => "end what is left".to_owned(),
         Step::SetUpRoles => "make the roles".to_owned(),
-        Step::Slots { create, drop } => format!("slots +{create:?} -{drop:?}"),
+        Step::Slots {
+            drop,
+            create,
+            advance,
+        } => format!("slots +{create:?} -{drop:?} >{advance:?}"),
         Step::Stir => "write a little WAL".to_owned(),
         Step::Promote { .. } => "promote".to_owned(),
         Step::Release { .. } => "release".to_owned(),
