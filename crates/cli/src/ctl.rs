@@ -11,6 +11,7 @@ mod promote;
 pub mod reasons;
 mod requests;
 mod session;
+mod settings;
 mod spec;
 pub mod status;
 mod update;

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::request::{Progress, RequestId};
-use crate::model::{BootUuid, ClusterData, ClusterSpec, KeeperInfo, KeeperUid, PostgresVersion};
+use crate::model::{
+    BootUuid, ClusterData, ClusterSpec, ExtSettings, KeeperInfo, KeeperUid, PostgresVersion,
+};
 use crate::reason::Reason;
 use crate::time::Instant;
 use decide::Step;
@@ -70,6 +72,8 @@ pub enum Event {
         revision: u64,
         /// The document; none: there is no cluster.
         data: Option<Arc<ClusterData>>,
+        /// The settings beside it; none: they could not be read, and those known still hold.
+        settings: Option<ExtSettings>,
     },
     /// The document could not be read.
     ReadFailed,
@@ -148,6 +152,8 @@ pub struct Document {
     pub revision: u64,
     /// What it says.
     pub data: Arc<ClusterData>,
+    /// The settings beside it, as last read.
+    pub settings: ExtSettings,
 }
 
 /// One keeper.
@@ -284,9 +290,11 @@ impl Keeper {
                 sent_at,
                 revision,
                 data,
+                settings,
             } => {
                 self.read_ended(now, false);
                 self.take_document(sent_at, revision, data, &mut effects);
+                self.take_settings(settings);
             }
             Event::ReadFailed => self.read_ended(now, true),
             Event::PasswordsChanged => {

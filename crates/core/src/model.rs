@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod db;
 pub mod duration;
+pub mod ext;
 pub mod history;
 pub mod ids;
 pub mod keeper;
@@ -20,6 +21,7 @@ pub mod wire;
 pub use cluster::{Cluster, ClusterData, ClusterStatus, Phase};
 pub use db::{Db, DbSpec, DbStatus, FollowConfig, FollowType, InitMode, Role, TimelineSwitch};
 pub use duration::GoDuration;
+pub use ext::{ExtSettings, ExtSpec};
 pub use ids::{BootUuid, ClusterUid, DbUid, Generation, InfoUid, KeeperUid, ProxyUid, SentinelUid};
 pub use keeper::{Keeper, KeeperSpec, KeeperStatus, PostgresVersion};
 pub use list::List;

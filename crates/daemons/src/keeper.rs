@@ -32,6 +32,7 @@ use crate::runtime::http::Health;
 use crate::runtime::reread::Reread;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, http, logging, names};
+use crate::settings::SettingsReader;
 use config::Config;
 use instance::Instance;
 use local::LocalState;
@@ -102,6 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         keeper,
         instance,
         store,
+        settings: Arc::default(),
         events,
         metrics,
         health,
@@ -141,6 +143,7 @@ struct Shell {
     keeper: Keeper,
     instance: Arc<Instance>,
     store: Arc<dyn Store>,
+    settings: Arc<SettingsReader>,
     events: mpsc::Sender<Event>,
     metrics: metrics::Metrics,
     health: Health,
@@ -222,8 +225,11 @@ impl Shell {
         match effect {
             Effect::Log(reason) => logging::log_reason(&reason),
             Effect::Read => {
-                let store = self.store.clone();
-                tokio::spawn(async move { send(&events, read(store.as_ref()).await).await });
+                let (store, settings) = (self.store.clone(), self.settings.clone());
+                tokio::spawn(async move {
+                    let event = read(store.as_ref(), &settings).await;
+                    send(&events, event).await;
+                });
             }
             Effect::Observe => {
                 let (instance, interval) = (self.instance.clone(), self.interval());
@@ -300,12 +306,13 @@ async fn send(events: &mpsc::Sender<Event>, event: Event) {
     let _ = events.send(event).await;
 }
 
-async fn read(store: &dyn Store) -> Event {
-    document::read(store)
-        .await
-        .map_or(Event::ReadFailed, |found| Event::Document {
-            sent_at: found.sent_at,
-            revision: found.revision,
-            data: found.data,
-        })
+async fn read(store: &dyn Store, settings: &SettingsReader) -> Event {
+    // Both at once: nothing of the document waits for the settings but their own slowness.
+    let (found, settings) = tokio::join!(document::read(store), settings.read(store));
+    found.map_or(Event::ReadFailed, |found| Event::Document {
+        sent_at: found.sent_at,
+        revision: found.revision,
+        data: found.data,
+        settings,
+    })
 }

@@ -11,3 +11,4 @@ pub mod keeper;
 pub mod proxy;
 pub mod runtime;
 pub mod sentinel;
+mod settings;

@@ -7,10 +7,15 @@ use stolon_store::{Expected, Key, Written};
 use super::Failure;
 use super::mixed;
 use super::session::{Session, confirm, input, warn};
+use super::settings;
 use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let typed = input(own, "spec")?.unwrap_or_else(|| br#"{"initMode":"new"}"#.to_vec());
+    let stored = settings::read(session).await?;
+    let (typed, settings) = settings::part(typed, &stored.spec)?;
+    let settings = settings.said();
+    settings::check(session, &stored.spec, &settings, &settings).await?;
     let (spec, warnings) =
         wire::read_spec(&typed).map_err(|error| format!("invalid cluster spec: {error}"))?;
     warn(&spec, &warnings);
@@ -43,7 +48,7 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
         .compare_and_swap(&Key::ClusterData, read.expected, &bytes)
         .await
     {
-        Written::Yes(_) => Ok(()),
+        Written::Yes(_) => settings::write(session, &stored, &settings).await,
         Written::Conflict => Err(Failure::Error(
             "the cluster data changed meanwhile: nothing was replaced, look again".to_owned(),
         )),

@@ -32,6 +32,27 @@ pub(super) async fn go_processes(session: &Session) -> Result<Vec<String>, Failu
     Ok(found)
 }
 
+/// The processes in a folder that published lately and lack a feature.
+pub(super) async fn lacking(
+    session: &Session,
+    folder: Folder,
+    feature: &str,
+) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    for entry in session.store.list(folder).await? {
+        let Ok(info) = serde_json::from_slice::<serde_json::Value>(&entry.value) else {
+            continue;
+        };
+        let features = info["features"].as_array();
+        let has = features.is_some_and(|features| features.iter().any(|name| name == feature));
+        if info.is_object() && !has {
+            let name = entry.key.to_string();
+            found.push(name.rsplit('/').next().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Stolon v0.17.0 stops on a specification that allows no synchronous standby at all.
 pub(super) fn check(spec: &ClusterSpec, go: &[String]) -> Result<(), Failure> {
     if go.is_empty() || spec.effective().min_synchronous_standbys > 0 {

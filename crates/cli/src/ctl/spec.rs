@@ -1,10 +1,11 @@
 //! `stolonctl spec`: the specification in force.
 
 use serde_json::{Value, json};
-use stolon_core::model::{EffectiveSpec, GoDuration};
+use stolon_core::model::{EffectiveSpec, ExtSpec, GoDuration};
 
 use super::Failure;
 use super::session::{Session, indented, spec_of};
+use super::settings;
 use crate::output;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
@@ -16,7 +17,21 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     } else if let Value::Object(fields) = &mut value {
         fields.retain(|_, value| !value.is_null());
     }
+    let settings = settings::read(session).await?.spec;
+    if let Value::Object(fields) = &mut value {
+        add(fields, &settings, own.get_flag("defaults"));
+    }
     Ok(output::line(&indented(&value)?)?)
+}
+
+/// Adds the settings that lie beside the Go program's specification.
+fn add(fields: &mut serde_json::Map<String, Value>, settings: &ExtSpec, defaults: bool) {
+    for (name, default) in ExtSpec::defaults().filter(|_| defaults) {
+        fields.insert(name.to_owned(), default);
+    }
+    for (name, value) in settings.fields() {
+        fields.insert(name.clone(), value.clone());
+    }
 }
 
 /// Adds the defaults of everything that is not said.

@@ -5,6 +5,7 @@ use stolon_core::model::wire;
 use super::Failure;
 use super::mixed;
 use super::session::{Session, input, spec_of, warn};
+use super::settings;
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let Some(typed) = input(own, "spec")? else {
@@ -13,6 +14,14 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
         ));
     };
     let patch = own.get_flag("patch");
+    let stored = settings::read(session).await?;
+    let (typed, ours) = settings::part(typed, &stored.spec)?;
+    let wanted = if patch {
+        stored.spec.patched(&ours)
+    } else {
+        ours.clone().said()
+    };
+    settings::check(session, &stored.spec, &ours, &wanted).await?;
     let go = mixed::go_processes(session).await?;
     let mut read_as = None;
     session
@@ -42,5 +51,5 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
     if let Some((spec, warnings)) = read_as {
         warn(&spec, &warnings);
     }
-    Ok(())
+    settings::write(session, &stored, &wanted).await
 }

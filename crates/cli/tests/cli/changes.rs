@@ -252,3 +252,59 @@ fn what_is_no_cluster_is_not_written_even_with_yes() {
     }
     assert_eq!(cluster.data(), before);
 }
+
+#[test]
+fn settings_of_ours_are_one_specification_with_the_rest_and_lie_beside_it() {
+    let cluster = Cluster::new(r#"{"initMode": "new", "maxslotwalkeepsize": "50GB"}"#);
+    let spec = |words: &[&str]| -> Value {
+        serde_json::from_str(&cluster.ctl(words).well()).expect("JSON")
+    };
+    assert_eq!(cluster.spec().get("maxSlotWALKeepSize"), None);
+    assert_eq!(spec(&["spec"])["maxSlotWALKeepSize"], "50GB");
+
+    let patch = r#"{"maxSlotWALKeepTime": "36h", "failInterval": "9s"}"#;
+    assert_eq!(cluster.ctl(&["update", "-p", patch]).well(), "");
+    assert_eq!(cluster.spec()["failInterval"], "9s");
+    let all = spec(&["spec", "--defaults"]);
+    assert_eq!(all["maxSlotWALKeepSize"], "50GB");
+    assert_eq!(all["maxSlotWALKeepTime"], "36h");
+
+    let removed = r#"{"maxSlotWALKeepSize": null}"#;
+    assert_eq!(cluster.ctl(&["update", "-p", removed]).well(), "");
+    assert_eq!(spec(&["spec"]).get("maxSlotWALKeepSize"), None);
+    assert_eq!(
+        spec(&["spec", "--defaults"])["maxSlotWALKeepSize"],
+        "unlimited"
+    );
+
+    // A whole specification replaces all of it.
+    let whole = r#"{"initMode": "new"}"#;
+    assert_eq!(cluster.ctl(&["update", whole]).well(), "");
+    assert_eq!(spec(&["spec"]), json!({"initMode": "new"}));
+}
+
+#[test]
+fn settings_are_checked_and_need_keepers_that_know_them() {
+    let cluster = Cluster::new(NEW);
+    let update =
+        |value: &str| format!(r#"{{"failInterval": "8s", "maxSlotWALKeepSize": {value}}}"#);
+    for value in ["7", r#""much""#, r#""0GB""#] {
+        let said = ["maxSlotWALKeepSize", "unlimited", "50GB"];
+        cluster.refuses(&["update", "-p", &update(value)], 1, &said);
+    }
+    cluster.publish(&[(
+        Key::KeeperInfo("keeper01".into()),
+        golden("keeperinfo-running"),
+    )]);
+    let said = ["maxSlotWALKeepSize", "do not know of it", "keeper01"];
+    cluster.refuses(&["update", "-p", &update(r#""5GB""#)], 1, &said);
+    assert_eq!(cluster.spec()["failInterval"], "7s");
+    // What another version stored is kept, told of, and stops nobody.
+    let stored = r#"{"later": 1, "maxSlotWALKeepSize": "half"}"#.to_owned();
+    cluster.publish(&[(Key::ExtSpec, stored)]);
+    let said = cluster.ctl(&["update", "-p", r#"{"failInterval": "9s"}"#]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let warning = "warning: unknown field later has no effect\n";
+    assert_eq!(said.err, warning);
+    assert_eq!(cluster.spec()["failInterval"], "9s");
+}

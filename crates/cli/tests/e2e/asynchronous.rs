@@ -15,13 +15,12 @@ on_each_store!(
     a_standby_is_killed,
 );
 
-/// The other store would tell nothing more.
+/// C7. The other store would tell nothing more.
 #[test]
 fn the_wal_that_a_standby_needs_is_gone() {
-    let kept = json!({"max_slot_wal_keep_size": "16MB"});
     let plan = Plan::new(Store::Sqlite)
         .keepers(2)
-        .with("pgParameters", kept);
+        .with("maxSlotWALKeepSize", json!("16MB"));
     let mut cluster = Cluster::start(&plan);
     let standby = cluster.standbys()[0];
     let writer = cluster.writer();
@@ -40,6 +39,15 @@ fn the_wal_that_a_standby_needs_is_gone() {
         let status = address.query(removed).ok()?;
         (status == ["lost"]).then_some(())
     });
+    // Once its keeper has been dead for longer than this, nothing is left of it.
+    let longest = r#"{"maxSlotWALKeepTime": "1s"}"#;
+    cluster.ctl(&["update", "--patch", longest]);
+    eventually("the slot is dropped", || {
+        address.query(removed).ok().filter(Vec::is_empty)
+    });
+    let spec: serde_json::Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("JSON");
+    assert_eq!(spec["maxSlotWALKeepSize"], "16MB");
+    assert_eq!(spec["maxSlotWALKeepTime"], "1s");
     cluster.keepers[standby].daemon.start();
     cluster.is_whole();
     let account = writer.stop();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Document, Effect, Keeper};
-use crate::model::{BootUuid, ClusterData, Db, DbUid};
+use crate::model::{BootUuid, ClusterData, Db, DbUid, ExtSettings};
 use crate::reason::Reason;
 use crate::time::Instant;
 
@@ -76,11 +76,24 @@ impl Keeper {
             self.start_at = None;
         }
         self.last = Some((revision, Arc::clone(&data)));
+        let settings = self.document.as_ref().map(|known| known.settings);
+        let settings = settings.unwrap_or_default();
         self.document = Some(Document {
             sent_at,
             revision,
             data,
+            settings,
         });
+    }
+
+    /// What was known still holds where the settings could not be read.
+    pub(super) fn take_settings(&mut self, settings: Option<ExtSettings>) {
+        if let (Some(document), Some(settings)) = (&mut self.document, settings)
+            && document.settings != settings
+        {
+            document.settings = settings;
+            self.round_closed = false;
+        }
     }
 
     /// Takes another name for this start of the keeper, which no document knows yet.

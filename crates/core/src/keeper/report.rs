@@ -4,7 +4,7 @@ use super::decide::{Step, reported};
 use super::facts::{Facts, Health, Observation, Process};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
-use crate::model::report::{FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
+use crate::model::report::{FEATURE_EXT_SPEC, FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
 use crate::model::request::FEATURE_REQUESTS;
 use crate::model::{
     Condition, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
@@ -39,9 +39,14 @@ pub(super) fn report(
         can_be_synchronous_replica: Some(settings.can_be_synchronous_replica),
         implementation: IMPLEMENTATION.to_owned(),
         version: settings.version.clone(),
-        features: [FEATURE_FLUSH_RULE, FEATURE_RELEASE, FEATURE_REQUESTS]
-            .map(str::to_owned)
-            .to_vec(),
+        features: [
+            FEATURE_EXT_SPEC,
+            FEATURE_FLUSH_RULE,
+            FEATURE_RELEASE,
+            FEATURE_REQUESTS,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         ..KeeperInfo::default()
     }
 }

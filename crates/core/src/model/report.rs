@@ -22,6 +22,9 @@ pub const FEATURE_FLUSH_RULE: &str = "flush-rule";
 /// Keeper: publishes a release after its postmaster is gone and then waits for a newer document.
 pub const FEATURE_RELEASE: &str = "release";
 
+/// Keeper: follows the settings under `ext/spec`.
+pub const FEATURE_EXT_SPEC: &str = "ext-spec";
+
 /// What a keeper publishes under `keepers/info/UID`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -114,6 +114,21 @@ impl World {
         }
     }
 
+    /// Parameters of the configuration, and what is told of them.
+    pub(crate) fn parameters(&self, names: &[&str]) -> String {
+        let written = self.pgdata.config.as_ref();
+        let state = self
+            .published
+            .as_ref()
+            .and_then(|info| info.postgres_state.as_ref());
+        let line = |name: &&str| {
+            let value = written.and_then(|config| config.parameters.get(*name));
+            let told = state.and_then(|state| state.pg_parameters.get(*name));
+            format!("{name} is {value:?}, told as {told:?}")
+        };
+        names.iter().map(line).collect::<Vec<_>>().join("; ")
+    }
+
     /// What is on disk, what runs, and what was told last.
     pub(crate) fn describe(&self) -> String {
         let noted = self.state.as_ref().map_or_else(

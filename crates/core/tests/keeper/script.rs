@@ -3,9 +3,11 @@
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::request::Request;
 use stolon_core::model::{
-    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, InitMode, InstanceReport, Keeper,
-    KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
+    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, GoDuration, InitMode, InstanceReport,
+    Keeper, KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
 };
+
+use stolon_core::time::Timestamp;
 
 use crate::world::looks::switch;
 use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
@@ -22,6 +24,8 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `sibling DB LSN [timeline=N] [dead] [follows=DB]` another standby, and what it reported last; `gone DB`
 /// * `slot NAME LSN|lost` the instance has it, and keeps WAL from there on; `wal LSN` it has more WAL
 /// * `oldest LSN` the oldest WAL that the neighbour has; `additional NAME,…` what it keeps for others
+/// * `keep size=MEGABYTES|time=TIME` the settings on what slots may keep; `clock HH:MM:SS` the leader writes
+///   the document at that time
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
@@ -84,6 +88,23 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             let names = rest[0].split(',').map(str::to_owned);
             let them = data.dbs.get_mut("d2").expect("the neighbour");
             them.spec.additional_replication_slots = names.collect();
+        }),
+        "keep" => {
+            let time = |text: &str| text.parse::<GoDuration>().expect("a duration").to_std();
+            match rest[0].split_once('=').expect("WHAT=HOW MUCH") {
+                ("size", megabytes) => {
+                    world.settings.max_slot_wal_keep_megabytes = megabytes.parse().ok();
+                }
+                ("time", text) => world.settings.max_slot_wal_keep_time = Some(time(text)),
+                (other, _) => panic!("not kept: {other}"),
+            }
+        }
+        "clock" => world.edit(|data| {
+            let time = |text: &str| Timestamp::try_from(format!("2026-11-21T{text}Z"));
+            data.change_time = time(rest[0]).expect("a time");
+            for keeper in data.keepers.values_mut().filter(|k| k.status.healthy) {
+                keeper.status.last_healthy_time = data.change_time;
+            }
         }),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),

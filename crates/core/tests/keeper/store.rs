@@ -89,6 +89,7 @@ impl World {
             sent_at: self.instant(),
             revision: self.revision,
             data: self.data.clone().map(Arc::new),
+            settings: Some(self.settings),
         }
     }
 

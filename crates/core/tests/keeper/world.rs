@@ -16,7 +16,8 @@ use stolon_core::keeper::facts::{Content, DbState, Process};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
 use stolon_core::model::request::Request;
 use stolon_core::model::{
-    BootUuid, ClusterData, Db, DbUid, Generation, KeeperInfo, KeeperUid, PostgresVersion,
+    BootUuid, ClusterData, Db, DbUid, ExtSettings, Generation, KeeperInfo, KeeperUid,
+    PostgresVersion,
 };
 use stolon_core::reason::Severity;
 use stolon_core::time::Instant;
@@ -129,6 +130,8 @@ pub(crate) struct World {
     pub(crate) keeper: Option<Keeper>,
     pub(crate) data: Option<ClusterData>,
     pub(crate) revision: u64,
+    /// The settings beside the document.
+    pub(crate) settings: ExtSettings,
     pub(crate) state: Option<DbState>,
     pub(crate) pgdata: Folder,
     pub(crate) beside: Folder,
@@ -173,6 +176,7 @@ impl World {
             keeper: None,
             data: None,
             revision: 0,
+            settings: ExtSettings::default(),
             state: None,
             pgdata: Folder::default(),
             beside: Folder::default(),

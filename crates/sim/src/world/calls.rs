@@ -100,6 +100,7 @@ impl World {
                     data: found
                         .as_ref()
                         .map(|(_, data)| self.as_keeper_reads(k, data)),
+                    settings: None,
                 };
                 self.keepers[k].read = found.map(|(_, data)| (sent_at, origin, data));
                 self.keeper_hears(k, event);

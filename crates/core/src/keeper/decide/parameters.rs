@@ -41,6 +41,11 @@ const OUR_DEFAULTS: &[(&str, &str, i64)] = &[
     ("recovery_init_sync_method", "syncfs", 14),
 ];
 
+/// What a slot may keep: by a setting of ours, unless the user names PostgreSQL's own.
+const SLOT_LIMIT: &str = "max_slot_wal_keep_size";
+/// The version it came with.
+const SLOT_LIMIT_SINCE: i64 = 13;
+
 /// Parameters that a hot standby must not have below its primary, with PostgreSQL's defaults
 /// (PostgreSQL manual, "Hot Standby", "Administrator's Overview").
 const LEAST_PARAMETERS: &[(&str, u64)] = &[
@@ -56,7 +61,9 @@ pub(crate) fn reported(
     found: &BTreeMap<String, String>,
     asked: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    let ours = |name: &String| OUR_DEFAULTS.iter().any(|(default, _, _)| default == name);
+    let ours = |name: &String| {
+        name == SLOT_LIMIT || OUR_DEFAULTS.iter().any(|(default, _, _)| default == name)
+    };
     let keep = |name: &String| !ours(name) || asked.contains_key(name);
     found
         .iter()
@@ -191,6 +198,11 @@ fn common(situation: &Situation<'_>, db: &Db) -> BTreeMap<String, String> {
     } else {
         let size = user.get("wal_keep_size").cloned();
         set("wal_keep_size", size.unwrap_or_else(|| "128".to_owned()));
+    }
+    let limit = situation.document.settings.max_slot_wal_keep_megabytes;
+    let limit = limit.filter(|_| settings.postgres_version.major >= SLOT_LIMIT_SINCE);
+    if let Some(megabytes) = limit.filter(|_| !user.contains_key(SLOT_LIMIT)) {
+        parameters.insert(SLOT_LIMIT.to_owned(), format!("{megabytes}MB"));
     }
     for (name, value, since) in OUR_DEFAULTS {
         if !user.contains_key(*name) && settings.postgres_version.major >= *since {

@@ -31,6 +31,7 @@ pub(super) fn of_source(
     let wanted = wanted_of_source(situation, db);
     // A standby may be there before the sentinel names it as a follower.
     let others: Vec<String> = standbys(situation, db)
+        .filter(|standby| !is_given_up(situation, standby))
         .map(|standby| standby.uid.replication_name())
         .collect();
     step(observation, &wanted, &others)
@@ -62,6 +63,7 @@ pub(super) fn of_standby(
         follow.is_some_and(|follow| follow.db_uid == source.uid)
     };
     let siblings = standbys(situation, db).filter(follows);
+    let siblings = siblings.filter(|sibling| !is_given_up(situation, sibling));
     let siblings = siblings.map(|sibling| Wanted {
         name: sibling.uid.replication_name(),
         needed_from: position(sibling, observation),
@@ -86,7 +88,12 @@ fn wanted_of_source(situation: &Situation<'_>, db: &Db) -> Vec<Wanted> {
         dbs.get(uid)
             .is_some_and(|db| is_keeper_healthy(situation, db))
     };
-    let followers = db.spec.followers.iter().map(|uid| Wanted {
+    let is_needed = |uid: &&DbUid| {
+        let follower = dbs.get(*uid);
+        follower.is_none_or(|follower| !is_given_up(situation, follower))
+    };
+    let followers = db.spec.followers.iter().filter(is_needed);
+    let followers = followers.map(|uid| Wanted {
         name: uid.replication_name(),
         needed_from: None,
         remake: is_back(uid),
@@ -119,6 +126,26 @@ fn standbys<'a>(situation: &Situation<'a>, db: &'a Db) -> impl Iterator<Item = &
 fn is_keeper_healthy(situation: &Situation<'_>, db: &Db) -> bool {
     let keeper = situation.document.data.keepers.get(&db.spec.keeper_uid);
     keeper.is_some_and(|keeper| keeper.status.healthy)
+}
+
+/// Whether the keeper of a standby has been dead for so long that nothing is kept for it any more: by
+/// the times in the document, which one leader after another writes and which is never older than what
+/// it says of a healthy keeper.
+fn is_given_up(situation: &Situation<'_>, db: &Db) -> bool {
+    let data = &situation.document.data;
+    let Some(longest) = situation.document.settings.max_slot_wal_keep_time else {
+        return false;
+    };
+    let Some(keeper) = data.keepers.get(&db.spec.keeper_uid) else {
+        return false;
+    };
+    let seen = data.keepers.values();
+    let seen = seen.map(|keeper| keeper.status.last_healthy_time);
+    let latest = seen.max_by_key(|time| time.moment());
+    let latest = latest.unwrap_or_default();
+    let last = keeper.status.last_healthy_time;
+    let dead_for = data.change_time.since(last).max(latest.since(last));
+    !keeper.status.healthy && !last.is_zero() && dead_for >= longest
 }
 
 /// What a standby has flushed of the history of this instance: no more than it reported, and nothing

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::model::history::History;
 use crate::model::request::Request;
-use crate::model::{ClusterData, ClusterSpec, KeeperInfo, ProxyInfo, SentinelInfo};
+use crate::model::{ClusterData, ClusterSpec, ExtSpec, KeeperInfo, ProxyInfo, SentinelInfo};
 
 /// What a value is made of.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ impl Document for ClusterData {
 }
 impl Document for ClusterSpec {
     const SHAPE: &'static Shape = &CLUSTER_SPEC;
+}
+impl Document for ExtSpec {
+    const SHAPE: &'static Shape = &EXT_SPEC;
 }
 impl Document for KeeperInfo {
     const SHAPE: &'static Shape = &KEEPER_INFO;
@@ -291,6 +294,12 @@ const SENTINEL_INFO: Shape = Shape::Object(&[
     ("impl", &LEAF),
     ("version", &LEAF),
     ("features", &LEAF),
+]);
+
+const EXT_SPEC: Shape = Shape::Object(&[
+    // Each also has its line in `ext.rs`, with how it is read.
+    ("maxSlotWALKeepSize", &LEAF),
+    ("maxSlotWALKeepTime", &LEAF),
 ]);
 
 const HISTORY: Shape = Shape::Object(&[(
