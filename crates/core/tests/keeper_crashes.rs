@@ -18,7 +18,7 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 17] = [
+const COURSES: [(&str, &[&str]); 19] = [
     (
         "restart a primary that an operator wants restarted",
         &[
@@ -150,6 +150,21 @@ const COURSES: [(&str, &[&str]); 17] = [
         ],
     ),
     (
+        "restore a backup and recover",
+        &[
+            "master d1",
+            "doc d1 role=master init=pitr command=x target=t",
+        ],
+    ),
+    (
+        "restore a backup in place of other data",
+        &[
+            "disk d0 2000",
+            "master d1",
+            "doc d1 role=master init=pitr command=x param=work_mem:4MB",
+        ],
+    ),
+    (
         "run a synchronous primary",
         &[
             "disk d1 1000",
@@ -240,6 +255,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         (1..9_u32).prop_map(|db| format!("master d{db}")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=new")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=existing")),
+        (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=pitr command=x")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=resync follow=d2")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=standby init=resync follow=d2 rewind=on")),
         (3..9_u32).prop_map(|db| format!("doc d{db} role=master init=none sync=d2 followers=d2")),
@@ -261,6 +277,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         "store",
         "start",
         "copy",
+        "restore",
         "room",
         "rewind",
         "rewind-refused",

@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use stolon_core::model::request::{Progress, ProgressState, Request};
-use stolon_core::model::spec::{ClusterInitMode, ExistingConfig};
+use stolon_core::model::spec::{ClusterInitMode, ExistingConfig, PitrConfig};
 use stolon_core::model::{ClusterSpec, GoDuration};
 use stolon_core::reason::Severity;
 use world::{InstanceModel, KeeperModel, ProxyModel, World};
@@ -273,6 +273,12 @@ fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
                 spec.existing_config = Some(ExistingConfig {
                     keeper_uid: value.into(),
                     ..ExistingConfig::default()
+                });
+            }
+            "restore" => {
+                spec.pitr_config = Some(PitrConfig {
+                    data_restore_command: value.to_owned(),
+                    ..PitrConfig::default()
                 });
             }
             "merge" => spec.merge_pg_parameters = Some(value == "on"),

@@ -10,6 +10,7 @@ mod parameters;
 mod passwords;
 mod replaced;
 mod requests;
+mod restore;
 mod rewind;
 mod take_over;
 
@@ -202,6 +203,7 @@ impl Shell {
         if let Some(step) = self.step.take() {
             step.abort();
             let _ = step.await;
+            self.instance.end_restore().await;
         }
         self.instance.shut_down().await;
         self.metrics.set_shutdown(clock::now().since(started));

@@ -14,6 +14,7 @@ pub(crate) const CONFIGURATION: &str = "postgresql.conf";
 pub(crate) const AUTO_CONFIGURATION: &str = "postgresql.auto.conf";
 pub(crate) const ACCESS_RULES: &str = "pg_hba.conf";
 const STANDBY_SIGNAL: &str = "standby.signal";
+const RECOVERY_SIGNAL: &str = "recovery.signal";
 
 /// What the configuration files are to say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,8 +27,6 @@ pub struct Configuration {
     pub include_base: bool,
     /// The lines of `pg_hba.conf`.
     pub access_rules: Vec<String>,
-    /// Whether the instance is to start as a standby.
-    pub standby: bool,
 }
 
 impl Configuration {
@@ -82,7 +81,7 @@ pub fn write(pgdata: &Path, configuration: &Configuration) -> Result<Changed, Er
 pub fn set_standby(pgdata: &Path, standby: bool) -> Result<(), Error> {
     let signal = pgdata.join(STANDBY_SIGNAL);
     // A restore's or an older version's way of asking for recovery must not linger (B10).
-    data_dir::remove_file(&pgdata.join("recovery.signal"))?;
+    data_dir::remove_file(&pgdata.join(RECOVERY_SIGNAL))?;
     data_dir::remove_file(&pgdata.join("recovery.done"))?;
     if !standby {
         return data_dir::remove_file(&signal);
@@ -92,6 +91,19 @@ pub fn set_standby(pgdata: &Path, standby: bool) -> Result<(), Error> {
     } else {
         data_dir::replace_file(&signal, b"")
     }
+}
+
+/// Makes restored data recover, and end that by their promotion (PostgreSQL manual, "Archive
+/// Recovery Settings"). PostgreSQL takes the request away when it has done so.
+pub fn set_recovery(pgdata: &Path) -> Result<(), Error> {
+    data_dir::remove_file(&pgdata.join(STANDBY_SIGNAL))?;
+    data_dir::remove_file(&pgdata.join("recovery.done"))?;
+    data_dir::replace_file(&pgdata.join(RECOVERY_SIGNAL), b"")
+}
+
+/// Whether the data directory is set to recover.
+pub fn is_recovery(pgdata: &Path) -> Result<bool, Error> {
+    data_dir::exists(&pgdata.join(RECOVERY_SIGNAL))
 }
 
 /// Whether the data directory is set to start as a standby.

@@ -169,6 +169,46 @@ pub fn swap(new: &Path, old: &Path) -> Result<(), Error> {
     sync_folder(folder).map_err(Error::file("sync", folder))
 }
 
+/// Refuses a data directory that is a mount point, which cannot be swapped with another.
+pub fn refuse_mount_point(pgdata: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.dev())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("look at", path)(error)),
+    };
+    let parent = pgdata.parent().unwrap_or(Path::new("/"));
+    match (device(pgdata)?, device(parent)?) {
+        (Some(own), Some(parents)) if own != parents => {
+            Err(Error::file(
+                "make data beside (a mount point cannot be swapped: mount it at --data-dir, not at \
+             the folder in it)",
+                pgdata,
+            )(std::io::ErrorKind::CrossesDevices.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until everything in the file system of `folder` is on disk: other programs need not.
+pub fn sync_file_system(folder: &Path) -> Result<(), Error> {
+    let failed = Error::file("sync the file system of", folder);
+    let file = std::fs::File::open(folder).map_err(Error::file("open", folder))?;
+    rustix::fs::syncfs(&file).map_err(|error| failed(error.into()))
+}
+
+/// The bytes of all files below a folder.
+pub fn size_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .fold(0, u64::saturating_add)
+}
+
 /// Bytes that an unprivileged user may still write where `path` lies.
 pub fn free_space(path: &Path) -> Result<u64, Error> {
     let status = rustix::fs::statvfs(path)
@@ -220,6 +260,19 @@ pub fn makers(target: &Path) -> Vec<i32> {
         makes && words.split(|byte| *byte == 0).any(|word| word == name)
     };
     all_processes().filter(is_maker).collect()
+}
+
+/// The processes that have this folder in an environment variable: those of a command that was
+/// started with it, and all that they started.
+pub(crate) fn marked(variable: &str, folder: &Path) -> Vec<i32> {
+    let mut mark = format!("{variable}=").into_bytes();
+    mark.extend(folder.as_os_str().as_encoded_bytes());
+    let own = std::process::id();
+    let is_marked = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == mark) && u32::try_from(*pid) != Ok(own)
+    };
+    all_processes().filter(is_marked).collect()
 }
 
 fn all_processes() -> impl Iterator<Item = i32> {

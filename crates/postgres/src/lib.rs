@@ -3,8 +3,8 @@
 //! No decisions here: the keeper's core decides, this crate does and observes. Every effect can be
 //! repeated after a crash at any point.
 //!
-//! * [`installation`] finds PostgreSQL's programs; [`initdb`], [`basebackup`] and [`rewind`] make
-//!   data
+//! * [`installation`] finds PostgreSQL's programs; [`initdb`], [`basebackup`], [`rewind`] and
+//!   [`restore`] make data
 //! * [`data_dir`] and [`controldata`] look at data at rest; [`config_files`] writes configuration
 //! * [`process`] owns a running postmaster; [`query`] talks to it
 //! * [`conninfo`] writes connection strings
@@ -24,6 +24,7 @@ pub mod initdb;
 pub mod installation;
 pub mod process;
 pub mod query;
+pub mod restore;
 pub mod rewind;
 mod watched;
 

@@ -171,7 +171,7 @@ impl Postmaster {
 
 /// Hands on what is said until the last writer is gone. Nothing that is said ends it: writers to a
 /// closed pipe fail, and with them what PostgreSQL runs, such as an `archive_command`.
-async fn forward(pipe: impl AsyncRead + Unpin, output: impl Fn(String)) {
+pub(crate) async fn forward(pipe: impl AsyncRead + Unpin, output: impl Fn(String)) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
@@ -218,7 +218,7 @@ pub(crate) async fn kill_makers(target: &Path) -> Result<(), Error> {
     .await
 }
 
-async fn kill_until_none(find: impl Fn() -> Vec<i32>) -> Result<(), Error> {
+pub(crate) async fn kill_until_none(find: impl Fn() -> Vec<i32>) -> Result<(), Error> {
     let end = tokio::time::Instant::now() + KILL_LIMIT;
     loop {
         let pids = find();

@@ -229,6 +229,13 @@ impl Session {
         Ok(observation)
     }
 
+    /// The time of the last transaction that was replayed; empty: there was none.
+    pub async fn replayed_until(&self) -> Result<String, Error> {
+        let sql = "SELECT pg_last_xact_replay_timestamp()::text";
+        let found = self.value("the replayed time", sql).await?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// All replication slots.
     pub async fn slots(&self) -> Result<Vec<Slot>, Error> {
         let rows = self.rows("slots", SLOTS).await?;

@@ -280,6 +280,9 @@ pub fn state(picture: &Picture, db: &Db) -> String {
         Some(false) => format!("{condition}, not streaming"),
         None => condition.to_owned(),
     };
+    if !instance.recovery.is_empty() {
+        text = format!("{text}, {}", instance.recovery);
+    }
     if !instance.pending_restart.is_empty() {
         let parameters = instance.pending_restart.join(" ");
         text = format!("{text}, restart pending for {parameters}");

@@ -1,9 +1,9 @@
-//! Ways in which a cluster begins: with data that are there already.
+//! Ways in which a cluster begins: with data that are there already, or from a backup.
 
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::process::{self, Surroundings, give};
@@ -79,7 +79,7 @@ fn the_cluster_of_a_lost_store_is_taken_over() {
     assert_eq!(cluster.primary(), primary);
     cluster.has_all(&account);
     cluster.follows(standby);
-    let spec: serde_json::Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("a spec");
+    let spec: Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("a spec");
     assert_eq!(spec["pgParameters"]["log_min_duration_statement"], "7s");
     // It was killed: nobody could know that it had no more than the new primary.
     let kept = eventually("the standby's old data are kept", || {
@@ -140,7 +140,7 @@ fn data_made_by_hand_are_taken_over() {
     assert!(pgdata.join("pg_hba-base.conf").is_file());
     assert_eq!(shown(&cluster, 0, "work_mem").as_deref(), Some("11MB"));
     assert_eq!(shown(&cluster, 0, "temp_buffers").as_deref(), Some("8MB"));
-    let spec: serde_json::Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("a spec");
+    let spec: Value = serde_json::from_str(&cluster.ctl(&["spec"])).expect("a spec");
     assert_eq!(spec["pgParameters"], json!({"work_mem": "11MB"}));
     cluster.writer().goes_on();
     // A second keeper is copied from it, and the replication user that was made is used.
@@ -167,4 +167,174 @@ fn nothing_is_made_up_where_there_are_no_data() {
     stays(second, "nothing is made", || {
         !folder.join("postgres").exists()
     });
+}
+
+/// A base backup of a cluster that is gone, and the WAL that it archived afterwards: four rows, each
+/// with what names the moment after it.
+struct Backup {
+    base: String,
+    archive: String,
+    /// `(recoveryTargetSettings, rows)`.
+    targets: Vec<(Value, &'static str)>,
+}
+
+impl Backup {
+    /// In `folder`, which outlives the cluster that it is made of.
+    fn make(folder: &Path) -> Self {
+        let (base, archive) = (folder.join("base"), folder.join("archive"));
+        std::fs::create_dir(&archive).expect("a folder");
+        give(&archive);
+        give(folder);
+        // A file appears when it is whole.
+        let place = archive.display();
+        let command = format!("cp %p {place}/part && mv {place}/part {place}/%f");
+        let parameters = json!({"archive_mode": "on", "archive_command": command});
+        let plan = Plan::new(Store::Sqlite)
+            .keepers(1)
+            .with("pgParameters", parameters);
+        let cluster = Cluster::start(&plan);
+        let server = &cluster.keepers[0].direct;
+        let ask = |sql: &str| server.query(sql).expect(sql).pop().unwrap_or_default();
+        ask("CREATE TABLE kept (id int)");
+        let port = server.port.to_string();
+        let mut copy = process::command(
+            &process::postgres_program("pg_basebackup"),
+            &Surroundings::default(),
+        );
+        copy.env("PGPASSWORD", "replication secret");
+        copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "repl", "-X", "none"]);
+        copy.args(["--checkpoint=fast", "-D", &base.display().to_string()]);
+        let output = copy.output().expect("pg_basebackup runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        ask("INSERT INTO kept VALUES (1)");
+        ask("SELECT pg_create_restore_point('first')");
+        ask("INSERT INTO kept VALUES (2)");
+        let time = ask("SELECT clock_timestamp()::text");
+        ask("INSERT INTO kept VALUES (3)");
+        let lsn = ask("SELECT pg_current_wal_insert_lsn()::text");
+        let xid = ask("INSERT INTO kept VALUES (4) RETURNING xmin::text");
+        ask("INSERT INTO kept VALUES (5)");
+        let last = ask("SELECT pg_walfile_name(pg_switch_wal())");
+        eventually("the WAL is archived", || {
+            archive.join(&last).exists().then_some(())
+        });
+        let target = |name: &str, value: &str| json!({name: value});
+        Self {
+            base: base.display().to_string(),
+            archive: archive.display().to_string(),
+            targets: vec![
+                (target("recoveryTargetName", "first"), "1"),
+                (target("recoveryTargetTime", &time), "2"),
+                (target("recoveryTargetLsn", &lsn), "3"),
+                (target("recoveryTargetXid", &xid), "4"),
+                (json!({"recoveryTargetTimeline": "latest"}), "5"),
+            ],
+        }
+    }
+}
+
+/// Begins the cluster anew with a restored one, in place of what is there.
+fn restore(cluster: &Cluster, command: &str, archive: &str, target: &Value) {
+    let data = cluster.data().expect("cluster data");
+    let uid = data["cluster"]["uid"].as_str().expect("its uid").to_owned();
+    let spec = json!({
+        "initMode": "pitr", "mergePgParameters": false, "sleepInterval": "1s", "failInterval": "6s",
+        "proxyCheckInterval": "1s", "proxyTimeout": "3s",
+        "pitrConfig": {
+            "dataRestoreCommand": command,
+            "archiveRecoverySettings": {"restoreCommand": archive},
+            "recoveryTargetSettings": target,
+        }
+    });
+    cluster.ctl(&["init", "-y", "--replace-cluster", &uid, &spec.to_string()]);
+}
+
+/// What the clients read, once they are let in to a cluster that has the restored table.
+#[track_caller]
+fn restored_rows(cluster: &Cluster, rows: &str) {
+    eventually("the restored cluster serves", || {
+        let sql = "SELECT count(*)::text FROM kept WHERE NOT pg_is_in_recovery()";
+        let found = cluster.address().query(sql).ok()?;
+        (found == [rows]).then_some(())
+    });
+}
+
+/// C9: one recovery, promoted once, to each kind of target. A cluster that has data is replaced by
+/// each, and its data are kept.
+#[test]
+fn a_backup_is_restored_to_every_kind_of_target() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backup = Backup::make(folder.path());
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    for (number, (target, rows)) in backup.targets.iter().enumerate() {
+        let command = format!("echo restoring; cp -a {}/. %d", backup.base);
+        restore(
+            &cluster,
+            &command,
+            &format!("cp {}/%f %p", backup.archive),
+            target,
+        );
+        restored_rows(&cluster, rows);
+        let said = cluster.keepers[0].daemon.said();
+        let times = |text: &str| said.matches(text).count();
+        assert_eq!(times("archive recovery complete"), number + 1, "{target}");
+        assert_eq!(times("\"output\": \"restoring\""), number + 1, "{target}");
+    }
+    cluster.writer().goes_on();
+    assert!(
+        !cluster.keepers[0].replaced().is_empty(),
+        "the data before are kept"
+    );
+}
+
+/// C8, C9: the keeper is killed while the data are restored, and with its PostgreSQL while they
+/// recover: the restore is begun anew, the recovery goes on.
+#[test]
+fn a_keeper_that_is_killed_restores_anew_and_recovers_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backup = Backup::make(folder.path());
+    let file = |name: &str| folder.path().join(name);
+    let path = |name: &str| file(name).display().to_string();
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let wait = |name: &str| format!("while ! test -e {}; do sleep 0.1; done", path(name));
+    let command = format!(
+        "echo x >> {}; {}; cp -a {}/. %d",
+        path("restores"),
+        wait("go"),
+        backup.base
+    );
+    let archive = format!(
+        "echo x >> {}; {}; cp {}/%f %p",
+        path("recoveries"),
+        wait("on"),
+        backup.archive
+    );
+    let (target, rows) = &backup.targets[3];
+    restore(&cluster, &command, &archive, target);
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(file(name)).unwrap_or_default();
+        text.lines().count()
+    };
+    let began = |name: &'static str, times| {
+        eventually("it began", || (lines(name) >= times).then_some(()));
+    };
+    began("restores", 1);
+    cluster.keepers[0].daemon.kill();
+    cluster.keepers[0].daemon.start();
+    began("restores", 2);
+    std::fs::write(file("go"), "").expect("written");
+    began("recoveries", 1);
+    let asked = lines("recoveries");
+    cluster.keepers[0].kill();
+    cluster.keepers[0].daemon.start();
+    began("recoveries", asked + 1);
+    std::fs::write(file("on"), "").expect("written");
+    restored_rows(&cluster, rows);
+    assert_eq!(
+        lines("restores"),
+        2,
+        "what was restored is not restored again"
+    );
+    cluster.writer().goes_on();
 }

@@ -28,8 +28,11 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         // over is there and nowhere else.
         let may_go = |uid: &&&DbUid| {
             let db = scene.before.dbs.get(**uid);
-            let taken_over = db.is_some_and(|db| db.spec.init_mode == Some(InitMode::Existing));
-            Some(**uid) == master(scene.before).as_ref() && !taken_over
+            let mode = db.and_then(|db| db.spec.init_mode.as_ref());
+            let taken_over = mode == Some(&InitMode::Existing);
+            // Nor is what may have taken hours to restore, but by an operator's word.
+            let restored = mode == Some(&InitMode::Pitr) && !db.is_some_and(|d| scene.is_forced(d));
+            Some(**uid) == master(scene.before).as_ref() && !taken_over && !restored
         };
         let begun = deleted.iter().filter(|uid| !may_go(uid)).count();
         found.require(

@@ -102,6 +102,12 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Whether an operator declared a db's keeper failed.
+    pub(super) fn is_forced(&self, db: &Db) -> bool {
+        let keeper = self.before.keepers.get(&db.spec.keeper_uid);
+        keeper.is_some_and(|keeper| keeper.status.force_fail)
+    }
+
     /// Whether a keeper was heard lately.
     pub(super) fn is_fresh(&self, keeper: &KeeperUid) -> bool {
         let view = self.step.view.keepers.get(keeper);

@@ -4,6 +4,7 @@ mod access;
 mod existing;
 mod init;
 mod parameters;
+mod pitr;
 mod primary;
 pub(super) mod restart;
 mod resync;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 pub use access::lets_users_in;
 pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
-pub use step::{Follow, Patience, Step, Wanted};
+pub use step::{Follow, Patience, Start, Step, Wanted};
 
 use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
@@ -231,6 +232,7 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
     match mode {
         Some(InitMode::New) => init::make(situation, db),
         Some(InitMode::Existing) => existing::make(situation, db),
+        Some(InitMode::Pitr) => pitr::make(situation, db),
         Some(InitMode::Resync) => resync::make(situation, db),
         Some(InitMode::None) | None => {
             let held = situation
@@ -250,7 +252,7 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
             }
             wait(reason)
         }
-        Some(mode @ (InitMode::Pitr | InitMode::Unknown(_))) => {
+        Some(mode @ InitMode::Unknown(_)) => {
             let text = "this init mode is not supported by this version: nothing is touched";
             wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))
         }

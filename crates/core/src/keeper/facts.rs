@@ -66,6 +66,8 @@ pub struct Disk {
     pub control: Option<Control>,
     /// Whether PGDATA is set to start as a standby.
     pub standby_signal: bool,
+    /// Whether PGDATA is set to recover, and to end that by a promotion.
+    pub recovery_signal: bool,
     /// Whether the access rules in force at the keeper's start let users in.
     pub gate_was_open: bool,
 }
@@ -179,6 +181,8 @@ pub struct Observation {
     pub flush_lsn: Lsn,
     /// What it has replayed.
     pub replay_lsn: Lsn,
+    /// Of data that recover: until when the transactions are that it has replayed, in words.
+    pub replayed_until: String,
     /// The system identifier.
     pub system_id: String,
     /// The last switches that led to its timeline.

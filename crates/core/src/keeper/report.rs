@@ -63,6 +63,7 @@ fn without_movement(info: &KeeperInfo) -> KeeperInfo {
         state.older_wal_file.clear();
         if let Some(instance) = state.instance.as_mut() {
             instance.replay_lsn = crate::model::Lsn::UNKNOWN;
+            instance.recovery.clear();
             instance.oldest_wal = crate::model::Lsn::UNKNOWN;
             for peer in &mut instance.peers {
                 peer.flush_lsn = crate::model::Lsn::UNKNOWN;
@@ -164,6 +165,7 @@ fn instance(
         ..InstanceReport::default()
     };
     let Some(observation) = observation else {
+        recovery(&mut report, facts);
         return report;
     };
     report.in_recovery = Some(observation.in_recovery);
@@ -199,11 +201,31 @@ fn instance(
     report
 }
 
+/// How far data are that recover, and that are no db's yet.
+fn recovery(report: &mut InstanceReport, facts: &Facts) {
+    if let Health::Running(observation) = &facts.health
+        && observation.in_recovery
+        && facts.disk.recovery_signal
+    {
+        report.condition = Some(Condition::Initializing);
+        report.replay_lsn = observation.replay_lsn;
+        let until = &observation.replayed_until;
+        report.recovery = format!("recovering, WAL replayed to {}", observation.replay_lsn);
+        if !until.is_empty() {
+            report.recovery = format!("{}, transactions until {until}", report.recovery);
+        }
+    }
+}
+
 fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
     let error = facts.error.clone().unwrap_or_default();
     let doing = match running {
         Some(
-            Step::Initialize { .. } | Step::Copy { .. } | Step::Rewind { .. } | Step::Swap { .. },
+            Step::Initialize { .. }
+            | Step::Restore { .. }
+            | Step::Copy { .. }
+            | Step::Rewind { .. }
+            | Step::Swap { .. },
         ) => {
             return (Condition::Initializing, error);
         }

@@ -104,7 +104,7 @@ impl Keeper {
             self.start_failed(now, error, effects);
             return;
         }
-        if matches!(step, Step::Configure(_)) {
+        if matches!(step, Step::Configure(_) | Step::TakeOver { .. }) {
             // Nobody knows how much of it was written.
             self.facts.applied = None;
         }
@@ -157,7 +157,12 @@ impl Keeper {
             Step::Slots { .. } => self.look_again(),
             // Other data take this place: nothing that was done to the old ones was done to them.
             Step::Swap { .. } => self.facts.applied = None,
-            Step::Initialize { .. } | Step::TakeOver { .. } => self.facts.roles_set_up = false,
+            Step::Initialize { .. } | Step::Restore { .. } => self.facts.roles_set_up = false,
+            // Their configuration stands aside as the base of ours.
+            Step::TakeOver { .. } => {
+                self.facts.roles_set_up = false;
+                self.facts.applied = None;
+            }
             Step::SaveState(_)
             | Step::Copy { .. }
             | Step::Rewind { .. }
@@ -251,11 +256,11 @@ impl Keeper {
 /// Whether a step that may take hours is not what the newest document asks for. All others end soon
 /// by themselves.
 fn is_overtaken(running: &Step, decision: &Decision) -> bool {
-    let Some(made) = running.makes_from() else {
-        return false;
-    };
+    let makes = matches!(running, Step::Restore { .. }) || running.makes_from().is_some();
     match &decision.step {
-        Some(step) => step.makes_from() != Some(made),
+        _ if !makes => false,
+        Some(Step::Restore { .. }) => decision.step.as_ref() != Some(running),
+        Some(step) => running.makes_from().is_none() || step.makes_from() != running.makes_from(),
         // The source may be silent for a moment; a copy that stands still ends by itself.
         None => decision.reasons.iter().any(|reason| reason.code == "no-db"),
     }

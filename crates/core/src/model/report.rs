@@ -142,6 +142,9 @@ pub struct InstanceReport {
     /// Of a standby: what has been replayed.
     #[serde(skip_serializing_if = "is_default")]
     pub replay_lsn: Lsn,
+    /// Of restored data that recover: how far they are, in words.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recovery: String,
     /// Where the oldest WAL that it still has begins.
     #[serde(skip_serializing_if = "is_default")]
     pub oldest_wal: Lsn,

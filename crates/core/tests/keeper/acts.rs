@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use stolon_core::keeper::Event;
-use stolon_core::keeper::decide::{Step, Wanted};
+use stolon_core::keeper::decide::{Start, Step, Wanted};
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::DbUid;
 
@@ -26,6 +26,8 @@ pub(super) enum Act {
     PutAside,
     MakePart(DbUid),
     MakeWhole(DbUid),
+    RestorePart,
+    RestoreWhole(DbUid, bool),
     CopyPart,
     RewindPart,
     CopyWhole,
@@ -72,6 +74,7 @@ impl World {
                 db, may_discard, ..
             } => self.acts_of_copy(db, *may_discard),
             Step::Rewind { db, .. } => self.acts_of_rewind(db),
+            Step::Restore { db, standby, .. } => self.acts_of_restore(db, *standby),
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => discard.to_vec(),
             Step::Claim { db } => vec![Act::Identity(Pgdata, db.clone())],
@@ -79,8 +82,10 @@ impl World {
             Step::Configure(wanted) => {
                 let last = if running {
                     Act::Reload
+                } else if wanted.start == Start::Recovery {
+                    return vec![Act::Write(wanted.clone())].into();
                 } else {
-                    Act::Signal(Pgdata, wanted.standby)
+                    Act::Signal(Pgdata, wanted.start == Start::Standby)
                 };
                 vec![Act::Write(wanted.clone()), last]
             }
@@ -173,6 +178,21 @@ impl World {
         acts
     }
 
+    /// The command writes into a place of its own: what is beside PGDATA goes only when it is done.
+    fn acts_of_restore(&self, db: &DbUid, standby: bool) -> Vec<Act> {
+        let mut acts = vec![Act::RestorePart];
+        if self.faults.restore_fails {
+            acts.push(Act::Fail("the restore failed"));
+            return acts;
+        }
+        acts.extend([
+            Act::Clear(Place::Beside),
+            Act::Remove(Place::Beside),
+            Act::RestoreWhole(db.clone(), standby),
+        ]);
+        acts
+    }
+
     pub(super) fn folder(&mut self, place: Place) -> &mut Folder {
         match place {
             Place::Pgdata => &mut self.pgdata,
@@ -206,12 +226,17 @@ impl World {
             Act::MakeWhole(db) => self.make_whole(db),
             // The first files of the source are there, and with them its name.
             Act::RewindPart => self.beside.identity = Some(DbUid::from("d2")),
+            Act::RestoreWhole(db, standby) => self.restore_whole(db, *standby),
             Act::CopyPart => {
                 self.beside.content = Content::Cluster;
                 self.beside.identity = Some(DbUid::from("d2"));
             }
             Act::CopyWhole => self.copy_whole(),
-            Act::Signal(place, standby) => self.folder(*place).signal = *standby,
+            Act::Signal(place, standby) => {
+                let folder = self.folder(*place);
+                folder.signal = *standby;
+                folder.recovery_signal = false;
+            }
             Act::Identity(_, db) if matches!(step, Step::TakeOver { .. }) => {
                 assert!(self.pgdata.whole, "took over a part");
                 self.pgdata.identity = Some(db.clone());
@@ -225,7 +250,7 @@ impl World {
             Act::Spawn => self.spawn(),
             Act::Stop => self.stop(),
             Act::KillOrphans => self.kill_orphans(),
-            Act::Fail(_) => {}
+            Act::RestorePart | Act::Fail(_) => {}
             act => return self.act_on_server(act),
         }
         Ok(())
@@ -298,6 +323,24 @@ impl World {
         };
     }
 
+    pub(super) fn restore_whole(&mut self, db: &DbUid, standby: bool) {
+        self.beside = Folder {
+            content: Content::Cluster,
+            whole: true,
+            identity: Some(db.clone()),
+            signal: standby,
+            recovery_signal: !standby,
+            data: Data {
+                owner: db.clone(),
+                system: SYSTEM.to_owned(),
+                timeline: 1,
+                lsn: 700,
+                ..Data::default()
+            },
+            ..Folder::default()
+        };
+    }
+
     pub(super) fn copy_whole(&mut self) {
         self.beside = Folder {
             content: Content::Cluster,
@@ -337,15 +380,23 @@ impl World {
             .config
             .clone()
             .expect("started without configuration");
-        let writable = !folder.signal;
-        assert_eq!(config.standby, folder.signal, "half configured");
+        let signals = match config.start {
+            Start::Primary => (false, false),
+            Start::Standby => (true, false),
+            Start::Recovery => (false, true),
+        };
+        let found = (folder.signal, folder.recovery_signal);
+        assert_eq!(signals, found, "half configured");
+        let recovers = folder.recovery_signal;
+        assert!(!recovers || folder.data.recoveries == 0, "recovered again");
+        let writable = !folder.signal && !recovers;
         self.server = Some(Server {
             writable,
             ready_at: self.now + Duration::from_millis(100),
             recovers: !folder.data.clean,
             in_force: config,
             pending_restart: Vec::new(),
-            promoted_at: None,
+            promoted_at: recovers.then(|| self.now + Duration::from_millis(700)),
         });
         self.pgdata.data.clean = false;
         self.pgdata.data.interrupted = false;

@@ -1,6 +1,6 @@
 //! What is seen of a keeper's world: by the keeper, and by who reads a story.
 
-use stolon_core::keeper::decide::{Step, is_managed};
+use stolon_core::keeper::decide::{Start, Step, is_managed};
 use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
 
@@ -46,6 +46,7 @@ impl World {
             beside,
             control,
             standby_signal: folder.signal,
+            recovery_signal: folder.recovery_signal,
             gate_was_open: rules
                 .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" md5"))),
         }
@@ -77,6 +78,7 @@ impl World {
             timeline: TimelineId(data.timeline),
             flush_lsn: Lsn(data.lsn),
             replay_lsn: Lsn(data.lsn),
+            replayed_until: String::new(),
             system_id: data.system.clone(),
             history: (1..data.timeline).map(switch).collect(),
             synchronous_standby_names: names.cloned().unwrap_or_default(),
@@ -197,15 +199,22 @@ pub(super) fn name_of(step: &Step) -> String {
             let archive = archive.map_or(String::new(), |command| format!(", with {command}"));
             format!("rewind for {db}{first}{archive}")
         }
+        Step::Restore { db, .. } => format!("restore {db} from a backup"),
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
         Step::TakeOver { db } => format!("take the data over for {db}"),
         Step::Configure(wanted) => {
-            let role = match (&wanted.follow, wanted.standby) {
+            let role = match (&wanted.follow, wanted.start) {
                 (Some(follow), _) => format!("to follow {}:{}", follow.host, follow.port),
-                (None, true) => "to be promoted".to_owned(),
-                (None, false) => "as primary".to_owned(),
+                (None, Start::Standby) => "to be promoted".to_owned(),
+                (None, Start::Primary) => "as primary".to_owned(),
+                (None, Start::Recovery) => {
+                    let target = wanted.recovery.iter();
+                    let target = target.filter(|(name, _)| name.starts_with("recovery_target"));
+                    let target: Vec<_> = target.map(|(n, v)| format!("{n}={v}")).collect();
+                    format!("to recover, {}", target.join(" "))
+                }
             };
             let users = wanted.access_rules.iter().any(|rule| rule.contains(" md5"));
             let closed = if users { "" } else { ", users kept out" };

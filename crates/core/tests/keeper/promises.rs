@@ -18,7 +18,9 @@ impl World {
                 "acknowledged for another"
             );
             let in_force = &server.in_force;
-            let from_elsewhere = matches!(db.spec.init_mode, Some(InitMode::Existing));
+            let from_elsewhere =
+                matches!(db.spec.init_mode, Some(InitMode::Existing | InitMode::Pitr))
+                    && server.writable;
             let has_roles = self.pgdata.data.roles || !from_elsewhere;
             assert!(has_roles, "acknowledged without roles");
             let names = in_force.parameters.get("synchronous_standby_names");

@@ -180,6 +180,7 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "store" => &mut faults.store_down,
         "start" => &mut faults.start_dies,
         "copy" => &mut faults.copy_fails,
+        "restore" => &mut faults.restore_fails,
         "room" => &mut faults.no_room,
         "rewind" => &mut faults.rewind_fails,
         "rewind-refused" => &mut faults.rewind_refused,
@@ -261,10 +262,20 @@ fn field(db: &mut Db, word: &str) {
                 "new" => InitMode::New,
                 "resync" => InitMode::Resync,
                 "existing" => InitMode::Existing,
+                "pitr" => InitMode::Pitr,
                 _ => InitMode::None,
             });
         }
         "rewind" => spec.use_pgrewind = value == "on",
+        "command" => {
+            let config = spec.pitr_config.get_or_insert_default();
+            value.clone_into(&mut config.data_restore_command);
+        }
+        "target" => {
+            let config = spec.pitr_config.get_or_insert_default();
+            let target = config.recovery_target_settings.get_or_insert_default();
+            value.clone_into(&mut target.recovery_target_name);
+        }
         "follow" => spec.follow_config = Some(FollowConfig::internal(value.into())),
         "followers" => spec.followers = names(value),
         "additional" => {

@@ -27,6 +27,8 @@ impl World {
         self.revision += 1;
         self.history.insert(self.revision, data.clone());
         self.data = data;
+        // What failed may be tried again at once.
+        self.last_step = None;
         self.tell_of_change();
     }
 

@@ -51,6 +51,7 @@ pub(crate) struct Folder {
     pub(crate) given_up: bool,
     pub(crate) config: Option<Wanted>,
     pub(crate) signal: bool,
+    pub(crate) recovery_signal: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -72,6 +73,8 @@ pub(crate) struct Data {
     pub(crate) slots: BTreeMap<String, Slot>,
     /// It ran without checksums and `wal_log_hints`.
     pub(crate) no_hints: bool,
+    /// How often a recovery of restored data was finished.
+    pub(crate) recoveries: u32,
 }
 
 /// A replication slot.
@@ -100,6 +103,7 @@ pub(crate) struct Faults {
     pub(crate) store_down: bool,
     pub(crate) start_dies: bool,
     pub(crate) copy_fails: bool,
+    pub(crate) restore_fails: bool,
     pub(crate) no_room: bool,
     /// The source refuses a rewind before the data are touched.
     pub(crate) rewind_refused: bool,
@@ -285,7 +289,9 @@ impl World {
             server.promoted_at = None;
             server.writable = true;
             self.pgdata.signal = false;
+            let recovered = std::mem::take(&mut self.pgdata.recovery_signal);
             let data = &mut self.pgdata.data;
+            data.recoveries += u32::from(recovered);
             data.timeline = data.timeline.max(data.passed_over) + 1;
             return;
         }
@@ -377,10 +383,12 @@ impl World {
                 }
             }
             Effect::Cancel => {
-                let work = self.work.as_mut().expect("nothing to give up");
-                assert!(!work.cancelled, "given up twice");
-                work.cancelled = true;
-                work.next_at = soon;
+                // Its end may be on its way.
+                if let Some(work) = &mut self.work {
+                    assert!(!work.cancelled, "given up twice");
+                    work.cancelled = true;
+                    work.next_at = soon;
+                }
             }
             Effect::WakeAt(at) => {
                 assert!(at.since_boot() > self.now, "woken without a pause");
@@ -431,9 +439,9 @@ impl World {
             self.end_step(None);
             return;
         };
-        // Only making data from others takes its time.
+        // Only making data takes its time.
         let pause = match act {
-            Act::CopyPart => 2000,
+            Act::CopyPart | Act::RestorePart => 2000,
             Act::RewindPart => 1000,
             _ => 3,
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stolon_core::keeper::Outcome;
-use stolon_core::keeper::decide::{Follow, Step, Wanted};
+use stolon_core::keeper::decide::{Follow, Start, Step, Wanted};
 use stolon_core::model::spec::NewConfig;
 use stolon_core::model::{DbUid, Lsn};
 use stolon_core::time::Instant;
@@ -42,6 +42,7 @@ impl Instance {
 
     /// What is left of a step that was given up.
     pub(super) async fn give_up(&self) -> Outcome {
+        self.end_restore().await;
         Outcome::Cancelled(self.inspect().await)
     }
 
@@ -55,6 +56,11 @@ impl Instance {
                 self.local.save_db_state(&state)
             }
             Step::Initialize { db, config } => self.initialize(&db, &config).await,
+            Step::Restore {
+                db,
+                command,
+                standby,
+            } => self.restore(&db, &command, standby).await,
             Step::Copy {
                 db,
                 source,
@@ -213,7 +219,11 @@ impl Instance {
         if free >= needed {
             return Ok(());
         }
-        let old = if may_discard { size_of(&pgdata) } else { 0 };
+        let old = if may_discard {
+            data_dir::size_of(&pgdata)
+        } else {
+            0
+        };
         if free.saturating_add(old) < needed {
             return Err(Error::DataDir(format!(
                 "no room for the copy: {needed} bytes are needed and {free} are free: {} bytes \
@@ -252,8 +262,7 @@ impl Instance {
             parameters: wanted.parameters.clone(),
             include_base: wanted.include_base,
             access_rules: wanted.access_rules.clone(),
-            standby: wanted.standby,
-            ..Configuration::default()
+            raw: wanted.recovery.clone(),
         };
         if let Some(follow) = &wanted.follow {
             configuration.follow(&self.conninfo(follow), &follow.name);
@@ -261,7 +270,13 @@ impl Instance {
         self.leave_out_refused(&mut configuration).await?;
         let changed = config_files::write(&pgdata, &configuration)?;
         let Some(postmaster) = self.postmaster() else {
-            return Ok(config_files::set_standby(&pgdata, wanted.standby)?);
+            match wanted.start {
+                Start::Primary => config_files::set_standby(&pgdata, false)?,
+                Start::Standby => config_files::set_standby(&pgdata, true)?,
+                // The restore has asked for it, and PostgreSQL takes that away when it is done.
+                Start::Recovery => {}
+            }
+            return Ok(());
         };
         if changed.parameters {
             tracing::info!("postgres parameters changed, reloading postgres instance");
@@ -354,16 +369,4 @@ pub(super) fn telling(what: &'static str) -> impl FnMut(basebackup::Progress) + 
             "{what}"
         );
     }
-}
-
-/// The bytes of all files below a folder.
-fn size_of(folder: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .fold(0, u64::saturating_add)
 }

@@ -186,6 +186,7 @@ impl Instance {
             } else {
                 self.control().await
             },
+            recovery_signal: config_files::is_recovery(&pgdata)?,
             standby_signal: config_files::is_standby(&pgdata)?,
             gate_was_open: lets_users_in(&rules, users.0, users.1),
         };

@@ -120,6 +120,11 @@ impl LocalState {
         self.folder.join("postgres.new")
     }
 
+    /// Where data are restored.
+    pub(super) fn restored(&self) -> PathBuf {
+        self.folder.join("postgres.restored")
+    }
+
     /// Where data wait for their removal.
     pub(super) fn trash(&self) -> PathBuf {
         self.folder.join("postgres.removed")

@@ -25,6 +25,7 @@ pub(super) struct Looks {
     probed_at: Option<Instant>,
     parameters: BTreeMap<String, String>,
     last: Option<Observation>,
+    pub(super) recovery_told_at: Option<Instant>,
 }
 
 impl Instance {
@@ -39,6 +40,7 @@ impl Instance {
         };
         match self.ask(limit, due).await {
             Ok(observation) => {
+                self.tell_recovery(&observation);
                 let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
                 looks.last = Some(observation.clone());
                 if due {
@@ -64,9 +66,12 @@ impl Instance {
                 limit,
             });
         };
-        let answer = look(open, thorough).await;
+        let answer = look(open, thorough, self.is_recovering()).await;
         match answer {
-            Ok((seen, parameters)) => Ok(self.understand(seen, parameters)),
+            Ok((seen, parameters, replayed_until)) => Ok(Observation {
+                replayed_until,
+                ..self.understand(seen, parameters)
+            }),
             Err(error) => {
                 // After a missing answer the connection cannot be trusted.
                 *session = None;
@@ -114,6 +119,7 @@ impl Instance {
             timeline: seen.timeline,
             flush_lsn: seen.flush_lsn,
             replay_lsn: seen.replay_lsn,
+            replayed_until: String::new(),
             system_id: seen.system_id,
             history: history::read(&self.local.pgdata(), seen.timeline),
             synchronous_standby_names: seen.synchronous_standby_names,
@@ -160,14 +166,19 @@ impl Instance {
     }
 }
 
-type Seen = (query::Observation, Option<BTreeMap<String, String>>);
+type Seen = (query::Observation, Option<BTreeMap<String, String>>, String);
 
-async fn look(session: &Session, thorough: bool) -> Result<Seen, Error> {
+async fn look(session: &Session, thorough: bool, recovers: bool) -> Result<Seen, Error> {
     let seen = session.observe().await?;
+    let replayed_until = if recovers {
+        session.replayed_until().await?
+    } else {
+        String::new()
+    };
     let parameters = if thorough {
         Some(session.parameters_from_files().await?)
     } else {
         None
     };
-    Ok((seen, parameters))
+    Ok((seen, parameters, replayed_until))
 }

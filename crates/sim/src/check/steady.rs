@@ -58,6 +58,7 @@ impl World {
     pub(crate) fn check_boot_rule(&mut self, k: usize, step: &Step) {
         let acts = match step {
             Step::Initialize { .. }
+            | Step::Restore { .. }
             | Step::Rewind { .. }
             | Step::TakeOver { .. }
             | Step::Copy { .. }

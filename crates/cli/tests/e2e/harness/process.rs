@@ -68,7 +68,7 @@ pub(crate) fn postgres_program(name: &str) -> PathBuf {
     versions.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
     let folders = std::env::split_paths(&path).chain(versions.into_iter().map(|(_, f)| f));
     let mut found = folders
-        .filter(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .filter(|folder| folder.join("postgres").is_file() && folder.join(name).is_file())
         .map(|folder| folder.join(name));
     found.next().expect("PostgreSQL's programs")
 }

@@ -40,6 +40,10 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
              were whole: nothing is touched (remove dbstate if they are known to be whole)",
         );
     }
+    if facts.disk.identity.as_ref() == Some(&db.uid) {
+        // They are taken over; the making of others under this name was noted before.
+        return act(Step::SaveState(super::fresh(db.uid.clone())), Vec::new());
+    }
     if facts.disk.control.is_none() {
         return refused(
             "this keeper is to take over its data, and pg_controldata cannot read them: nothing \

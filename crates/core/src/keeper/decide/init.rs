@@ -7,18 +7,36 @@ use super::{
 use crate::model::{Db, Generation};
 use crate::reason::Reason;
 
-/// The next step towards a new db. What is on disk says how far it is: `dbstate` first, then the
-/// finished cluster beside, then the same in place, then the roles.
+/// The next step towards a new db.
 pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
+    let initialize = Step::Initialize {
+        db: db.uid.clone(),
+        config: db.spec.new_config.clone().unwrap_or_default(),
+    };
+    let text = "initializing a new database cluster";
+    let beginning = Reason::info("initialising", text).with("db", &db.uid);
+    make_beside(situation, db, beginning, initialize, set_up)
+}
+
+/// The next step towards data that are made beside PGDATA. What is on disk says how far it is:
+/// `dbstate` first, then the finished cluster beside, then the same in place, then what `in_place`
+/// does with it.
+pub(super) fn make_beside(
+    situation: &Situation<'_>,
+    db: &Db,
+    beginning: Reason,
+    making: Step,
+    in_place: impl FnOnce(&Situation<'_>, &Db) -> Decision,
+) -> Decision {
     let facts = situation.facts;
     let begun = facts
         .disk
         .state
         .as_ref()
         .is_some_and(|s| s.uid == db.uid && s.initializing);
-    let in_place =
+    let is_in_place =
         facts.disk.content == Content::Cluster && facts.disk.identity.as_ref() == Some(&db.uid);
-    if facts.process.is_running() && !(begun && in_place) {
+    if facts.process.is_running() && !(begun && is_in_place) {
         let why = "a new db is to take its place".to_owned();
         let patience = Patience::Short;
         return act(Step::Stop { why, patience }, Vec::new());
@@ -28,23 +46,15 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
             initializing: true,
             ..super::fresh(db.uid.clone())
         };
-        let reason = Reason::info("initialising", "initializing a new database cluster");
-        return act(Step::SaveState(state), vec![reason.with("db", &db.uid)]);
+        return act(Step::SaveState(state), vec![beginning]);
     }
-    if in_place {
-        return set_up(situation, db);
+    if is_in_place {
+        return in_place(situation, db);
     }
     if facts.disk.beside.as_ref() == Some(&db.uid) {
         return act(Step::Swap { db: db.uid.clone() }, Vec::new());
     }
-    let config = db.spec.new_config.clone().unwrap_or_default();
-    act(
-        Step::Initialize {
-            db: db.uid.clone(),
-            config,
-        },
-        Vec::new(),
-    )
+    act(making, Vec::new())
 }
 
 /// Starts the new instance, makes its roles, and notes its parameters.

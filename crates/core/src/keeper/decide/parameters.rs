@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Follow, Situation, Wanted, access};
+use super::{Follow, Situation, Start, Wanted, access};
 use crate::model::db::PLACEHOLDER_STANDBY;
+use crate::model::spec::PitrConfig;
 use crate::model::{Db, DbSpec, DbUid, InitMode};
 
 /// Parameters that the keeper sets over the user's value, or that are part of how an instance
@@ -106,23 +107,79 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
         parameters,
         include_base: db.spec.include_previous_config,
         access_rules: access::rules(situation, db, open),
-        follow: None,
         // A standby that is promoted by its start would keep its timeline: it starts as what it
         // is, and is promoted then.
-        standby: situation.facts.disk.standby_signal,
+        start: if situation.facts.disk.standby_signal {
+            Start::Standby
+        } else {
+            Start::Primary
+        },
+        ..Wanted::default()
+    }
+}
+
+/// The configuration of restored data that recover. Users stay out: they would read what is replaced
+/// while they read.
+pub(super) fn wanted_recovery(situation: &Situation<'_>, db: &Db) -> Wanted {
+    let mut parameters = common(situation, db);
+    let names = names_before_promotion(situation);
+    parameters.insert("synchronous_standby_names".to_owned(), names);
+    raise(&mut parameters, &situation.facts.least_parameters);
+    let config = db.spec.pitr_config.clone().unwrap_or_default();
+    Wanted {
+        parameters,
+        include_base: db.spec.include_previous_config,
+        access_rules: access::rules(situation, db, false),
+        recovery: recovery(&config, db.spec.pg_parameters.get("restore_command")),
+        start: Start::Recovery,
+        ..Wanted::default()
+    }
+}
+
+/// The parameters of a recovery, as they are to be written. Without a `restore_command` PostgreSQL
+/// refuses to recover; where there is none the backup has to hold the WAL that it needs.
+fn recovery(config: &PitrConfig, users: Option<&String>) -> BTreeMap<String, String> {
+    let archive = config.archive_recovery_settings.as_ref();
+    let restore = archive.map(|archive| archive.restore_command.clone());
+    let restore = restore.filter(|command| !command.is_empty());
+    let users = users.map(|command| command.replace('\'', "''"));
+    let restore = restore.or(users).unwrap_or_else(|| "false".to_owned());
+    let target = config.recovery_target_settings.clone().unwrap_or_default();
+    let targets = [
+        ("recovery_target", target.recovery_target),
+        ("recovery_target_lsn", target.recovery_target_lsn),
+        ("recovery_target_name", target.recovery_target_name),
+        ("recovery_target_time", target.recovery_target_time),
+        ("recovery_target_xid", target.recovery_target_xid),
+    ];
+    let targets = targets.into_iter().filter(|(_, value)| !value.is_empty());
+    let mut parameters: BTreeMap<String, String> = targets
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    if !parameters.is_empty() {
+        parameters.insert("recovery_target_action".to_owned(), "promote".to_owned());
+    }
+    let timeline = Some(target.recovery_target_timeline).filter(|text| !text.is_empty());
+    let timeline = timeline.unwrap_or_else(|| "latest".to_owned());
+    parameters.insert("recovery_target_timeline".to_owned(), timeline);
+    parameters.insert("restore_command".to_owned(), restore);
+    parameters
+}
+
+/// Backends wait for standbys once the checkpointer has noted that there are names, and a busy one
+/// notes it late: there is one from before a promotion on (I2).
+fn names_before_promotion(situation: &Situation<'_>) -> String {
+    if situation.spec.synchronous_replication {
+        PLACEHOLDER_STANDBY.to_owned()
+    } else {
+        String::new()
     }
 }
 
 /// The configuration of a standby.
 pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow) -> Wanted {
     let mut parameters = common(situation, db);
-    // Backends wait for standbys once the checkpointer has noted that there are names, and a busy one
-    // notes it late: there is one from before the promotion on (I2).
-    let names = if situation.spec.synchronous_replication {
-        PLACEHOLDER_STANDBY.to_owned()
-    } else {
-        String::new()
-    };
+    let names = names_before_promotion(situation);
     parameters.insert("synchronous_standby_names".to_owned(), names);
     raise(&mut parameters, &situation.facts.least_parameters);
     if let Some(command) = db.spec.pg_parameters.get("restore_command") {
@@ -133,7 +190,8 @@ pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow)
         include_base: db.spec.include_previous_config,
         access_rules: access::rules(situation, db, true),
         follow: Some(follow),
-        standby: true,
+        start: Start::Standby,
+        ..Wanted::default()
     }
 }
 

@@ -18,6 +18,15 @@ pub enum Step {
         /// `initdb`'s options.
         config: NewConfig,
     },
+    /// Have the operator's command restore data beside PGDATA.
+    Restore {
+        /// The db they will be.
+        db: DbUid,
+        /// `dataRestoreCommand`.
+        command: String,
+        /// Whether they are to start as a standby; if not, to recover.
+        standby: bool,
+    },
     /// Copy the db that is to be followed, beside PGDATA.
     Copy {
         /// The db the copy will hold.
@@ -127,6 +136,7 @@ impl Step {
         match self {
             Self::SaveState(_) => "failed to save the db state",
             Self::Initialize { .. } => "failed to initialize postgres database cluster",
+            Self::Restore { .. } => "failed to restore the data",
             Self::Copy { .. } => "failed to copy the followed instance",
             Self::Rewind { .. } => "failed to rewind the data",
             Self::Swap { .. } => "failed to put the new copy in place",
@@ -157,8 +167,22 @@ pub struct Wanted {
     pub access_rules: Vec<String>,
     /// What it is to follow; none: it is not told to follow anybody.
     pub follow: Option<Follow>,
-    /// Whether it is to start as a standby.
-    pub standby: bool,
+    /// Recovery parameters as they stand in the spec: escaped for the file already.
+    pub recovery: BTreeMap<String, String>,
+    /// What it is to start as.
+    pub start: Start,
+}
+
+/// What an instance starts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// Writable.
+    #[default]
+    Primary,
+    /// A standby until it is promoted.
+    Standby,
+    /// It recovers, and promotes itself where that ends.
+    Recovery,
 }
 
 /// A server to follow.

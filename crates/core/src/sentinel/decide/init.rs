@@ -26,6 +26,11 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
 /// Waits for the first db, unless its keeper is lost and another one can make it as well.
 fn wait(draft: &mut Draft<'_>, db: &Db) {
     let keeper = &db.spec.keeper_uid;
+    if db.spec.init_mode == Some(InitMode::Pitr) {
+        // A command or a target that is wrong is mended by an update.
+        let config = draft.spec.pitr_config.clone();
+        draft.edit_db(&db.uid, |spec| spec.pitr_config = config);
+    }
     if draft.is_keeper_healthy(keeper) {
         let text = "waiting for the first db to be initialised";
         let reason = Reason::info("initialising", text).with("db", &db.uid);
@@ -35,6 +40,11 @@ fn wait(draft: &mut Draft<'_>, db: &Db) {
         // The data are there and nowhere else.
         Some(InitMode::Existing) => {
             "the keeper whose data are taken over is not heard: waiting for it"
+        }
+        // What was restored may have taken hours (scenario C8).
+        Some(InitMode::Pitr) if !draft.forced.contains(keeper) => {
+            "the keeper that restores the data is not heard: waiting for it (stolonctl failkeeper \
+             has another one begin anew)"
         }
         Some(
             InitMode::None
@@ -58,8 +68,8 @@ fn can_initialise(draft: &mut Draft<'_>) -> bool {
         return false;
     }
     match mode {
-        ClusterInitMode::New | ClusterInitMode::Existing => true,
-        ClusterInitMode::Pitr | ClusterInitMode::Unknown(_) => {
+        ClusterInitMode::New | ClusterInitMode::Existing | ClusterInitMode::Pitr => true,
+        ClusterInitMode::Unknown(_) => {
             let text = "this initMode is not supported by this version: nothing is initialised";
             draft.because(Reason::error("unsupported-init-mode", text).with("initMode", mode));
             false

@@ -221,7 +221,7 @@ fn obey_as_keeper(
 fn start_anew(keeper: &mut KeeperModel, db: &Db, source: Option<&InstanceModel>) -> bool {
     let found = keeper.found.clone();
     let fresh = match (&db.spec.init_mode, source) {
-        (Some(InitMode::Existing), _) => match found {
+        (Some(InitMode::Existing | InitMode::Pitr), _) => match found {
             Some(found) => found,
             None => return false,
         },

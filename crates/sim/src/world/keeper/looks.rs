@@ -47,6 +47,7 @@ fn observation(server: &Server, data: &Data) -> Observation {
     let parameters = server.config.parameters.iter();
     Observation {
         postmaster: String::new(),
+        replayed_until: String::new(),
         in_recovery: !server.writable,
         timeline: TimelineId(data.timeline),
         flush_lsn: Lsn(data.flush_lsn() + data.half),
@@ -107,6 +108,7 @@ impl World {
             });
         let beside = &instance.beside;
         Disk {
+            recovery_signal: false,
             state: self.keepers[k].state.clone(),
             content: folder.content,
             identity: folder.identity.clone(),

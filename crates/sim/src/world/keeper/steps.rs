@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use stolon_core::keeper::decide::Step;
+use stolon_core::keeper::decide::{Start, Step};
 use stolon_core::keeper::facts::Content;
 use stolon_core::model::DbUid;
 
@@ -36,6 +36,8 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_rewind(k, db, from)
             }
+            // No cluster of this world is restored from a backup.
+            Step::Restore { .. } => vec![Act::Fail("there are no backups")],
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
             Step::Claim { db } | Step::TakeOver { db } => {
@@ -45,7 +47,7 @@ impl World {
                 let last = if self.instances[k].has_postmaster() {
                     Act::Reload
                 } else {
-                    Act::Signal(wanted.standby)
+                    Act::Signal(wanted.start == Start::Standby)
                 };
                 vec![Act::Write(wanted.clone()), last]
             }
@@ -156,6 +158,7 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Initialize { db, .. } => format!("initdb for {db}"),
         Step::Copy { db, source, .. } => format!("copy {} for {db}", source.host),
         Step::Rewind { db, source, .. } => format!("rewind to {} for {db}", source.host),
+        Step::Restore { db, .. } => format!("restore {db}"),
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
