@@ -218,6 +218,7 @@ impl Keeper {
                 health: Health::Unknown,
                 writable_until: now,
                 starts_failed: 0,
+                made_anew: 0,
                 rewinds_failed: None,
                 released_at: None,
                 least_parameters: least_parameters.unwrap_or_default(),
@@ -363,10 +364,7 @@ impl Keeper {
         }
         self.facts.is_health_fresh = true;
         if let Health::Running(observation) = &health {
-            if self.facts.starts_failed > 0 {
-                self.facts.starts_failed = 0;
-                self.facts.error = None;
-            }
+            self.answered();
             if !observation.in_recovery {
                 self.facts.writable_until = now;
             }

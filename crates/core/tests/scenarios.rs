@@ -26,7 +26,7 @@ use world::{InstanceModel, KeeperModel, ProxyModel, World};
 
 #[test]
 fn every_story_goes_as_written() {
-    story::all_go_as_written("scenarios", 30, tell);
+    story::all_go_as_written("scenarios", 34, tell);
 }
 
 /// Tells a story, and what its decisions break.
@@ -53,6 +53,7 @@ fn tell(written: &str) -> String {
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `half NAME BYTES` received so many bytes of a record that never came whole
+/// * `useless NAME WORD …` its instance is down and its data cannot be used, and why
 /// * `removed NAME BYTES` has no WAL any more from before this position
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
@@ -150,6 +151,11 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             data.keepers.remove(&uid);
             db.map(|db| data.dbs.remove(&db));
         }),
+        "useless" => {
+            let keeper = world.keeper(name);
+            keeper.healthy = false;
+            keeper.unusable = rest[1..].join(" ");
+        }
         "data" => world.keeper(name).found = Some(found(&rest[1..])),
         "release" => {
             let revision = world.revision;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::harness::cluster::{Cluster, Keeper, Plan, Store};
-use crate::harness::eventually;
+use crate::harness::{eventually, process};
 
 /// Two keepers whose forks are undone by `pg_rewind`.
 fn rewinding() -> Plan {
@@ -61,10 +61,12 @@ fn the_old_primary_is_rewound() {
     assert_eq!(forked.expect("an answer"), ["t"]);
 }
 
-/// C2: a primary that was killed recovers first. Killed in the middle of the rewind, it is copied.
+/// C2: a primary that was killed recovers first. Killed in the middle of the rewind, it is copied. There
+/// is an archive, which has nothing.
 #[test]
 fn a_killed_primary_is_rewound_and_copied_where_that_is_broken_off() {
-    let mut cluster = Cluster::start(&rewinding());
+    let archive = json!({"restore_command": "false"});
+    let mut cluster = Cluster::start(&rewinding().with("pgParameters", archive));
     let first = cluster.primary();
     let writer = cluster.writer();
     writer.goes_on();
@@ -94,4 +96,123 @@ fn a_killed_primary_is_rewound_and_copied_where_that_is_broken_off() {
     assert!(said.contains("having them recover"), "{said}");
     assert!(said.contains("rewind finished"), "{said}");
     assert_eq!(copies(&cluster.keepers[second]), 1, "only the first one");
+}
+
+/// B9: nobody has to help a standby that no commit waits for. C13: the same of one that does not start.
+#[test]
+fn a_standby_without_data_or_that_does_not_start_is_copied_anew() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(2));
+    let standby = cluster.standbys()[0];
+    let writer = cluster.writer();
+    writer.goes_on();
+    cluster.keepers[standby].kill();
+    cluster.keepers[standby].lose_data();
+    cluster.keepers[standby].daemon.start();
+    eventually("it is given a new db", || {
+        let said = cluster.sentinels[0].said();
+        said.contains("its data are gone").then_some(())
+    });
+    cluster.is_whole();
+
+    cluster.keepers[standby].kill();
+    let version = cluster.keepers[standby].pgdata.join("PG_VERSION");
+    std::fs::write(&version, "9.0\n").expect("another version");
+    cluster.keepers[standby].daemon.start();
+    eventually("it is given a new db", || {
+        let said = cluster.sentinels[0].said();
+        said.contains("it does not start").then_some(())
+    });
+    cluster.is_whole();
+    let account = writer.stop();
+    cluster.has_all(&account);
+    cluster.follows(standby);
+}
+
+/// B9: the only standby that commits wait for is left to an operator, who is told the command. C10: no
+/// standby needs WAL to be archived before it may join.
+#[test]
+fn the_only_synchronous_standby_without_data_is_copied_when_told() {
+    let failing = json!({"archive_mode": "on", "archive_command": "false"});
+    let plan = Plan::new(Store::Sqlite).keepers(2).synchronous();
+    let mut cluster = Cluster::start(&plan.with("pgParameters", failing));
+    let standby = cluster.standbys()[0];
+    let account = cluster.writer().stop();
+    cluster.keepers[standby].kill();
+    cluster.keepers[standby].lose_data();
+    cluster.keepers[standby].daemon.start();
+    let uid = cluster.keepers[standby].uid.clone();
+    let command = format!("run stolonctl removekeeper {uid}");
+    eventually("the command is told", || {
+        cluster.sentinels[0].said().contains(&command).then_some(())
+    });
+    assert_eq!(copies(&cluster.keepers[standby]), 1, "copied untold");
+    cluster.ctl(&["removekeeper", &uid]);
+    cluster.is_whole();
+    cluster.has_all(&account);
+}
+
+/// B10: what crashes and people leave behind.
+#[test]
+fn leftovers_are_cleaned_up() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let account = cluster.writer().stop();
+    cluster.keepers[0].daemon.stop();
+    let pgdata = cluster.keepers[0].pgdata.clone();
+    // Somebody looks at the data with a server of their own, and forgets it.
+    let postgres = process::postgres_program("postgres");
+    let mut command = process::command(&postgres, &process::Surroundings::default());
+    command.args(["--single", "-D"]).arg(&pgdata);
+    command.arg("postgres").stdin(std::process::Stdio::piped());
+    let log = pgdata.with_file_name("single.log");
+    let single = process::Process::start("a single-user server", command, &log);
+    eventually("a single-user server runs", || {
+        let file = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;
+        file.starts_with('-').then_some(())
+    });
+    cluster.keepers[0].daemon.start();
+    cluster.is_whole();
+    drop(single);
+    cluster.has_all(&account);
+
+    cluster.keepers[0].kill();
+    for name in ["recovery.done", "recovery.signal", "standby.signal"] {
+        let path = pgdata.join(name);
+        std::fs::write(&path, "").expect("a leftover");
+        process::give(&path);
+    }
+    // The process that has got the number lives.
+    let pid_file = pgdata.join("postmaster.pid");
+    let text = std::fs::read_to_string(&pid_file).expect("left by the crash");
+    let (_, rest) = text.split_once('\n').expect("lines");
+    std::fs::write(&pid_file, format!("1\n{rest}")).expect("another number");
+    cluster.keepers[0].daemon.start();
+    cluster.is_whole();
+    cluster.has_all(&account);
+}
+
+/// D4: members move to other ports and go by a host name.
+#[test]
+fn members_change_their_addresses() {
+    let strict = json!("strict");
+    let plan = Plan::new(Store::Sqlite).keepers(2);
+    let mut cluster = Cluster::start(&plan.with("defaultSUReplAccessMode", strict));
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    for keeper in [1 - primary, primary] {
+        cluster.keepers[keeper].daemon.stop();
+        cluster.keepers[keeper].rename("localhost");
+        cluster.keepers[keeper].daemon.start();
+        cluster.is_whole();
+    }
+    writer.goes_on();
+    cluster.has_all(&writer.stop());
+    let standby = cluster.standbys()[0];
+    cluster.follows(standby);
+    let pgdata = &cluster.keepers[cluster.primary()].pgdata;
+    let rules = std::fs::read_to_string(pgdata.join("pg_hba.conf")).expect("rules");
+    assert!(
+        rules.contains("host replication repl localhost "),
+        "{rules}"
+    );
+    assert!(!rules.contains("localhost/"), "{rules}");
 }

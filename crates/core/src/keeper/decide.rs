@@ -12,6 +12,7 @@ mod rewind;
 mod slots;
 mod standby;
 mod step;
+mod unusable;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ pub use access::lets_users_in;
 pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
 pub use step::{Follow, Patience, Start, Step, Wanted};
+pub(crate) use unusable::unusable;
 
 use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
@@ -234,24 +236,7 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         Some(InitMode::Existing) => existing::make(situation, db),
         Some(InitMode::Pitr) => pitr::make(situation, db),
         Some(InitMode::Resync) => resync::make(situation, db),
-        Some(InitMode::None) | None => {
-            let held = situation
-                .facts
-                .disk
-                .state
-                .as_ref()
-                .map(|state| state.uid.clone());
-            let text = "the data here are not those of the db assigned, and it is not to be \
-                        initialised: not starting (stolonctl removekeeper lets it begin anew)";
-            let reason = Reason::error("foreign-data", text).with("db", &db.uid);
-            let reason = reason.with("found", held.unwrap_or_default());
-            if situation.facts.process.is_running() {
-                let why = "the data are not those of the db assigned".to_owned();
-                let patience = Patience::Long;
-                return act(Step::Stop { why, patience }, vec![reason]);
-            }
-            wait(reason)
-        }
+        Some(InitMode::None) | None => unusable::refuse(situation, db),
         Some(mode @ InitMode::Unknown(_)) => {
             let text = "this init mode is not supported by this version: nothing is touched";
             wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))

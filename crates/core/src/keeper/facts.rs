@@ -20,6 +20,8 @@ pub struct Facts {
     pub writable_until: Instant,
     /// Starts in a row that led nowhere.
     pub starts_failed: u32,
+    /// How often data were made anew, in this life of the keeper, since an instance last answered.
+    pub made_anew: u32,
     /// The db whose data were last to be rewound, and how often that failed in this life of the keeper.
     pub rewinds_failed: Option<(DbUid, u32)>,
     /// The store revision after which alone this keeper starts its primary again.

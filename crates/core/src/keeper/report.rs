@@ -1,13 +1,13 @@
 //! What a keeper publishes of itself.
 
-use super::decide::{Step, reported};
+use super::decide::{Step, reported, unusable};
 use super::facts::{Facts, Health, Observation, Process};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
 use crate::model::report::{FEATURE_EXT_SPEC, FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
 use crate::model::request::FEATURE_REQUESTS;
 use crate::model::{
-    Condition, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
+    Condition, Db, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
     Unknown,
 };
 
@@ -125,6 +125,7 @@ fn state(
     state.instance = Some(instance(
         facts,
         document,
+        assigned,
         observation.map(|o| &**o),
         running,
     ));
@@ -154,14 +155,22 @@ fn tell(state: &mut PostgresState, observation: &Observation) {
 fn instance(
     facts: &Facts,
     document: &Document,
+    assigned: Option<&Db>,
     observation: Option<&Observation>,
     running: Option<&Step>,
 ) -> InstanceReport {
     let (condition, reason) = condition(facts, running);
+    let unusable = assigned.and_then(|db| unusable(facts, db));
+    let data_unusable = unusable.unwrap_or_default();
     let mut report = InstanceReport {
         condition: Some(condition),
-        reason,
+        reason: if reason.is_empty() {
+            data_unusable.clone()
+        } else {
+            reason
+        },
         released_at_revision: facts.released_at,
+        data_unusable,
         ..InstanceReport::default()
     };
     let Some(observation) = observation else {

@@ -58,6 +58,15 @@ impl Keeper {
         self.facts.starts_failed = self.facts.starts_failed.saturating_add(1);
     }
 
+    /// The instance answers: its data can be used.
+    pub(super) fn answered(&mut self) {
+        if self.facts.starts_failed > 0 {
+            self.facts.starts_failed = 0;
+            self.facts.error = None;
+        }
+        self.facts.made_anew = 0;
+    }
+
     /// How long to wait after so many failures in a row.
     fn pause(&self, failures: u32) -> Duration {
         let longest = self.spec().sleep_interval.max(RETRY_PAUSE);
@@ -156,7 +165,14 @@ impl Keeper {
             }
             Step::Slots { .. } => self.look_again(),
             // Other data take this place: nothing that was done to the old ones was done to them.
-            Step::Swap { .. } => self.facts.applied = None,
+            Step::Swap { .. } => {
+                self.facts.applied = None;
+                if self.facts.starts_failed > 0 {
+                    self.facts.starts_failed = 0;
+                    self.facts.made_anew = self.facts.made_anew.saturating_add(1);
+                    self.start_at = None;
+                }
+            }
             Step::Initialize { .. } | Step::Restore { .. } => self.facts.roles_set_up = false,
             // Their configuration stands aside as the base of ours.
             Step::TakeOver { .. } => {

@@ -155,6 +155,9 @@ pub struct InstanceReport {
     /// a primary before it has read a document newer than the one of this store revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released_at_revision: Option<u64>,
+    /// Of a standby: why its data cannot be used any more, so that it needs others.
+    #[serde(skip_serializing_if = "is_default")]
+    pub data_unusable: String,
     /// Parameters that wait for a restart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pending_restart: Vec<String>,

@@ -105,6 +105,8 @@ impl World {
                 let condition = condition.map_or_else(String::new, |c| c.as_str().to_owned());
                 let released = instance.and_then(|instance| instance.released_at_revision);
                 let released = released.map_or_else(String::new, |_| " released".to_owned());
+                let useless = instance.is_some_and(|own| !own.data_unusable.is_empty());
+                let useless = if useless { " asks for other data" } else { "" };
                 let healthy = if state.healthy { " healthy" } else { "" };
                 let sync: Vec<&str> = state
                     .synchronous_standbys
@@ -117,7 +119,9 @@ impl World {
                     format!(" in sync {}", sync.join(","))
                 };
                 let (uid, generation) = (&state.uid, state.generation);
-                format!("{uid} generation {generation} {condition}{healthy}{released}{sync}")
+                format!(
+                    "{uid} generation {generation} {condition}{healthy}{released}{sync}{useless}"
+                )
             },
         );
         if told != self.told {

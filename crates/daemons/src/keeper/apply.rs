@@ -290,6 +290,13 @@ impl Instance {
 
     fn start(&self, db: &DbUid) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
+        // Somebody's single-user server: without its pid file nothing would keep the two apart.
+        let running = data_dir::processes(&pgdata);
+        if !running.is_empty() {
+            return Err(Error::DataDir(format!(
+                "other processes of postgres run on the data: {running:?}"
+            )));
+        }
         data_dir::remove_stale_pid_file(&pgdata)?;
         history::forget_passed_over(&pgdata)?;
         self.forget_looks();

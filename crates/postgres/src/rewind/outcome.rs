@@ -61,14 +61,19 @@ pub(super) async fn check(
     }
     let mut timelines: Vec<TimelineId> = switches.iter().map(|s| s.timeline_id).collect();
     timelines.push(source);
-    if rewind.restore_command.is_none() && !wal::has(target, &start.file, &timelines) {
-        return failed(format!(
-            "recovery is to begin at {}, and neither the old data nor the source has the WAL file \
-             {} any more",
-            start.at, start.file
-        ));
+    let missing = match rewind.restore_command {
+        None => wal::gap(target, start.at, &timelines)?,
+        // Where it fails the instance does not start, and its data are replaced.
+        Some(_) => None,
+    };
+    match missing {
+        None => Ok(()),
+        Some(position) => failed(format!(
+            "recovery is to begin at {}, and neither the old data nor the source has the WAL from \
+             {position} on any more",
+            start.at
+        )),
     }
-    Ok(())
 }
 
 /// Reads `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`.

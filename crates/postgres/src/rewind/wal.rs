@@ -58,14 +58,32 @@ impl Kept {
     }
 }
 
-/// Whether the data have the WAL file in which `start` lies, on one of `timelines`. `name` is that
-/// file's on some timeline.
-pub(super) fn has(target: &Path, name: &str, timelines: &[TimelineId]) -> bool {
-    let number = name.get(8..);
-    files(target).iter().any(|found| {
-        found.get(8..) == number
-            && timeline_of(found).is_some_and(|timeline| timelines.contains(&timeline))
-    })
+/// Up to where the WAL from `start` on is there, on `timelines`, when there is more of it after that or
+/// none at all. What comes after the last file comes from the source.
+pub(super) fn gap(
+    target: &Path,
+    start: Lsn,
+    timelines: &[TimelineId],
+) -> Result<Option<Lsn>, Error> {
+    let mut spans = Vec::new();
+    for name in files(target) {
+        if !timeline_of(&name).is_some_and(|timeline| timelines.contains(&timeline)) {
+            continue;
+        }
+        let file = target.join("pg_wal").join(&name);
+        let size = std::fs::metadata(&file).map_err(Error::file("look at", &file))?;
+        let begin = Lsn::of_wal_file(&name, size.len()).0;
+        spans.push((begin, begin.saturating_add(size.len())));
+    }
+    spans.sort_unstable();
+    let mut reached = start.0;
+    for (begin, end) in &spans {
+        if *begin <= reached && reached < *end {
+            reached = *end;
+        }
+    }
+    let last = spans.iter().map(|(_, end)| *end).max().unwrap_or(0);
+    Ok((reached == start.0 || reached < last).then_some(Lsn(reached)))
 }
 
 fn files(target: &Path) -> Vec<String> {
@@ -92,7 +110,7 @@ fn timeline_of(name: &str) -> Option<TimelineId> {
 
 #[cfg(test)]
 mod tests {
-    use super::{has, keep, names};
+    use super::{gap, keep, names};
     use stolon_core::model::{Lsn, TimelineId};
 
     /// Files of one KiB, so that each number is a KiB of WAL.
@@ -122,8 +140,14 @@ mod tests {
             "000000020000000000000004",
         ];
         assert_eq!(found, expected);
-        assert!(has(&target, "000000010000000000000004", &[TimelineId(2)]));
-        assert!(!has(&target, "000000010000000000000004", &[TimelineId(1)]));
-        assert!(!has(&target, "000000010000000000000001", &[TimelineId(1)]));
+        let both = [TimelineId(1), TimelineId(2)];
+        let found = |start, timelines: &[TimelineId]| gap(&target, start, timelines);
+        assert_eq!(found(start, &both).expect("files"), None);
+        assert_eq!(found(Lsn(4 * 1024), &both).expect("files"), None);
+        assert_eq!(found(Lsn(1024), &both).expect("files"), Some(Lsn(1024)));
+        assert_eq!(found(start, &[TimelineId(2)]).expect("files"), Some(start));
+        wal(&target, "000000020000000000000006");
+        let missing = Some(Lsn(5 * 1024));
+        assert_eq!(found(start, &both).expect("files"), missing);
     }
 }

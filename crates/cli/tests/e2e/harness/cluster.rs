@@ -606,6 +606,19 @@ impl Keeper {
         self.kill_postgres();
     }
 
+    /// Has it, from its next start on, give this name and a port of its own to others.
+    pub(crate) fn rename(&mut self, host: &str) {
+        self.direct.port = free_port();
+        let words = &mut self.daemon.words;
+        words.push(format!("--pg-advertise-address={host}"));
+        words.push(format!("--pg-port={}", self.direct.port));
+    }
+
+    /// Removes its data.
+    pub(crate) fn lose_data(&self) {
+        std::fs::remove_dir_all(&self.pgdata).expect("data that can be removed");
+    }
+
     /// Kills all of its PostgreSQL.
     pub(crate) fn kill_postgres(&self) {
         within(LIMIT, "PostgreSQL is killed", || {

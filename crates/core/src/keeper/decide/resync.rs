@@ -5,6 +5,7 @@
 use super::super::facts::{Content, Control};
 use super::super::requests::wants_copy;
 use super::rewind::{self, Verdict};
+use super::unusable::MOST_FAILED_STARTS;
 use super::{Decision, Follow, Patience, Situation, Step, act, wait};
 use crate::model::{Db, DbUid, Lsn};
 use crate::reason::Reason;
@@ -132,6 +133,10 @@ fn relation(situation: &Situation<'_>, source: &Db) -> Relation {
         return Relation::Other;
     };
     let initializing = disk.state.as_ref().is_none_or(|state| state.initializing);
+    // As they are no instance starts on them.
+    if situation.facts.starts_failed >= MOST_FAILED_STARTS {
+        return Relation::Other;
+    }
     if initializing || control.system_id != source.status.system_id {
         return Relation::Other;
     }

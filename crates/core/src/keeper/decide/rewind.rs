@@ -2,6 +2,7 @@
 //! a copy (ADR 12).
 
 use super::super::facts::{Content, Control};
+use super::unusable::MOST_FAILED_STARTS;
 use super::{Situation, Step, resync};
 use crate::model::{Db, DbUid};
 use crate::reason::Reason;
@@ -9,8 +10,6 @@ use crate::reason::Reason;
 /// A rewind that fails before it has touched the data is tried so often; one that fails later leaves
 /// none that could be rewound.
 const MOST_TRIES: u32 = 3;
-/// Data that an instance did not start on so often are not worth rewinding.
-const MOST_FAILED_STARTS: u32 = 3;
 /// How the superuser authenticates where there is no password.
 const TRUST: &str = "trust";
 

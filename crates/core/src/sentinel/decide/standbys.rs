@@ -88,36 +88,62 @@ fn delete_old_primaries(draft: &mut Draft<'_>, primary: &DbUid) {
     }
 }
 
-/// Standbys that cannot come back as they are: forked, without the WAL they need, or not copied in
-/// time. A member of the synchronous set is never deleted; it has left the set, in an earlier document,
-/// before it comes here.
+/// Standbys that cannot come back as they are. A member of the synchronous set is never deleted; it
+/// has left the set, in an earlier document, before it comes here.
 fn delete_unusable(draft: &mut Draft<'_>, primary: &DbUid) {
     let needed = draft.synchronous_members();
     let Some(source) = draft.next.dbs.get(primary).cloned() else {
         return;
     };
-    let mut unusable = Vec::new();
-    for db in draft.next.dbs.values() {
-        if is_source(db) != Some(false) || needed.contains(&db.uid) {
-            continue;
-        }
-        let never_there = db.status.current_generation == Generation::NONE;
-        if is_forked(&source, db) && !may_come_back(draft, &source, db) {
-            unusable.push((db.uid.clone(), "its history has left the primary's"));
-        } else if draft.view.is_stranded(&db.uid, &draft.spec) {
-            let why = "the primary has removed WAL that it needs";
-            unusable.push((db.uid.clone(), why));
-        } else if never_there && draft.convergence(db) == Convergence::Failed {
-            unusable.push((
-                db.uid.clone(),
-                "its copy of the data took longer than syncTimeout",
-            ));
+    let standbys = draft.next.dbs.values();
+    let standbys = standbys.filter(|db| is_source(db) == Some(false));
+    let unusable: Vec<(DbUid, KeeperUid, String)> = standbys
+        .filter_map(|db| {
+            let why = why_unusable(draft, &source, db)?;
+            Some((db.uid.clone(), db.spec.keeper_uid.clone(), why))
+        })
+        .collect();
+    for (uid, keeper, why) in unusable {
+        if !needed.contains(&uid) {
+            delete(draft, &uid);
+            let text = format!("deleting a standby, to be copied anew: {why}");
+            draft.because(Reason::warn("standby-unusable", text).with("db", uid));
+        } else if is_irreplaceable(draft, &uid) {
+            let text = format!(
+                "a standby that commits wait for cannot come back as it is ({why}), and no other is \
+                 there for it: to have it copied anew, run stolonctl removekeeper {keeper}"
+            );
+            draft.because(Reason::warn("synchronous-unusable", text).with("db", uid));
         }
     }
-    for (uid, why) in unusable {
-        delete(draft, &uid);
-        let text = format!("deleting a standby, to be copied anew: {why}");
-        draft.because(Reason::warn("standby-unusable", text).with("db", uid));
+}
+
+/// Whether commits wait for a standby whose data its keeper cannot use, and it does not leave the set
+/// by itself: without it there are too few. Deleting it would be safe for what is acknowledged; but
+/// whoever says so may only wait for a disk, and nobody else would have the last commits then.
+fn is_irreplaceable(draft: &Draft<'_>, uid: &DbUid) -> bool {
+    let least = usize::from(draft.spec.min_synchronous_standbys);
+    let list = draft.primary().map(|db| &db.spec.synchronous_standbys);
+    let stays = list.is_some_and(|list| list.contains(uid) && list.len() <= least);
+    let db = draft.next.dbs.get(uid);
+    stays && db.is_some_and(|db| draft.view.unusable(db).is_some())
+}
+
+/// Why a standby cannot come back as it is: forked, without data or the WAL it needs, or not copied in
+/// time.
+fn why_unusable(draft: &Draft<'_>, source: &Db, db: &Db) -> Option<String> {
+    let never_there = db.status.current_generation == Generation::NONE;
+    let said = draft.view.unusable(db);
+    if let Some(why) = said.filter(|_| draft.is_keeper_healthy(&db.spec.keeper_uid)) {
+        Some(why.to_owned())
+    } else if is_forked(source, db) && !may_come_back(draft, source, db) {
+        Some("its history has left the primary's".to_owned())
+    } else if draft.view.is_stranded(&db.uid, &draft.spec) {
+        Some("the primary has removed WAL that it needs".to_owned())
+    } else if never_there && draft.convergence(db) == Convergence::Failed {
+        Some("its copy of the data took longer than syncTimeout".to_owned())
+    } else {
+        None
     }
 }
 

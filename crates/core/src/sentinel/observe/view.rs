@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::asked::Asked;
 use crate::model::{
-    DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid,
+    Db, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid,
 };
 use crate::time::Timestamp;
 
@@ -64,6 +64,14 @@ impl View {
     pub fn is_stranded(&self, db: &DbUid, spec: &EffectiveSpec) -> bool {
         let stranded_for = self.dbs.get(db).and_then(|db| db.stranded_for);
         stranded_for.is_some_and(|long| long >= super::fail_after(spec))
+    }
+
+    /// Why the data of a standby cannot be used any more, as its keeper says of an instance that has been
+    /// down for as long as any failure lasts: a disk may only be mounted late.
+    pub fn unusable(&self, db: &Db) -> Option<&str> {
+        let report = self.dbs.get(&db.uid)?.report.as_ref()?;
+        let why = report.instance.as_ref()?.data_unusable.as_str();
+        (!why.is_empty() && !db.status.healthy).then_some(why)
     }
 }
 

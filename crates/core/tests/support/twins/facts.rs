@@ -67,6 +67,8 @@ pub(crate) struct Copy {
     pub(crate) may_drop_rest: bool,
     /// For long now it gets nothing, and the primary has removed what it needs next.
     pub(crate) stranded: bool,
+    /// Its keeper, which lives, says that its data cannot be used, and it has been down for long.
+    pub(crate) useless: bool,
     /// It follows the primary by the document, and WAL comes to it now.
     pub(crate) streams: bool,
 }
@@ -232,9 +234,13 @@ fn read_copy(
     let waited = seen.and_then(|seen| seen.converging_for);
     let follow = db.spec.follow_config.as_ref().map(|follow| &follow.db_uid);
     let follows = primary.is_some_and(|primary| Some(&primary.uid) == follow);
+    let is_up = keeper.is_some_and(|keeper| keeper.up);
+    let healthy = well.is_some_and(|age| age < patience(spec)) && is_up;
+    let useless = instance(view, &db.uid).is_some_and(|said| !said.data_unusable.is_empty());
     Copy {
         uid: db.uid.clone(),
-        healthy: well.is_some_and(|age| age < patience(spec)) && keeper.is_some_and(|k| k.up),
+        healthy,
+        useless: useless && !healthy && is_up,
         keeper: keeper.cloned(),
         begun,
         converged: there == db.generation,

@@ -23,6 +23,8 @@ pub(crate) struct KeeperModel {
     pub(crate) can_be_synchronous: bool,
     pub(crate) boot: u64,
     pub(crate) released_at: Option<u64>,
+    /// Why its data cannot be used; until it gets others.
+    pub(crate) unusable: String,
     pub(crate) instance: Option<InstanceModel>,
     /// What lies in its data directory and is no db of the cluster.
     pub(crate) found: Option<InstanceModel>,
@@ -70,6 +72,7 @@ impl World {
             can_be_synchronous: true,
             boot: 1,
             released_at: None,
+            unusable: String::new(),
             instance: None,
             found: None,
         };
@@ -176,6 +179,9 @@ fn obey_as_keeper(
         .is_some_and(|instance| instance.db == db.uid);
     if !known && !start_anew(keeper, db, source) {
         return;
+    }
+    if !known && !std::mem::take(&mut keeper.unusable).is_empty() {
+        keeper.healthy = true;
     }
     let is_primary = data.cluster.as_ref().and_then(|c| c.status.master.as_ref()) == Some(&db.uid);
     if is_primary

@@ -93,6 +93,7 @@ impl World {
             oldest_wal: Lsn(instance.oldest_wal),
             peers: peers.clone(),
             released_at_revision: keeper.released_at,
+            data_unusable: keeper.unusable.clone(),
             ..InstanceReport::default()
         };
         let told = if instance.primary && !keeper.go {
