@@ -82,6 +82,11 @@ impl Installation {
         self.version
     }
 
+    /// Whether one of the programs is there that not every package has.
+    pub fn has(&self, program: &str) -> bool {
+        self.programs.join(program).is_file()
+    }
+
     /// A command for one of the programs, without the variables that would lead it elsewhere.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));

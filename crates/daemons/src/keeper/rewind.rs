@@ -32,6 +32,10 @@ impl Instance {
     ) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         let began = clock::now();
+        if !self.installation.has("pg_rewind") {
+            let text = "pg_rewind is not among PostgreSQL's programs: install it";
+            return Err(Error::DataDir(text.to_owned()));
+        }
         let found = self.prepare_source(source).await?;
         if self.system_id(&pgdata).await?.as_ref() != Some(&found.system_id) {
             let text = "the local data are of another database system than those of the primary";
