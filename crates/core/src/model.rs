@@ -29,6 +29,7 @@ pub use lsn::{Lsn, TimelineId};
 pub use proxy::{Proxy, ProxySpec, ProxyStatus};
 pub use report::{
     Condition, InstanceReport, KeeperInfo, PeerReport, PostgresState, ProxyInfo, SentinelInfo,
+    SlotReport,
 };
 pub use spec::{ClusterSpec, EffectiveSpec};
 

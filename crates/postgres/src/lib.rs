@@ -24,6 +24,7 @@ pub mod initdb;
 pub mod installation;
 pub mod process;
 pub mod query;
+pub mod receiver;
 pub mod restore;
 pub mod rewind;
 mod watched;

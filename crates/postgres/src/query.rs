@@ -1,6 +1,7 @@
 //! Talking to a running instance: one persistent superuser connection, every wait bounded.
 
 mod roles;
+mod slots;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,6 +59,10 @@ pub struct Observation {
     pub synchronous_standby_names: String,
     /// Of a standby: the host and port its WAL receiver streams from.
     pub streams_from: Option<(String, String)>,
+    /// Of a standby that streams: how long ago it last heard from its source.
+    pub message_age: Option<Duration>,
+    /// Of a standby: how old the last transaction is that it has replayed.
+    pub replay_age: Option<Duration>,
     /// Of a primary: its standbys.
     pub peers: Vec<Peer>,
     /// Its replication slots.
@@ -205,6 +210,8 @@ impl Session {
             streams_from: (!text(7).is_empty()).then(|| (text(7), text(8))),
             oldest_wal: Lsn::of_wal_file(&text(9), text(10).parse().unwrap_or(0)),
             wal_segment: text(10).parse().unwrap_or(0),
+            message_age: seconds(&text(11)),
+            replay_age: seconds(&text(12)),
             ..Observation::default()
         };
         if text(10) == Lsn::WAL_FILE.to_string() {
@@ -234,55 +241,6 @@ impl Session {
         let sql = "SELECT pg_last_xact_replay_timestamp()::text";
         let found = self.value("the replayed time", sql).await?;
         Ok(found.unwrap_or_default())
-    }
-
-    /// All replication slots.
-    pub async fn slots(&self) -> Result<Vec<Slot>, Error> {
-        let rows = self.rows("slots", SLOTS).await?;
-        let slot = |row: &Vec<Option<String>>| {
-            let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
-            Slot {
-                name: text(0),
-                physical: text(1) == "physical",
-                active: text(2) == "t",
-                temporary: text(3) == "t",
-                restart_lsn: lsn(&text(4)),
-                wal_status: text(5),
-            }
-        };
-        Ok(rows.iter().map(slot).collect())
-    }
-
-    /// Makes a physical slot that reserves WAL at once; one that is there already is fine.
-    pub async fn create_slot(&self, name: &str) -> Result<(), Error> {
-        let sql = format!(
-            "SELECT pg_create_physical_replication_slot({name}, true) WHERE NOT EXISTS
-             (SELECT 1 FROM pg_replication_slots WHERE slot_name = {name})",
-            name = literal(name)
-        );
-        self.execute("create a slot", &sql).await
-    }
-
-    /// Drops a slot; one that is in use cannot be dropped, and is tried again later.
-    pub async fn drop_slot(&self, name: &str) -> Result<(), Error> {
-        let sql = format!(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-             WHERE slot_name = {} AND NOT active",
-            literal(name)
-        );
-        self.execute("drop a slot", &sql).await
-    }
-
-    /// Has a slot that nobody uses keep no WAL from before `to` any more; one that keeps none, or has
-    /// gone further, stays as it is. Also on a standby, as far as that has replayed.
-    pub async fn advance_slot(&self, name: &str, to: Lsn) -> Result<(), Error> {
-        let sql = format!(
-            "SELECT pg_replication_slot_advance(slot_name, '{to}') FROM pg_replication_slots
-             WHERE slot_name = {} AND slot_type = 'physical' AND NOT active
-             AND restart_lsn < '{to}'",
-            literal(name)
-        );
-        self.execute("advance a slot", &sql).await
     }
 
     /// Begins the promotion of a standby, without waiting for its end.
@@ -343,20 +301,25 @@ const OBSERVE: &str = "SELECT pg_is_in_recovery(),
     (SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'),
     (SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'
      ORDER BY substr(name, 9) COLLATE \"C\", name COLLATE \"C\" LIMIT 1),
-    pg_size_bytes(current_setting('wal_segment_size'))";
+    pg_size_bytes(current_setting('wal_segment_size')),
+    (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time)
+     FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+    CASE WHEN pg_is_in_recovery()
+         THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END";
 
 const PEERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, sync_state
     FROM pg_stat_replication ORDER BY application_name, pid";
-
-// wal_status came with PostgreSQL 13.
-const SLOTS: &str = "SELECT slot_name, slot_type, active, temporary, restart_lsn,
-    to_jsonb(slot) ->> 'wal_status'
-    FROM pg_replication_slots slot ORDER BY slot_name";
 
 const PENDING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
 
 const PARAMETERS: &str = "SELECT name, current_setting(name) FROM pg_settings
     WHERE source = 'configuration file' ORDER BY name";
+
+/// A time in seconds; what clocks that differ make less than none is none.
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+}
 
 fn lsn(text: &str) -> Lsn {
     text.parse().unwrap_or(Lsn::UNKNOWN)

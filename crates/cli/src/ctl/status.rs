@@ -1,5 +1,6 @@
 //! `stolonctl status`: what is, in a form for people and one for programs.
 
+mod members;
 mod requests;
 mod table;
 
@@ -8,7 +9,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 use stolon_core::model::history::{Decision, History};
 use stolon_core::model::request::Request;
-use stolon_core::model::{ClusterData, Db, DbUid, KeeperInfo, ProxyInfo, SentinelInfo, wire};
+use stolon_core::model::{ClusterData, Db, KeeperInfo, ProxyInfo, SentinelInfo, wire};
 use stolon_core::time::Timestamp;
 use stolon_daemons::runtime::clock;
 use stolon_store::{Entry, Folder, Key, Store};
@@ -17,6 +18,7 @@ use super::Failure;
 use super::reasons::{in_words, keepers as keepers_of};
 use super::session::{Session, indented};
 use crate::output;
+pub use members::{lag, role, synchronous};
 use table::table;
 
 /// All that the status is made of.
@@ -178,13 +180,9 @@ fn keepers(picture: &Picture) -> String {
         "PG HEALTHY",
         "PG WANTEDGENERATION",
         "PG CURRENTGENERATION",
-        "ROLE",
-        "TIMELINE",
-        "LAG",
-        "SYNC",
-        "STATE",
     ];
-    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    let titles = titles.iter().chain(&members::TITLES);
+    let mut rows = vec![titles.map(|title| (*title).to_owned()).collect()];
     for keeper in data.keepers.values() {
         let mut row = vec![keeper.uid.to_string(), keeper.status.healthy.to_string()];
         match data.db_of(&keeper.uid) {
@@ -203,99 +201,14 @@ fn db_columns(picture: &Picture, data: &ClusterData, db: &Db) -> Vec<String> {
     } else {
         format!("{}:{}", status.listen_address, status.port)
     };
-    vec![
+    let mut columns = vec![
         address,
         status.healthy.to_string(),
         db.generation.to_string(),
         status.current_generation.to_string(),
-        role(data, db).to_owned(),
-        status.timeline_id.to_string(),
-        lag(picture, data, db).map_or("-".to_owned(), |bytes| bytes.to_string()),
-        synchronous(data, db).to_owned(),
-        state(picture, db),
-    ]
-}
-
-/// What a db is, in the field's words.
-pub fn role(data: &ClusterData, db: &Db) -> &'static str {
-    use stolon_core::model::Role;
-    let is_clusters = data.primary().is_some_and(|primary| primary.uid == db.uid);
-    match &db.spec.role {
-        Some(Role::Primary) if is_clusters => "primary",
-        Some(Role::Primary) => "deposed",
-        Some(Role::Standby) => "standby",
-        Some(Role::Unknown(_)) | None => "unknown",
-    }
-}
-
-/// Bytes a standby is behind the primary, as last published.
-pub fn lag(picture: &Picture, data: &ClusterData, db: &Db) -> Option<u64> {
-    let position = |uid: &DbUid| {
-        let states = picture
-            .keepers
-            .iter()
-            .filter_map(|info| info.postgres_state.as_ref());
-        states
-            .filter(|state| state.uid == *uid && state.healthy)
-            .map(|state| state.xlog_pos)
-            .next()
-    };
-    let primary = data.primary().filter(|primary| primary.uid != db.uid)?;
-    Some(position(&primary.uid)?.bytes_ahead_of(position(&db.uid)?))
-}
-
-/// Whether a standby is in the synchronous set, and confirmed there.
-pub fn synchronous(data: &ClusterData, db: &Db) -> &'static str {
-    let Some(primary) = data.primary() else {
-        return "-";
-    };
-    match (
-        primary.spec.synchronous_standbys.contains(&db.uid),
-        primary.status.synchronous_standbys.contains(&db.uid),
-    ) {
-        (true, true) => "sync",
-        (true, false) => "joining",
-        (false, _) => "-",
-    }
-}
-
-/// What its keeper says of an instance.
-pub fn state(picture: &Picture, db: &Db) -> String {
-    let states = picture
-        .keepers
-        .iter()
-        .filter_map(|info| info.postgres_state.as_ref());
-    let Some(state) = states.into_iter().find(|state| state.uid == db.uid) else {
-        return "(unknown)".to_owned();
-    };
-    let Some(instance) = &state.instance else {
-        return "-".to_owned();
-    };
-    let condition = instance
-        .condition
-        .as_ref()
-        .map_or("-", |condition| condition.as_str());
-    let mut text = match instance.streaming {
-        Some(true) => "streaming".to_owned(),
-        Some(false) => format!("{condition}, not streaming"),
-        None => condition.to_owned(),
-    };
-    if !instance.recovery.is_empty() {
-        text = format!("{text}, {}", instance.recovery);
-    }
-    if !instance.pending_restart.is_empty() {
-        let parameters = instance.pending_restart.join(" ");
-        text = format!("{text}, restart pending for {parameters}");
-    }
-    if !instance.refused_parameters.is_empty() {
-        let reasons = instance.refused_parameters.values();
-        let reasons: Vec<&str> = reasons.map(String::as_str).collect();
-        text = format!("{text}, parameters refused: {}", reasons.join("; "));
-    }
-    if !instance.reason.is_empty() {
-        text = format!("{text}, {}", instance.reason);
-    }
-    text
+    ];
+    columns.extend(members::columns(picture, data, db));
+    columns
 }
 
 fn cluster(picture: &Picture) -> String {
@@ -362,12 +275,7 @@ fn render_json(picture: &Picture) -> serde_json::Value {
             "pg_current_generation": db.map_or(0, |db| db.status.current_generation.0),
         });
         if let Some(db) = db {
-            value["role"] = json!(role(data, db));
-            value["timeline"] = json!(db.status.timeline_id);
-            value["lag_bytes"] = json!(lag(picture, data, db));
-            value["synchronous"] = json!(synchronous(data, db));
-            value["state"] = json!(state(picture, db));
-            value["db_uid"] = json!(db.uid);
+            members::add_json(&mut value, picture, data, db);
         }
         value
     };

@@ -40,13 +40,13 @@ ID      \tOPEN TO
 === Keepers ===
 
 UID     \tHEALTHY\tPG LISTENADDRESS\tPG HEALTHY\tPG WANTEDGENERATION\tPG CURRENTGENERATION\tROLE   \
-\tTIMELINE\tLAG \tSYNC\tSTATE
+\tTIMELINE\tLAG \tREPLAY LAG\tSYNC\tWAL KEPT\tSTATE
 keeper01\ttrue   \t10.0.0.1:5432   \ttrue      \t7                  \t7                   \tprimary\
-\t3       \t-   \t-   \t-
+\t3       \t-   \t-         \t-   \t-       \t-
 keeper02\ttrue   \tdb2.example:5433\ttrue      \t2                  \t2                   \tstandby\
-\t3       \t4096\tsync\t-
+\t3       \t4096\t-         \tsync\t-       \t-
 keeper03\tfalse  \t(unknown)       \tfalse     \t2                  \t0                   \tstandby\
-\t0       \t-   \t-   \t(unknown)
+\t0       \t-   \t-         \t-   \t-       \t(unknown)
 keeper04\tfalse  \t(no db assigned)\tfalse     \t0                  \t0
 
 === Cluster Info ===

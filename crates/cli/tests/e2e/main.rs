@@ -12,6 +12,7 @@ mod operator;
 mod requests;
 mod store;
 mod synchronous;
+mod truth;
 mod wal;
 
 /// Runs stories on each store.

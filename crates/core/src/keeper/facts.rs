@@ -1,6 +1,7 @@
 //! What a keeper knows of its data and its instance.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::decide::Wanted;
 use crate::model::request::Request;
@@ -193,6 +194,15 @@ pub struct Observation {
     pub synchronous_standby_names: String,
     /// Of a standby: host and port its WAL receiver streams from.
     pub streams_from: Option<(String, String)>,
+    /// Of a standby: how long ago it last heard from the server it follows; none: not since it was
+    /// started, or since this keeper was.
+    pub silent_for: Option<Duration>,
+    /// Of a standby: why it does not stream, in PostgreSQL's words; empty: it has not said.
+    pub stream_error: String,
+    /// Of a standby: how old the last transaction is that it has replayed; none: there was none.
+    pub replay_age: Option<Duration>,
+    /// Bytes free where its WAL is.
+    pub free_space: Option<u64>,
     /// Of a primary: who streams from it.
     pub peers: Vec<Peer>,
     /// Its physical slots, without temporary ones.

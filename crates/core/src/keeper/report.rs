@@ -8,7 +8,7 @@ use crate::model::report::{FEATURE_EXT_SPEC, FEATURE_FLUSH_RULE, FEATURE_RELEASE
 use crate::model::request::FEATURE_REQUESTS;
 use crate::model::{
     Condition, Db, DbUid, Generation, InstanceReport, KeeperInfo, List, PeerReport, PostgresState,
-    Unknown,
+    SlotReport, Unknown,
 };
 
 /// So many timeline switches a standby reports: those that the format keeps.
@@ -65,6 +65,12 @@ fn without_movement(info: &KeeperInfo) -> KeeperInfo {
             instance.replay_lsn = crate::model::Lsn::UNKNOWN;
             instance.recovery.clear();
             instance.oldest_wal = crate::model::Lsn::UNKNOWN;
+            instance.silent_seconds = None;
+            instance.replay_age_seconds = None;
+            instance.free_bytes = None;
+            for slot in &mut instance.slots {
+                slot.restart_lsn = crate::model::Lsn::UNKNOWN;
+            }
             for peer in &mut instance.peers {
                 peer.flush_lsn = crate::model::Lsn::UNKNOWN;
                 peer.replay_lsn = crate::model::Lsn::UNKNOWN;
@@ -180,6 +186,8 @@ fn instance(
     report.in_recovery = Some(observation.in_recovery);
     report.replay_lsn = observation.replay_lsn;
     report.oldest_wal = observation.oldest_wal;
+    report.free_bytes = observation.free_space;
+    report.slots = slots(observation);
     report
         .pending_restart
         .clone_from(&observation.pending_restart);
@@ -188,6 +196,11 @@ fn instance(
         .clone_from(&observation.refused_parameters);
     if observation.in_recovery {
         report.streaming = Some(observation.streams_from.is_some());
+        report.silent_seconds = observation.silent_for.map(|time| time.as_secs());
+        report.replay_age_seconds = observation.replay_age.map(|time| time.as_secs());
+        if observation.streams_from.is_none() {
+            report.stream_error.clone_from(&observation.stream_error);
+        }
     } else {
         let known = |name: &str| {
             DbUid::from_replication_name(name).filter(|uid| document.data.dbs.contains_key(uid))
@@ -224,6 +237,19 @@ fn recovery(report: &mut InstanceReport, facts: &Facts) {
             report.recovery = format!("{}, transactions until {until}", report.recovery);
         }
     }
+}
+
+fn slots(observation: &Observation) -> Vec<SlotReport> {
+    let slots = observation.slots.iter();
+    slots
+        .map(|slot| SlotReport {
+            name: slot.name.clone(),
+            active: slot.active,
+            restart_lsn: slot.restart_lsn,
+            wal_status: slot.wal_status.clone(),
+            unknown: Unknown::new(),
+        })
+        .collect()
 }
 
 fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {

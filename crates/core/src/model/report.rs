@@ -145,6 +145,21 @@ pub struct InstanceReport {
     /// Of restored data that recover: how far they are, in words.
     #[serde(skip_serializing_if = "is_default")]
     pub recovery: String,
+    /// Of a standby: seconds since it last heard from the server it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_seconds: Option<u64>,
+    /// Of a standby that does not stream: why, in PostgreSQL's words.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stream_error: String,
+    /// Of a standby: the age of the last transaction that it has replayed, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_age_seconds: Option<u64>,
+    /// Its replication slots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotReport>,
+    /// Bytes free where its WAL is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// Where the oldest WAL that it still has begins.
     #[serde(skip_serializing_if = "is_default")]
     pub oldest_wal: Lsn,
@@ -190,6 +205,25 @@ string_enum! {
         /// It failed and does not come back by itself.
         Failed = "failed",
     }
+}
+
+/// A physical replication slot of an instance.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlotReport {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody streams through it.
+    pub active: bool,
+    /// From where on it keeps WAL; unknown: it keeps none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restart_lsn: Lsn,
+    /// `pg_replication_slots.wal_status`: reserved, extended, unreserved, lost; empty before version 13.
+    #[serde(skip_serializing_if = "is_default")]
+    pub wal_status: String,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A standby as its primary sees it.

@@ -86,6 +86,10 @@ impl World {
                 .then_some(&server.in_force.follow)
                 .and_then(|follow| follow.as_ref())
                 .map(|follow| (follow.host.clone(), follow.port.clone())),
+            silent_for: None,
+            stream_error: String::new(),
+            replay_age: None,
+            free_space: None,
             peers: peers.collect(),
             slots: data
                 .slots

@@ -1,5 +1,6 @@
 //! Running the steps that core decides. Each may be repeated after a crash at any point of it.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use stolon_core::keeper::Outcome;
@@ -11,7 +12,7 @@ use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
 use stolon_postgres::process::{self, Postmaster};
 use stolon_postgres::query::{Session, Target};
-use stolon_postgres::{basebackup, data_dir, history, initdb};
+use stolon_postgres::{basebackup, data_dir, history, initdb, receiver};
 
 use super::Error;
 use super::instance::Instance;
@@ -303,8 +304,15 @@ impl Instance {
         tracing::info!(%db, "starting postgres");
         let socket = self.config.socket_folder.display().to_string();
         let settings = [("unix_socket_directories".to_owned(), socket)];
-        let postmaster =
-            Postmaster::start(&self.installation, &pgdata, &settings, logging::write_line)?;
+        let complaints = self.stream_error.clone();
+        let hear = move |line: String| {
+            if let Some(complaint) = receiver::complaint(&line) {
+                let mut last = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+                complaint.clone_into(&mut last);
+            }
+            logging::write_line(line);
+        };
+        let postmaster = Postmaster::start(&self.installation, &pgdata, &settings, hear)?;
         self.take(postmaster);
         Ok(())
     }

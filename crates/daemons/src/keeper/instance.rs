@@ -44,6 +44,8 @@ pub(super) struct Instance {
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
     pub(super) looks: Mutex<Looks>,
     pub(super) checked: Mutex<Checked>,
+    /// What its WAL receiver complained of last.
+    pub(super) stream_error: Arc<Mutex<String>>,
     /// The data at rest as they were last seen.
     last_disk: Mutex<Disk>,
 }
@@ -59,6 +61,7 @@ impl Instance {
             session: tokio::sync::Mutex::new(None),
             looks: Mutex::new(Looks::default()),
             checked: Mutex::default(),
+            stream_error: Arc::default(),
             last_disk: Mutex::default(),
         }
     }

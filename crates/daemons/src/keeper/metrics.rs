@@ -8,8 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use stolon_core::keeper::Keeper;
-use stolon_core::keeper::facts::Health as InstanceHealth;
-use stolon_core::model::Role;
+use stolon_core::keeper::facts::{Health as InstanceHealth, Observation};
+use stolon_core::model::{Lsn, Role};
 
 use crate::runtime::clock;
 use crate::runtime::http::Health;
@@ -17,6 +17,16 @@ use crate::runtime::http::Health;
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RoleLabel {
     role: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SlotLabel {
+    slot: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StandbyLabel {
+    standby: String,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -34,6 +44,99 @@ pub(super) struct Metrics {
     shutdown: Seconds,
     flush_lsn: Gauge,
     timeline: Gauge,
+    replication: Replication,
+}
+
+/// What shows how the standbys get on, and what is kept for them.
+#[derive(Debug, Default, Clone)]
+struct Replication {
+    streaming: Gauge,
+    replay_lsn: Gauge,
+    replay_age: Seconds,
+    silent: Seconds,
+    pending_restarts: Gauge,
+    standby_lag: Family<StandbyLabel, Gauge>,
+    slot_kept: Family<SlotLabel, Gauge>,
+    slot_lost: Family<SlotLabel, Gauge>,
+}
+
+impl Replication {
+    fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, gauge: &Gauge| {
+            registry.register(name, help, gauge.clone());
+        };
+        let help = "Whether the WAL receiver of a standby streams";
+        add("stolon_keeper_streaming", help, &self.streaming);
+        let help = "Replay position, in bytes";
+        add("stolon_keeper_replay_lsn", help, &self.replay_lsn);
+        let (name, help) = (
+            "stolon_keeper_pending_restart_parameters",
+            "Parameters that wait for a restart",
+        );
+        add(name, help, &self.pending_restarts);
+        let help = "Age of the last transaction that a standby has replayed";
+        registry.register(
+            "stolon_keeper_replay_age_seconds",
+            help,
+            self.replay_age.clone(),
+        );
+        let help = "Time since a standby last heard from its source";
+        registry.register(
+            "stolon_keeper_receiver_silent_seconds",
+            help,
+            self.silent.clone(),
+        );
+        let help = "Bytes that a standby has not flushed yet, by its primary";
+        registry.register(
+            "stolon_keeper_standby_flush_lag_bytes",
+            help,
+            self.standby_lag.clone(),
+        );
+        let help = "Bytes of WAL that a slot keeps";
+        registry.register(
+            "stolon_keeper_slot_wal_kept_bytes",
+            help,
+            self.slot_kept.clone(),
+        );
+        let help = "Whether a slot kept more than allowed, and is of no use any more";
+        registry.register("stolon_keeper_slot_lost", help, self.slot_lost.clone());
+    }
+
+    fn update(&self, seen: &Observation) {
+        let set = |gauge: &Gauge, bytes: u64| gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.streaming.set(i64::from(seen.streams_from.is_some()));
+        set(&self.replay_lsn, seen.replay_lsn.0);
+        let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+        self.replay_age.set(seconds(seen.replay_age));
+        self.silent.set(seconds(seen.silent_for));
+        let pending = seen.pending_restart.len();
+        set(&self.pending_restarts, u64::try_from(pending).unwrap_or(0));
+        // Who is gone is to be gone here as well.
+        self.standby_lag.clear();
+        for peer in &seen.peers {
+            let standby = peer.name.clone();
+            let lag = seen.flush_lsn.bytes_ahead_of(peer.flush_lsn);
+            set(
+                &self.standby_lag.get_or_create(&StandbyLabel { standby }),
+                lag,
+            );
+        }
+        self.slot_kept.clear();
+        self.slot_lost.clear();
+        for slot in &seen.slots {
+            let label = SlotLabel {
+                slot: slot.name.clone(),
+            };
+            let keeps = slot.restart_lsn > Lsn::UNKNOWN;
+            let kept = seen.replay_lsn.bytes_ahead_of(slot.restart_lsn);
+            set(
+                &self.slot_kept.get_or_create(&label),
+                if keeps { kept } else { 0 },
+            );
+            let lost = i64::from(slot.is_lost());
+            self.slot_lost.get_or_create(&label).set(lost);
+        }
+    }
 }
 
 /// The registry of a keeper's metrics, and the handles to set them.
@@ -93,6 +196,7 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "Timeline of the instance",
         m.timeline,
     );
+    metrics.replication.register(&mut registry);
     (registry, metrics)
 }
 
@@ -121,6 +225,7 @@ impl Metrics {
         let local = observation.map(|o| if o.in_recovery { "standby" } else { "master" });
         set_role(&self.local_role, local);
         if let Some(observation) = observation {
+            self.replication.update(observation);
             self.needs_restart
                 .set(i64::from(!observation.pending_restart.is_empty()));
             self.flush_lsn

@@ -26,6 +26,8 @@ pub(super) struct Looks {
     parameters: BTreeMap<String, String>,
     last: Option<Observation>,
     pub(super) recovery_told_at: Option<Instant>,
+    /// When it was last seen to stream.
+    streamed_at: Option<Instant>,
 }
 
 impl Instance {
@@ -106,6 +108,14 @@ impl Instance {
                 .filter(|(name, _)| !is_managed(name))
                 .collect();
         }
+        let now = clock::now();
+        if seen.streams_from.is_some() {
+            looks.streamed_at = Some(now);
+            self.forget_stream_error();
+        }
+        let ended = looks.streamed_at.map(|last| now.since(last));
+        let stream_error = self.stream_error.lock();
+        let stream_error = stream_error.unwrap_or_else(PoisonError::into_inner).clone();
         let peer = |peer: query::Peer| Peer {
             name: peer.name,
             state: peer.state,
@@ -124,6 +134,10 @@ impl Instance {
             history: history::read(&self.local.pgdata(), seen.timeline),
             synchronous_standby_names: seen.synchronous_standby_names,
             streams_from: seen.streams_from,
+            silent_for: seen.message_age.or(ended),
+            stream_error,
+            replay_age: seen.replay_age,
+            free_space: data_dir::free_space(&self.local.pgdata().join("pg_wal")).ok(),
             peers: seen.peers.into_iter().map(peer).collect(),
             slots: seen
                 .slots
@@ -144,6 +158,11 @@ impl Instance {
             oldest_wal: seen.oldest_wal,
             parameters: looks.parameters.clone(),
         }
+    }
+
+    fn forget_stream_error(&self) {
+        let last = self.stream_error.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn diagnose(&self, error: Error) -> Health {

@@ -236,12 +236,24 @@ const PEER: Shape = Shape::Object(&[
     ("syncState", &LEAF),
 ]);
 
+const SLOT: Shape = Shape::Object(&[
+    ("name", &LEAF),
+    ("active", &LEAF),
+    ("restartLsn", &LEAF),
+    ("walStatus", &LEAF),
+]);
+
 const INSTANCE: Shape = Shape::Object(&[
     ("condition", &LEAF),
     ("reason", &LEAF),
     ("inRecovery", &LEAF),
     ("streaming", &LEAF),
     ("replayLsn", &LEAF),
+    ("silentSeconds", &LEAF),
+    ("streamError", &LEAF),
+    ("replayAgeSeconds", &LEAF),
+    ("slots", &Shape::List(&SLOT)),
+    ("freeBytes", &LEAF),
     ("oldestWal", &LEAF),
     ("peers", &Shape::List(&PEER)),
     ("releasedAtRevision", &LEAF),

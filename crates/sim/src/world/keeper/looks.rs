@@ -57,6 +57,10 @@ fn observation(server: &Server, data: &Data) -> Observation {
         synchronous_standby_names: server.names.clone(),
         streams_from: receiver
             .map(|receiver| (format!("10.0.0.{}", receiver.source + 1), "5432".to_owned())),
+        silent_for: None,
+        stream_error: String::new(),
+        replay_age: None,
+        free_space: None,
         peers: server.peers.iter().map(peer).collect(),
         slots: data
             .slots
