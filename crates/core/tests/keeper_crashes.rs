@@ -18,7 +18,7 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 19] = [
+const COURSES: [(&str, &[&str]); 22] = [
     (
         "restart a primary that an operator wants restarted",
         &[
@@ -162,6 +162,30 @@ const COURSES: [(&str, &[&str]); 19] = [
             "disk d0 2000",
             "master d1",
             "doc d1 role=master init=pitr command=x param=work_mem:4MB",
+        ],
+    ),
+    (
+        "restore a standby of a server outside",
+        &[
+            "master d1",
+            "doc d1 role=standby outside=o init=pitr command=x followers=d2",
+        ],
+    ),
+    (
+        "take a standby of a server outside over",
+        &[
+            "disk d0 2000",
+            "master d1",
+            "doc d1 role=standby outside=o init=existing",
+        ],
+    ),
+    (
+        "promote the standby of a server outside",
+        &[
+            "disk d1 1000 standby",
+            "master d1",
+            "doc d1 role=standby outside=o init=none followers=d2",
+            "doc d1 role=master",
         ],
     ),
     (

@@ -19,7 +19,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use stolon_core::model::request::{Progress, ProgressState, Request};
-use stolon_core::model::spec::{ClusterInitMode, ExistingConfig, PitrConfig};
+use stolon_core::model::spec::{
+    ClusterInitMode, ClusterRole, ExistingConfig, PitrConfig, StandbyConfig, StandbySettings,
+};
 use stolon_core::model::{ClusterSpec, GoDuration};
 use stolon_core::reason::Severity;
 use world::{InstanceModel, KeeperModel, ProxyModel, World};
@@ -285,6 +287,16 @@ fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
                 spec.pitr_config = Some(PitrConfig {
                     data_restore_command: value.to_owned(),
                     ..PitrConfig::default()
+                });
+            }
+            "role" => spec.role = Some(ClusterRole::from(value.to_owned())),
+            "source" => {
+                spec.standby_config = Some(StandbyConfig {
+                    standby_settings: Some(StandbySettings {
+                        primary_conninfo: format!("host={value}"),
+                        ..StandbySettings::default()
+                    }),
+                    ..StandbyConfig::default()
                 });
             }
             "merge" => spec.merge_pg_parameters = Some(value == "on"),

@@ -196,17 +196,7 @@ impl Backup {
         let server = &cluster.keepers[0].direct;
         let ask = |sql: &str| server.query(sql).expect(sql).pop().unwrap_or_default();
         ask("CREATE TABLE kept (id int)");
-        let port = server.port.to_string();
-        let mut copy = process::command(
-            &process::postgres_program("pg_basebackup"),
-            &Surroundings::default(),
-        );
-        copy.env("PGPASSWORD", "replication secret");
-        copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "repl", "-X", "none"]);
-        copy.args(["--checkpoint=fast", "-D", &base.display().to_string()]);
-        let output = copy.output().expect("pg_basebackup runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
+        cluster.keepers[0].copy_to(&base, &["-X", "none"]);
         ask("INSERT INTO kept VALUES (1)");
         ask("SELECT pg_create_restore_point('first')");
         ask("INSERT INTO kept VALUES (2)");

@@ -10,6 +10,7 @@ mod lifecycle;
 mod network;
 mod operator;
 mod requests;
+mod standby_cluster;
 mod store;
 mod synchronous;
 mod truth;

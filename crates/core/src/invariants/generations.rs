@@ -1,6 +1,6 @@
 //! I4, I5: one chain of documents of one cluster, in which generations tell newer from older.
 
-use super::scene::{Scene, is_standby, master, phase};
+use super::scene::{Scene, follows_outside, is_standby, master, phase};
 use super::{Found, Invariant, raised_by_one};
 use crate::model::{Generation, Phase, Role};
 
@@ -93,7 +93,9 @@ fn well_formed(scene: &Scene<'_>, found: &mut Found) {
         let same = old.is_some_and(|old| {
             old.spec.role == db.spec.role && old.spec.follow_config == db.spec.follow_config
         });
-        let shaped = db.spec.role == Some(Role::Primary) || is_standby(db);
+        // Only what the others follow may follow somebody outside.
+        let outside = follows_outside(db) && master(after).as_ref() == Some(uid);
+        let shaped = db.spec.role == Some(Role::Primary) || is_standby(db) || outside;
         found.require(
             same || shaped,
             Invariant::Contract,

@@ -192,6 +192,13 @@ pub(super) fn is_standby(db: &Db) -> bool {
         && follow.is_some_and(|follow| follow.follow_type == Some(FollowType::Internal))
 }
 
+/// A standby of a server outside the cluster.
+pub(super) fn follows_outside(db: &Db) -> bool {
+    let follow = db.spec.follow_config.as_ref();
+    db.spec.role == Some(Role::Standby)
+        && follow.is_some_and(|follow| follow.follow_type == Some(FollowType::External))
+}
+
 pub(super) fn set(list: &List<DbUid>) -> BTreeSet<DbUid> {
     list.iter().cloned().collect()
 }

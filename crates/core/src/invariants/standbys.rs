@@ -1,6 +1,6 @@
 //! Scenario A10: as many standbys as are missing, on keepers that are free.
 
-use super::scene::{Scene, is_standby, master};
+use super::scene::{Scene, follows_outside, is_standby, master};
 use super::{Found, Invariant};
 use crate::model::spec::ClusterInitMode;
 use crate::model::{Db, Generation, InitMode, Role};
@@ -66,7 +66,12 @@ fn begins_as_asked(scene: &Scene<'_>, db: &Db) -> bool {
         }
         ClusterInitMode::Unknown(_) => false,
     };
-    asked && db.spec.role == Some(Role::Primary)
+    let role = if scene.is_standby_cluster() {
+        follows_outside(db)
+    } else {
+        db.spec.role == Some(Role::Primary)
+    };
+    asked && role
 }
 
 /// How many standbys are wanted beyond those that are kept and have not failed.

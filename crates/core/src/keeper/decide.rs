@@ -2,6 +2,7 @@
 
 mod access;
 mod existing;
+mod external;
 mod init;
 mod parameters;
 mod pitr;
@@ -199,9 +200,10 @@ fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         .primary()
         .is_some_and(|p| p.uid == db.uid);
     match &db.spec.role {
-        Some(Role::Primary) if is_clusters => primary::serve(situation, db),
-        Some(Role::Primary) => deposed(situation, db),
-        Some(Role::Standby) => standby::serve(situation, db),
+        Some(Role::Standby) if !external::follows_outside(db) => standby::serve(situation, db),
+        Some(Role::Primary | Role::Standby) if !is_clusters => deposed(situation, db),
+        Some(Role::Primary) => primary::serve(situation, db),
+        Some(Role::Standby) => external::serve(situation, db),
         Some(Role::Unknown(_)) | None => {
             let text = "the db's role is not known to this version: leaving the instance as it is";
             wait(Reason::error("unknown-role", text).with("db", &db.uid))

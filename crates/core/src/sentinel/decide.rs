@@ -14,6 +14,7 @@ mod members;
 mod parameters;
 mod pause;
 mod proxies;
+mod role;
 mod standbys;
 mod sync_standbys;
 
@@ -64,6 +65,7 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
     let paused = pause::note(&mut draft);
     if phase == Some(&Phase::Normal) {
         failover::decide(&mut draft);
+        role::decide(&mut draft);
         if !paused {
             sync_standbys::decide(&mut draft);
         }

@@ -78,7 +78,12 @@ impl World {
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => discard.to_vec(),
             Step::Claim { db } => vec![Act::Identity(Pgdata, db.clone())],
-            Step::TakeOver { db } => vec![Act::KeepConfig, Act::Identity(Pgdata, db.clone())],
+            Step::TakeOver { db, standby } => {
+                let signal = self.pgdata.signal || *standby;
+                let signal = signal.then_some(Act::Signal(Pgdata, true));
+                let keep = std::iter::once(Act::KeepConfig).chain(signal);
+                keep.chain([Act::Identity(Pgdata, db.clone())]).collect()
+            }
             Step::Configure(wanted) => {
                 let last = if running {
                     Act::Reload

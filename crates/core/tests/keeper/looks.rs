@@ -85,7 +85,14 @@ impl World {
             streams_from: (!server.writable)
                 .then_some(&server.in_force.follow)
                 .and_then(|follow| follow.as_ref())
-                .map(|follow| (follow.host.clone(), follow.port.clone())),
+                .map(|follow| (follow.host.clone(), follow.port.clone()))
+                .or_else(|| {
+                    let outside = server.in_force.recovery.get("primary_conninfo");
+                    let streams =
+                        !self.faults.source_silent && server.in_force.start == Start::Standby;
+                    let outside = outside.filter(|_| streams && !server.writable);
+                    Some((outside?.clone(), String::new()))
+                }),
             silent_for: None,
             stream_error: String::new(),
             replay_age: None,
@@ -207,9 +214,13 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
-        Step::TakeOver { db } => format!("take the data over for {db}"),
+        Step::TakeOver { db, .. } => format!("take the data over for {db}"),
         Step::Configure(wanted) => {
+            let outside = wanted.recovery.get("primary_conninfo");
             let role = match (&wanted.follow, wanted.start) {
+                (None, Start::Standby) if outside.is_some() => {
+                    format!("to follow {} outside", outside.expect("a source"))
+                }
                 (Some(follow), _) => format!("to follow {}:{}", follow.host, follow.port),
                 (None, Start::Standby) => "to be promoted".to_owned(),
                 (None, Start::Primary) => "as primary".to_owned(),

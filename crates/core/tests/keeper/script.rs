@@ -2,9 +2,10 @@
 
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::request::Request;
+use stolon_core::model::spec::StandbySettings;
 use stolon_core::model::{
-    BootUuid, Db, DbStatus, DbUid, FollowConfig, Generation, GoDuration, InitMode, InstanceReport,
-    Keeper, KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
+    BootUuid, Db, DbStatus, DbUid, FollowConfig, FollowType, Generation, GoDuration, InitMode,
+    InstanceReport, Keeper, KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
 };
 
 use stolon_core::time::Timestamp;
@@ -181,6 +182,7 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "start" => &mut faults.start_dies,
         "copy" => &mut faults.copy_fails,
         "restore" => &mut faults.restore_fails,
+        "source" => &mut faults.source_silent,
         "room" => &mut faults.no_room,
         "rewind" => &mut faults.rewind_fails,
         "rewind-refused" => &mut faults.rewind_refused,
@@ -256,6 +258,9 @@ fn field(db: &mut Db, word: &str) {
                 "master" => Role::Primary,
                 _ => Role::Standby,
             });
+            if value == "master" {
+                spec.follow_config = None;
+            }
         }
         "init" => {
             spec.init_mode = Some(match value {
@@ -275,6 +280,16 @@ fn field(db: &mut Db, word: &str) {
             let config = spec.pitr_config.get_or_insert_default();
             let target = config.recovery_target_settings.get_or_insert_default();
             value.clone_into(&mut target.recovery_target_name);
+        }
+        "outside" => {
+            spec.follow_config = Some(FollowConfig {
+                follow_type: Some(FollowType::External),
+                standby_settings: Some(StandbySettings {
+                    primary_conninfo: format!("host={value}"),
+                    ..StandbySettings::default()
+                }),
+                ..FollowConfig::default()
+            });
         }
         "follow" => spec.follow_config = Some(FollowConfig::internal(value.into())),
         "followers" => spec.followers = names(value),

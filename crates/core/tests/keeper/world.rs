@@ -104,6 +104,8 @@ pub(crate) struct Faults {
     pub(crate) start_dies: bool,
     pub(crate) copy_fails: bool,
     pub(crate) restore_fails: bool,
+    /// The server outside has nothing for us.
+    pub(crate) source_silent: bool,
     pub(crate) no_room: bool,
     /// The source refuses a rewind before the data are touched.
     pub(crate) rewind_refused: bool,

@@ -89,7 +89,7 @@ impl Instance {
                 replaced::own(&pgdata)?;
                 Ok(data_dir::set_identity(&pgdata, db.as_str())?)
             }
-            Step::TakeOver { db } => self.take_over(&db).await,
+            Step::TakeOver { db, standby } => self.take_over(&db, standby).await,
             Step::Configure(wanted) => self.configure(&wanted).await,
             Step::Start { db } => self.start(&db),
             Step::Stop { why, patience } => {

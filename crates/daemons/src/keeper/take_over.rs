@@ -1,7 +1,7 @@
 //! Taking data over that came from elsewhere: another cluster, the Go program, somebody's hand.
 
 use stolon_core::model::DbUid;
-use stolon_postgres::{base_config, data_dir};
+use stolon_postgres::{base_config, config_files, data_dir};
 
 use super::Error;
 use super::instance::Instance;
@@ -10,7 +10,7 @@ use super::replaced;
 impl Instance {
     /// Makes the data in place those of `db`. All that is checked is checked before anything changes,
     /// and whatever was broken off is done again from its beginning.
-    pub(super) async fn take_over(&self, db: &DbUid) -> Result<(), Error> {
+    pub(super) async fn take_over(&self, db: &DbUid, standby: bool) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
         let system_id = self.startable(&pgdata).await?;
         tracing::info!(
@@ -22,6 +22,10 @@ impl Instance {
         self.keep_beside().await?;
         base_config::take(&pgdata)?;
         data_dir::remove_stale_pid_file(&pgdata)?;
+        // What was to recover goes on as a standby, and is promoted.
+        if standby || config_files::is_recovery(&pgdata)? {
+            config_files::set_standby(&pgdata, true)?;
+        }
         replaced::own(&pgdata)?;
         Ok(data_dir::set_identity(&pgdata, db.as_str())?)
     }

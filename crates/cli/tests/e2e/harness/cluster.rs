@@ -16,6 +16,7 @@ use super::{LIMIT, eventually, free_port, within};
 /// The cluster's superuser, and its password.
 const SUPERUSER: (&str, &str) = ("stolon", "super secret");
 const REPLICATION_USER: &str = "repl";
+const REPLICATION_PASSWORD: &str = "replication secret";
 
 /// The store a cluster meets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +151,7 @@ impl Cluster {
         }
         process::give(path);
         write_secret(&path.join("superuser.password"), SUPERUSER.1);
-        write_secret(&path.join("replication.password"), "replication secret");
+        write_secret(&path.join("replication.password"), REPLICATION_PASSWORD);
         let program = path.join("stolon");
         let built = env!("CARGO_BIN_EXE_stolon");
         // The user of the database processes may not be able to enter where it was built.
@@ -580,6 +581,28 @@ impl Keeper {
     pub(crate) fn postmaster(&self) -> Option<i32> {
         let text = std::fs::read_to_string(self.pgdata.join("postmaster.pid")).ok()?;
         text.lines().next()?.trim().parse().ok()
+    }
+
+    /// Copies its PostgreSQL with `pg_basebackup`, which gets more `words`.
+    #[track_caller]
+    pub(crate) fn copy_to(&self, folder: &Path, words: &[&str]) {
+        let program = process::postgres_program("pg_basebackup");
+        let mut copy = process::command(&program, &Surroundings::default());
+        copy.env("PGPASSWORD", REPLICATION_PASSWORD);
+        copy.args(["-h", &self.direct.host, "-U", REPLICATION_USER]);
+        copy.args(["-p", &self.direct.port.to_string(), "--checkpoint=fast"]);
+        copy.arg("-D").arg(folder).args(words);
+        let output = copy.output().expect("pg_basebackup runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+
+    /// How others connect to it as the replication user, as it stands in a configuration file.
+    pub(crate) fn replication_conninfo(&self) -> String {
+        format!(
+            "host={} port={} user={REPLICATION_USER} password=''{REPLICATION_PASSWORD}''",
+            self.direct.host, self.direct.port
+        )
     }
 
     /// Data of other clusters that it keeps.

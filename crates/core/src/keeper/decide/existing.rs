@@ -53,7 +53,10 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
     let text = "taking over the data that are here";
     let held = state.map(|state| state.uid.clone()).unwrap_or_default();
     let reason = Reason::info("taking-over", text).with("db", &db.uid);
-    let step = Step::TakeOver { db: db.uid.clone() };
+    let step = Step::TakeOver {
+        db: db.uid.clone(),
+        standby: super::external::follows_outside(db),
+    };
     act(step, vec![reason.with("found", held)])
 }
 

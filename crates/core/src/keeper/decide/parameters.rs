@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Follow, Situation, Start, Wanted, access};
 use crate::model::db::PLACEHOLDER_STANDBY;
 use crate::model::spec::PitrConfig;
-use crate::model::{Db, DbSpec, DbUid, InitMode};
+use crate::model::{Db, DbSpec, DbUid, FollowConfig, InitMode};
 
 /// Parameters that the keeper sets over the user's value, or that are part of how an instance
 /// follows; they are left out of what it reports.
@@ -190,6 +190,45 @@ pub(super) fn wanted_standby(situation: &Situation<'_>, db: &Db, follow: Follow)
         include_base: db.spec.include_previous_config,
         access_rules: access::rules(situation, db, true),
         follow: Some(follow),
+        start: Start::Standby,
+        ..Wanted::default()
+    }
+}
+
+/// The configuration of a standby of a server outside the cluster. What its restore was told of the
+/// archive holds where `standbyConfig` says nothing of one.
+pub(super) fn wanted_external(situation: &Situation<'_>, db: &Db, follow: &FollowConfig) -> Wanted {
+    let settings = follow.standby_settings.clone().unwrap_or_default();
+    let restored = db.spec.pitr_config.as_ref();
+    let restored = restored.and_then(|config| config.archive_recovery_settings.as_ref());
+    let archives = [follow.archive_recovery_settings.as_ref(), restored];
+    let mut commands = archives.into_iter().flatten().map(|a| &a.restore_command);
+    let command = commands.find(|command| !command.is_empty());
+    let said = [
+        ("primary_conninfo", settings.primary_conninfo),
+        ("primary_slot_name", settings.primary_slot_name),
+        (
+            "recovery_min_apply_delay",
+            settings.recovery_min_apply_delay,
+        ),
+        ("restore_command", command.cloned().unwrap_or_default()),
+        // Where the source goes to another timeline it is followed (scenario C11).
+        ("recovery_target_timeline", "latest".to_owned()),
+    ];
+    let said = said.into_iter().filter(|(_, value)| !value.is_empty());
+    let recovery: BTreeMap<_, _> = said.map(|(n, value)| (n.to_owned(), value)).collect();
+    let mut parameters = common(situation, db);
+    parameters.insert("synchronous_standby_names".to_owned(), String::new());
+    raise(&mut parameters, &situation.facts.least_parameters);
+    let users = db.spec.pg_parameters.get("restore_command");
+    if let Some(users) = users.filter(|_| !recovery.contains_key("restore_command")) {
+        parameters.insert("restore_command".to_owned(), users.clone());
+    }
+    Wanted {
+        parameters,
+        include_base: db.spec.include_previous_config,
+        access_rules: access::rules(situation, db, true),
+        recovery,
         start: Start::Standby,
         ..Wanted::default()
     }

@@ -19,7 +19,7 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
     let facts = situation.facts;
     let follow = db.spec.follow_config.as_ref();
     if follow.and_then(|follow| follow.follow_type.as_ref()) != Some(&FollowType::Internal) {
-        let text = "following a server outside the cluster is not supported by this version";
+        let text = "what this standby is to follow is not known to this version";
         return wait(Reason::error("unsupported-follow", text).with("db", &db.uid));
     }
     let source = follow.and_then(|follow| situation.document.data.dbs.get(&follow.db_uid));
@@ -61,10 +61,7 @@ fn settle(situation: &Situation<'_>, db: &Db, source: &Db) -> Decision {
         Err(why) => return until_it_speaks(why),
     };
     if !observation.in_recovery {
-        // Somebody promoted it by hand. Its new timeline tells the sentinel, which has it copied.
-        let text =
-            "the instance is writable and is to be a standby: its history left the cluster's";
-        return wait(Reason::error("promoted-by-hand", text).with("db", &db.uid));
+        return promoted_by_hand(db);
     }
     let mut reasons = Vec::new();
     if let Some(step) = restart::due(situation, db, observation, &mut reasons) {
@@ -82,4 +79,10 @@ fn settle(situation: &Situation<'_>, db: &Db, source: &Db) -> Decision {
         return act(step, reasons);
     }
     settled(reasons)
+}
+
+/// Somebody promoted it. Its new timeline tells the sentinel, which has it copied.
+pub(super) fn promoted_by_hand(db: &Db) -> Decision {
+    let text = "the instance is writable and is to be a standby: its history left the cluster's";
+    wait(Reason::error("promoted-by-hand", text).with("db", &db.uid))
 }

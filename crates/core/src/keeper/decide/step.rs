@@ -66,6 +66,8 @@ pub enum Step {
     TakeOver {
         /// The db.
         db: DbUid,
+        /// Whether they are to start as a standby; if not, as what they are.
+        standby: bool,
     },
     /// Write the configuration; reload it where something changed and the instance runs.
     Configure(Box<Wanted>),

@@ -3,7 +3,7 @@
 use super::elect::{Election, elect};
 use super::{Convergence, Draft};
 use crate::model::db::PLACEHOLDER_STANDBY;
-use crate::model::{Db, DbUid, FollowConfig, InitMode, List, Role};
+use crate::model::{Db, DbUid, FollowConfig, InitMode, List};
 use crate::reason::Reason;
 
 /// Judges the primary, and replaces it when it has failed.
@@ -129,19 +129,17 @@ fn has_released(draft: &Draft<'_>, primary: &Db) -> bool {
 
 fn depose_and_install(draft: &mut Draft<'_>, winner: &DbUid) {
     let old = draft.primary().cloned();
-    let standbys = draft
-        .spec
-        .synchronous_replication
-        .then(|| inherited(old.as_ref(), winner));
+    let is_synchronous = draft.spec.synchronous_replication && !draft.follows_outside();
+    let standbys = is_synchronous.then(|| inherited(old.as_ref(), winner));
     let minimum = usize::from(draft.spec.min_synchronous_standbys);
     if let Some(old) = &old {
         // It keeps its role, without followers: Go keepers refuse to be made a standby under the
         // same uid, and ours stops it. It is deleted once the new primary serves.
         draft.edit_db(&old.uid, |spec| spec.followers = List(Some(Vec::new())));
     }
+    let cluster = draft.spec.clone();
     draft.edit_db(winner, |spec| {
-        spec.role = Some(Role::Primary);
-        spec.follow_config = None;
+        super::role::crown(spec, &cluster);
         spec.init_mode = Some(InitMode::None);
         spec.synchronous_replication = standbys.is_some();
         if let Some(standbys) = &standbys {

@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::model::spec::ClusterInitMode;
-use crate::model::{Db, DbSpec, Generation, InitMode, KeeperUid, List, Phase, Role};
+use crate::model::{Db, DbSpec, Generation, InitMode, KeeperUid, List, Phase};
 use crate::reason::Reason;
 
 /// Chooses a keeper and gives it the first db, when there is a keeper to choose.
@@ -71,6 +71,7 @@ fn named(draft: &Draft<'_>) -> Result<KeeperUid, Reason> {
 
 fn first_db(draft: &mut Draft<'_>, keeper: KeeperUid) -> Db {
     let spec = &draft.spec;
+    let (role, follow_config) = super::role::of_source(spec);
     let init_mode = match &spec.init_mode {
         ClusterInitMode::New => InitMode::New,
         ClusterInitMode::Existing => InitMode::Existing,
@@ -88,7 +89,8 @@ fn first_db(draft: &mut Draft<'_>, keeper: KeeperUid) -> Db {
             .clone()
             .filter(|_| init_mode == InitMode::Pitr),
         init_mode: Some(init_mode),
-        role: Some(Role::Primary),
+        role: Some(role),
+        follow_config,
         followers: List(Some(Vec::new())),
         include_previous_config: spec.merge_pg_parameters,
         ..DbSpec::default()

@@ -62,11 +62,6 @@ fn wait(draft: &mut Draft<'_>, db: &Db) {
 /// Whether this version can initialise as the spec asks.
 fn can_initialise(draft: &mut Draft<'_>) -> bool {
     let mode = draft.spec.init_mode.clone();
-    if draft.follows_outside() {
-        let text = "standby clusters are not supported by this version: nothing is initialised";
-        draft.because(Reason::error("unsupported-role", text));
-        return false;
-    }
     match mode {
         ClusterInitMode::New | ClusterInitMode::Existing | ClusterInitMode::Pitr => true,
         ClusterInitMode::Unknown(_) => {

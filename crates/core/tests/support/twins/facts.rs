@@ -99,10 +99,16 @@ impl Facts {
             let inside = follow.is_some_and(|f| f.follow_type == Some(FollowType::Internal));
             db.spec.role == Some(Role::Standby) && inside
         };
+        // The first of a standby cluster.
+        let outside = |db: &&Db| {
+            let follow = db.spec.follow_config.as_ref();
+            db.spec.role == Some(Role::Standby)
+                && follow.is_some_and(|f| f.follow_type == Some(FollowType::External))
+        };
         let (standbys, others): (Vec<&Db>, Vec<&Db>) = data.dbs.values().partition(is_standby);
-        let deposed = others
-            .into_iter()
-            .filter(|db| Some(*db) != source && db.spec.role == Some(Role::Primary));
+        let deposed = others.into_iter().filter(|db| {
+            Some(*db) != source && (db.spec.role == Some(Role::Primary) || outside(db))
+        });
         let keeper = source.and_then(|db| data.keepers.get(&db.spec.keeper_uid));
         let instance = source.and_then(|db| instance(view, &db.uid));
         let released = instance.and_then(|instance| instance.released_at_revision);

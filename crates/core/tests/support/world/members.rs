@@ -114,13 +114,17 @@ impl World {
     /// The running primary the others can copy from and follow.
     pub(super) fn source(&self) -> Option<InstanceModel> {
         let uid = self.data().cluster.as_ref()?.status.master.clone()?;
+        let outside = self
+            .data()
+            .primary()
+            .is_some_and(|db| db.spec.role == Some(Role::Standby));
         let running = self
             .keepers
             .values()
             .filter(|keeper| keeper.alive && keeper.healthy);
         running
             .filter_map(|keeper| keeper.instance.clone())
-            .find(|i| i.db == uid && i.primary)
+            .find(|i| i.db == uid && (i.primary || outside))
     }
 
     /// The primary that runs by the document, if any.

@@ -40,7 +40,7 @@ impl World {
             Step::Restore { .. } => vec![Act::Fail("there are no backups")],
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
-            Step::Claim { db } | Step::TakeOver { db } => {
+            Step::Claim { db } | Step::TakeOver { db, .. } => {
                 vec![Act::Identity(Place::Pgdata, db.clone())]
             }
             Step::Configure(wanted) => {
@@ -162,7 +162,7 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
-        Step::TakeOver { db } => format!("take the data over for {db}"),
+        Step::TakeOver { db, .. } => format!("take the data over for {db}"),
         Step::Configure(wanted) => {
             let names = wanted.parameters.get("synchronous_standby_names");
             let names = names.cloned().unwrap_or_default();
