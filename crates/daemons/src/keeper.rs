@@ -1,5 +1,6 @@
 //! The keeper's shell: one task owns the decisions, others bring it events.
 
+mod access;
 mod apply;
 pub mod config;
 mod instance;

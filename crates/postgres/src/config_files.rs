@@ -77,6 +77,22 @@ pub fn write(pgdata: &Path, configuration: &Configuration) -> Result<Changed, Er
     })
 }
 
+/// The access rules as they stand in the file; none: empty.
+pub fn access_rules(pgdata: &Path) -> Result<String, Error> {
+    let path = pgdata.join(ACCESS_RULES);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(Error::file("read", &path)(error)),
+    }
+}
+
+/// Writes the access rules alone.
+pub fn write_access_rules(pgdata: &Path, rules: &[String]) -> Result<(), Error> {
+    let text = rules.join("\n") + "\n";
+    write_if_different(&pgdata.join(ACCESS_RULES), &text).map(drop)
+}
+
 /// Makes the instance start as a standby, or not (PostgreSQL manual, "Standby Server Settings").
 pub fn set_standby(pgdata: &Path, standby: bool) -> Result<(), Error> {
     let signal = pgdata.join(STANDBY_SIGNAL);

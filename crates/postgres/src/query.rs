@@ -1,5 +1,6 @@
 //! Talking to a running instance: one persistent superuser connection, every wait bounded.
 
+mod access;
 mod roles;
 mod slots;
 

@@ -79,3 +79,24 @@ impl std::fmt::Display for TimelineId {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Lsn;
+
+    /// Scenario C6: as PostgreSQL's `pg_walfile_name` names them with files of each size.
+    #[test]
+    fn a_file_begins_where_its_size_says() {
+        for (megabytes, name, position) in [
+            (1, "000000010000000200000003", "2/300000"),
+            (1, "000000010000000200000FFF", "2/FFF00000"),
+            (16, "0000000100000002000000FF", "2/FF000000"),
+            (64, "00000001000000020000003F", "2/FC000000"),
+            (1024, "000000010000000200000003", "2/C0000000"),
+        ] {
+            let found = Lsn::of_wal_file(name, megabytes << 20);
+            assert_eq!(found.to_string(), position, "{name} of {megabytes} MB");
+        }
+        assert_eq!(Lsn::of_wal_file("backup_label", 1 << 20), Lsn::UNKNOWN);
+    }
+}

@@ -127,7 +127,7 @@ impl Instance {
     }
 
     /// Runs something over the persistent session.
-    async fn with_session<T>(
+    pub(super) async fn with_session<T>(
         &self,
         work: impl AsyncFnOnce(&Session) -> Result<T, stolon_postgres::Error>,
     ) -> Result<T, stolon_postgres::Error> {
@@ -269,6 +269,8 @@ impl Instance {
             configuration.follow(&self.conninfo(follow), &follow.name);
         }
         self.leave_out_refused(&mut configuration).await?;
+        self.leave_out_refused_rules(&mut configuration.access_rules);
+        let before = config_files::access_rules(&pgdata)?;
         let changed = config_files::write(&pgdata, &configuration)?;
         let Some(postmaster) = self.postmaster() else {
             match wanted.start {
@@ -283,6 +285,7 @@ impl Instance {
             tracing::info!("postgres parameters changed, reloading postgres instance");
         }
         if changed.access_rules {
+            self.check_rules(&pgdata, &before).await?;
             tracing::info!("postgres hba entries changed, reloading postgres instance");
         }
         // Also when nothing changed: a keeper killed between writing and reloading comes here.

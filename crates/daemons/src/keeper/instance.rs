@@ -14,6 +14,7 @@ use stolon_postgres::{Installation, config_files, data_dir, history};
 use tokio::sync::mpsc;
 
 use super::Error;
+use super::access::Access;
 use super::config::Config;
 use super::local::LocalState;
 use super::observe::Looks;
@@ -44,6 +45,7 @@ pub(super) struct Instance {
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
     pub(super) looks: Mutex<Looks>,
     pub(super) checked: Mutex<Checked>,
+    pub(super) access: Mutex<Access>,
     /// What its WAL receiver complained of last.
     pub(super) stream_error: Arc<Mutex<String>>,
     /// The data at rest as they were last seen.
@@ -61,6 +63,7 @@ impl Instance {
             session: tokio::sync::Mutex::new(None),
             looks: Mutex::new(Looks::default()),
             checked: Mutex::default(),
+            access: Mutex::default(),
             stream_error: Arc::default(),
             last_disk: Mutex::default(),
         }

@@ -153,11 +153,18 @@ impl Instance {
             postmaster: data_dir::postmaster_start(&self.local.pgdata()).unwrap_or_default(),
             wal_segment: seen.wal_segment,
             pending_restart: seen.pending_restart,
-            refused_parameters: self.refused_parameters(),
+            refused_parameters: self.refused(),
             oldest_wal_file: seen.oldest_wal_file,
             oldest_wal: seen.oldest_wal,
             parameters: looks.parameters.clone(),
         }
+    }
+
+    /// What of the users' settings is not in force, with the reasons.
+    fn refused(&self) -> BTreeMap<String, String> {
+        let rules = self.refused_access_rules();
+        let rules = rules.map(|why| ("pgHBA".to_owned(), why));
+        self.refused_parameters().into_iter().chain(rules).collect()
     }
 
     fn forget_stream_error(&self) {

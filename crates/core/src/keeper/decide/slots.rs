@@ -215,3 +215,34 @@ fn goes_on(slot: &Slot, needed: Lsn, observation: &Observation) -> Option<Lsn> {
     let goes_on = slot.restart_lsn > Lsn::UNKNOWN && file(to)? > file(slot.restart_lsn)?;
     goes_on.then_some(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Lsn, Observation, Slot, goes_on};
+
+    /// Scenario C6: whole files of whatever size there are.
+    #[test]
+    fn a_slot_moves_when_a_file_can_go() {
+        let slot = Slot {
+            restart_lsn: Lsn(100 << 20),
+            ..Slot::default()
+        };
+        let moves = |megabytes: u64, needed: u64| {
+            let observation = Observation {
+                replay_lsn: Lsn(500 << 20),
+                wal_segment: megabytes << 20,
+                ..Observation::default()
+            };
+            goes_on(&slot, Lsn(needed << 20), &observation).map(|lsn| lsn.0 >> 20)
+        };
+        assert_eq!(
+            [moves(1, 101), moves(16, 111), moves(16, 112)],
+            [Some(101), None, Some(112)]
+        );
+        assert_eq!(
+            [moves(64, 127), moves(64, 128), moves(64, 900)],
+            [None, Some(128), Some(500)]
+        );
+        assert_eq!(moves(0, 400), None, "a size that is not known");
+    }
+}
