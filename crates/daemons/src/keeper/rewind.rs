@@ -11,6 +11,7 @@ use stolon_postgres::{config_files, data_dir};
 use super::Error;
 use super::apply::{COPY_RESERVE, QUERY_LIMIT, telling};
 use super::instance::Instance;
+use super::replaced;
 use crate::runtime::clock;
 
 /// A rewind that neither says nor does anything for this long is given up: it flushes every file it
@@ -34,6 +35,11 @@ impl Instance {
         let began = clock::now();
         if !self.installation.has("pg_rewind") {
             let text = "pg_rewind is not among PostgreSQL's programs: install it";
+            return Err(Error::DataDir(text.to_owned()));
+        }
+        if replaced::is_of_other_cluster(&pgdata)? {
+            let text = "the local data are those of another cluster, and nobody knows whether the \
+                        primary has all of them: they are kept, and a copy is made";
             return Err(Error::DataDir(text.to_owned()));
         }
         let found = self.prepare_source(source).await?;
