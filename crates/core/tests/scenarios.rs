@@ -22,7 +22,7 @@ use stolon_core::model::request::{Progress, ProgressState, Request};
 use stolon_core::model::spec::{
     ClusterInitMode, ClusterRole, ExistingConfig, PitrConfig, StandbyConfig, StandbySettings,
 };
-use stolon_core::model::{ClusterSpec, GoDuration};
+use stolon_core::model::{ClusterSpec, GoDuration, List};
 use stolon_core::reason::Severity;
 use world::{InstanceModel, KeeperModel, ProxyModel, World};
 
@@ -100,6 +100,7 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
                 cluster.spec = Some(spec(cluster.spec.clone().unwrap_or_default(), &words));
             });
         }
+        "told" => return format!("{}\n", world.describe_told(rest[0])),
         "remember" => world.remembered.clone_from(&world.data),
         "write-back" => {
             let then = world.remembered.clone().expect("what was remembered");
@@ -301,6 +302,19 @@ fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
             }
             "merge" => spec.merge_pg_parameters = Some(value == "on"),
             "sync" => spec.synchronous_replication = Some(value == "on"),
+            "request" => spec.request_timeout = duration(value),
+            "rewind" => spec.use_pgrewind = Some(value == "on"),
+            "standbys" => spec.max_standbys = Some(value.parse().expect("a number")),
+            "walsenders" => spec.additional_wal_senders = Some(value.parse().expect("a number")),
+            "slots" => {
+                let names = value.split(',').map(str::to_owned).collect();
+                spec.additional_master_replication_slots = List(Some(names));
+            }
+            "hba" => spec.pg_hba = List(Some(vec![value.to_owned()])),
+            "param" => {
+                let (name, value) = value.split_once(':').expect("NAME:VALUE");
+                spec.pg_parameters.insert(name.to_owned(), value.to_owned());
+            }
             "min" => spec.min_synchronous_standbys = Some(value.parse().expect("a number")),
             "max" => spec.max_synchronous_standbys = Some(value.parse().expect("a number")),
             "lag" => spec.max_standby_lag = Some(value.parse().expect("bytes")),

@@ -34,6 +34,27 @@ impl World {
         }
         lines.join("\n")
     }
+
+    /// What the db of a keeper takes from the cluster's spec, for stories.
+    pub(crate) fn describe_told(&self, keeper: &str) -> String {
+        let db = self.data().db_of(&keeper.into()).expect("a db");
+        let spec = &db.spec;
+        let parameters: Vec<String> = spec
+            .pg_parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        format!(
+            "request {}, standbys {}, rewind {}, walsenders {}, slots {:?}, hba {:?}, parameters {}",
+            spec.request_timeout,
+            spec.max_standbys,
+            spec.use_pgrewind,
+            spec.additional_wal_senders,
+            spec.additional_replication_slots.as_slice(),
+            spec.pg_hba.as_slice(),
+            parameters.join(" ")
+        )
+    }
 }
 
 fn describe_db(db: &Db, keeper_of: &dyn Fn(&DbUid) -> String) -> String {
