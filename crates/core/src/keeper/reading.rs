@@ -50,8 +50,8 @@ impl Keeper {
                 return;
             }
             if older || has_fallen(known, &data) {
-                let text = "the cluster data are older ones than were seen: leaving the instance as \
-                            it is until a sentinel has looked at it";
+                let text = "the cluster data are older ones than were seen, or another cluster's: \
+                            leaving the instance as it is until a sentinel has looked at it";
                 effects.push(Effect::Log(Reason::warn("data-fell", text)));
                 self.give_up_admission();
             }
@@ -105,8 +105,8 @@ impl Keeper {
     }
 }
 
-/// Whether a document of the same cluster has smaller counters than one seen before: somebody wrote
-/// an older one over it.
+/// Whether a document has smaller counters than one seen before: somebody wrote an older one over it.
+/// That of another cluster may be one of long ago too.
 fn has_fallen(known: &ClusterData, new: &ClusterData) -> bool {
     let (Some(before), Some(after)) = (&known.cluster, &new.cluster) else {
         return false;
@@ -115,8 +115,8 @@ fn has_fallen(known: &ClusterData, new: &ClusterData) -> bool {
         let later = new.dbs.get(uid);
         later.is_some_and(|later| later.generation < db.generation)
     };
-    before.uid == after.uid
-        && (after.generation < before.generation
-            || new.proxy.generation < known.proxy.generation
-            || known.dbs.iter().any(db_fell))
+    before.uid != after.uid
+        || after.generation < before.generation
+        || new.proxy.generation < known.proxy.generation
+        || known.dbs.iter().any(db_fell)
 }

@@ -176,8 +176,19 @@ fn uid(data: &ClusterData) -> Option<&ClusterUid> {
     data.cluster.as_ref().map(|cluster| &cluster.uid)
 }
 
-/// Whether anything that was wanted is not what is wanted now, in the same cluster.
+/// Whether anything that was wanted is not what is wanted now. Where a counter rose it is no older
+/// document, but one of another branch of the history: the store went back more than once.
 fn has_fallen(before: &ClusterData, after: &ClusterData) -> bool {
+    let rises = |(uid, db): (_, &stolon_core::model::Db)| {
+        let after = after.dbs.get(uid);
+        after.is_some_and(|after| after.generation > db.generation)
+    };
+    if uid(before) != uid(after) {
+        return true;
+    }
+    if after.proxy.generation > before.proxy.generation || before.dbs.iter().any(rises) {
+        return false;
+    }
     let master = |data: &ClusterData| data.cluster.as_ref()?.status.master.clone();
     let differs = |(uid, db): (_, &stolon_core::model::Db)| {
         after
@@ -185,10 +196,9 @@ fn has_fallen(before: &ClusterData, after: &ClusterData) -> bool {
             .get(uid)
             .is_some_and(|after| after.spec != db.spec)
     };
-    uid(before) == uid(after)
-        && (master(before) != master(after)
-            || before.proxy.spec != after.proxy.spec
-            || before.dbs.iter().any(differs))
+    master(before) != master(after)
+        || before.proxy.spec != after.proxy.spec
+        || before.dbs.iter().any(differs)
 }
 
 impl World {
