@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stolon_sim::batch::run_many;
-use stolon_sim::plan::{Fault, FaultKind};
+use stolon_sim::plan::{Fault, FaultKind, Plan};
 use stolon_sim::record::Record;
 use stolon_sim::run::run;
 use stolon_sim::swarm;
@@ -98,9 +98,15 @@ fn drawn_faults_break_no_invariant() {
 
 #[test]
 fn seeds_that_found_something_hold() {
-    for (seed, line) in seeds(include_str!("../seeds/kept.txt")) {
-        let outcome = run(&swarm::plan(seed), Record::default());
-        assert_eq!(outcome.record.violation, None, "{line}");
+    let files: [(&str, fn(u64) -> Plan); 2] = [
+        (include_str!("../seeds/kept.txt"), swarm::plan),
+        (include_str!("../seeds/restored.txt"), swarm::store_restored),
+    ];
+    for (text, drawn) in files {
+        for (seed, line) in seeds(text) {
+            let outcome = run(&drawn(seed), Record::default());
+            assert_eq!(outcome.record.violation, None, "{line}");
+        }
     }
 }
 
