@@ -38,7 +38,7 @@ test: ## Run all tests, on real PostgreSQL and real stores, as root or as a plai
 
 sim: ## Run simulated clusters with drawn faults for SECONDS=180, or one of them again (SEED=n)
 	@cargo build --quiet --package stolon-sim --profile sim
-	@$(CARGO_TARGET_DIR)/sim/stolon-sim $(if $(SEED),seed $(SEED),batch $(SECONDS) $(FIRST))
+	@$(CARGO_TARGET_DIR)/sim/stolon-sim $(if $(SEED),seed $(SEED) $(PLANS),batch $(SECONDS) $(FIRST) $(PLANS))
 
 fuzz: ## Search for bytes that break a parser, FUZZ_SECONDS=30 each (needs a nightly toolchain)
 	@scripts/setup fuzz

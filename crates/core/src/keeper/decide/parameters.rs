@@ -103,17 +103,19 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
     let names = synchronous_standby_names(&db.spec);
     parameters.insert("synchronous_standby_names".to_owned(), names);
     let open = situation.sync.is_open(&db.spec.synchronous_standbys);
+    // A standby that is promoted by its start would keep its timeline: it starts as what it is, with
+    // what a standby needs to start, and is promoted then.
+    let start = if situation.facts.disk.standby_signal {
+        raise(&mut parameters, &situation.facts.least_parameters);
+        Start::Standby
+    } else {
+        Start::Primary
+    };
     Wanted {
         parameters,
         include_base: db.spec.include_previous_config,
         access_rules: access::rules(situation, db, open),
-        // A standby that is promoted by its start would keep its timeline: it starts as what it
-        // is, and is promoted then.
-        start: if situation.facts.disk.standby_signal {
-            Start::Standby
-        } else {
-            Start::Primary
-        },
+        start,
         ..Wanted::default()
     }
 }
