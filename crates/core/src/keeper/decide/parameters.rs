@@ -106,7 +106,9 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
     // A standby that is promoted by its start would keep its timeline: it starts as what it is, with
     // what a standby needs to start, and is promoted then.
     let start = if situation.facts.disk.standby_signal {
-        raise(&mut parameters, &situation.facts.least_parameters);
+        if !situation.facts.process.is_running() {
+            raise(&mut parameters, &situation.facts.least_parameters);
+        }
         Start::Standby
     } else {
         Start::Primary
