@@ -135,7 +135,7 @@ fn understood<T: serde::de::DeserializeOwned + wire::Document>(entries: &[Entry]
 /// Who asks, as user@host.
 fn asker() -> String {
     let user = crate::args::environment("USER").filter(|user| !user.is_empty());
-    let user = user.unwrap_or_else(|| rustix::process::getuid().as_raw().to_string());
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     let host = rustix::system::uname();
     format!("{user}@{}", host.nodename().to_string_lossy())
 }
