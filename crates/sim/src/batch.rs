@@ -49,6 +49,7 @@ pub const SOMETIMES: &[&str] = &[
     "store-went-back",
     "closed-for-older-data",
     "rewind",
+    "request-done",
     "half-a-record",
 ];
 

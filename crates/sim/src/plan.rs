@@ -106,6 +106,19 @@ pub enum FaultKind {
     RemoveKeeper(usize),
     /// An operator changes the specification.
     ChangeSpec(SpecChange),
+    /// An operator asks the daemons for something; a pause ends with it.
+    Ask(Wish),
+}
+
+/// What operators ask the daemons for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// That the instance of a keeper is restarted; none: all of them.
+    Restart(Option<usize>),
+    /// That a keeper's data are copied anew.
+    Resync(usize),
+    /// That nothing is decided.
+    Pause,
 }
 
 /// What operators change.

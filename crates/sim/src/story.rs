@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stolon_core::model::GoDuration;
 
-use crate::plan::{FaultKind, Plan, SpecChange};
+use crate::plan::{FaultKind, Plan, SpecChange, Wish};
 use crate::record::{Record, Violation};
 use crate::run::{Outcome, run};
 use crate::world::{Actor, Time};
@@ -132,6 +132,8 @@ fn words(plan: &Plan, kind: &FaultKind) -> (String, Option<String>) {
         FaultKind::StoreDown => ("store down".to_owned(), Some("store up".to_owned())),
         FaultKind::FailKeeper(k) => (format!("fail {}", keeper(*k)), None),
         FaultKind::RemoveKeeper(k) => (format!("remove {}", keeper(*k)), None),
+        FaultKind::Ask(Wish::Pause) => ("ask pause".to_owned(), Some("resume".to_owned())),
+        FaultKind::Ask(Wish::Resync(k)) => (format!("ask resync {}", keeper(*k)), None),
         FaultKind::ChangeSpec(SpecChange::Synchronous(on)) => {
             (format!("set sync={}", if *on { "on" } else { "off" }), None)
         }

@@ -6,7 +6,7 @@ use stolon_core::model::spec::ClusterInitMode;
 use stolon_core::model::{ClusterSpec, GoDuration};
 
 use crate::chance::Chance;
-use crate::plan::{Fault, FaultKind, Plan, Shape, SpecChange};
+use crate::plan::{Fault, FaultKind, Plan, Shape, SpecChange, Wish};
 use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 
@@ -88,7 +88,32 @@ pub fn plan(seed: u64) -> Plan {
         let times = chance.between(1, 2);
         store_goes_back(&mut plan, &mut chance, times);
     }
+    let mut chance = Chance::of(seed, "requests", 0);
+    if chance.happens(250) {
+        wishes(&mut plan, &mut chance);
+    }
     plan
+}
+
+/// Operators ask for things, amid the other faults.
+fn wishes(plan: &mut Plan, chance: &mut Chance) {
+    let ends = plan.shape.calm_from.max(FIRST_FAULT * 3);
+    let most = u64::try_from(ends.saturating_sub(FIRST_FAULT).as_millis()).unwrap_or(0);
+    for _ in 0..chance.between(1, 4) {
+        let k = chance.index(plan.shape.keepers);
+        let wish = match chance.below(5) {
+            0 => Wish::Restart(None),
+            1 => Wish::Restart(Some(k)),
+            2 | 3 => Wish::Resync(k),
+            _ => Wish::Pause,
+        };
+        let at = FIRST_FAULT + chance.millis(0, most);
+        let lasts = chance.millis(1000, 30_000);
+        let kind = FaultKind::Ask(wish);
+        plan.faults.push(Fault { at, lasts, kind });
+        plan.shape.calm_from = plan.shape.calm_from.max(at + lasts);
+    }
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 /// A plan with failovers, and a store that goes back to before one of them.

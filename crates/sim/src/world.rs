@@ -16,6 +16,7 @@ pub(crate) mod postgres;
 mod process;
 pub(crate) mod proxy;
 mod queue;
+mod requests;
 mod sentinel;
 pub(crate) mod store;
 

@@ -127,9 +127,10 @@ impl Keeper {
                 Progress::new(ProgressState::Running)
             });
         }
+        // Other data have taken their place: a copy, or another cluster's, whose primary it may be.
         let is_there = self.holds_converged(db)
             && matches!(&self.facts.health, Health::Running(observation)
-                if observation.streams_from.is_some());
+                if observation.streams_from.is_some() || !observation.in_recovery);
         is_there.then(|| Progress::new(ProgressState::Done))
     }
 

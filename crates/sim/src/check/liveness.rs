@@ -66,6 +66,7 @@ impl World {
         self.primary_unwell(data)
             .or_else(|| self.standbys_unwell(data, &spec))
             .or_else(|| self.proxies_unwell(data))
+            .or_else(|| self.request_unmet())
     }
 
     fn primary_unwell(&self, data: &ClusterData) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stolon_core::model::request::Request;
 use stolon_core::model::{ClusterData, KeeperInfo, ProxyInfo};
 use stolon_core::sentinel::WriteOutcome;
 use stolon_core::time::Instant;
@@ -31,6 +32,10 @@ pub(crate) enum Purpose {
     Read(Instant),
     /// Somebody publishes.
     Publish,
+    /// A keeper reads what is asked for, and what the others publish when it needs that.
+    Ask(bool),
+    /// A keeper tells what came of a request.
+    Note,
     /// One of the three reads of a sentinel's look of that number.
     Look(u64),
     /// A sentinel writes the cluster data.
@@ -51,6 +56,7 @@ pub(crate) struct Looking {
     pub(crate) document: Option<Option<(u64, Arc<ClusterData>)>>,
     pub(crate) keepers: Option<Vec<Arc<KeeperInfo>>>,
     pub(crate) proxies: Option<Vec<Arc<ProxyInfo>>>,
+    pub(crate) requests: Vec<Request>,
 }
 
 impl World {
@@ -105,6 +111,17 @@ impl World {
                 self.keepers[k].read = found.map(|(_, data)| (sent_at, origin, data));
                 self.keeper_hears(k, event);
             }
+            (Actor::Keeper(k), Purpose::Ask(peers)) => {
+                let told = match reply {
+                    Some(Reply::Keepers(infos, requests)) => Some((requests, infos)),
+                    _ => None,
+                };
+                self.keeper_is_told(k, told, peers);
+            }
+            (Actor::Keeper(k), Purpose::Note) => {
+                let stored = matches!(reply, Some(Reply::Written));
+                self.keeper_hears(k, keeper::Event::Noted(stored));
+            }
             (Actor::Keeper(k), _) => self.keeper_hears(k, keeper::Event::Published),
             (Actor::Proxy(p), Purpose::Read(sent_at)) => {
                 let Some(Reply::Document(found, origin)) = reply else {
@@ -149,7 +166,10 @@ impl World {
         }
         match reply {
             Some(Reply::Document(found, _)) => looking.document = Some(found),
-            Some(Reply::Keepers(found)) => looking.keepers = Some(found),
+            Some(Reply::Keepers(found, requests)) => {
+                looking.keepers = Some(found);
+                looking.requests = requests;
+            }
             Some(Reply::Proxies(found)) => looking.proxies = Some(found),
             _ => {
                 self.sentinels[s].looking = None;
@@ -170,7 +190,7 @@ impl World {
             |infos: Vec<Arc<KeeperInfo>>| infos.iter().map(|info| (**info).clone()).collect();
         let look = sentinel::Look {
             sentinels: Vec::new(),
-            requests: Vec::new(),
+            requests: looking.requests,
             sent_at: looking.sent_at,
             wall,
             entropy,

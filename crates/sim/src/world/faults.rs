@@ -11,7 +11,7 @@ use super::network::Way;
 use super::past::GoesBack;
 use super::postgres::Ending;
 use super::{Time, World};
-use crate::plan::{FaultKind, SpecChange};
+use crate::plan::{FaultKind, SpecChange, Wish};
 
 impl World {
     /// The fault of this number begins.
@@ -55,7 +55,10 @@ impl World {
             FaultKind::StoreGoesBack(how, age) => self.store_goes_back(how, age),
             FaultKind::DataGone(_) => self.lose_cluster_data(),
             FaultKind::BeginAnew => self.begin_cluster_anew(),
-            FaultKind::FailKeeper(_) | FaultKind::RemoveKeeper(_) | FaultKind::ChangeSpec(_) => {
+            FaultKind::FailKeeper(_)
+            | FaultKind::RemoveKeeper(_)
+            | FaultKind::ChangeSpec(_)
+            | FaultKind::Ask(_) => {
                 self.operator_acts(number, &fault.kind);
             }
             kind => self.condition(&kind, true),
@@ -78,7 +81,9 @@ impl World {
             FaultKind::DataGone(age) => {
                 self.store_goes_back(GoesBack::WrittenOver, fault.lasts + age);
             }
+            FaultKind::Ask(Wish::Pause) => self.resume(),
             FaultKind::Pause(_)
+            | FaultKind::Ask(_)
             | FaultKind::StoreGoesBack(_, _)
             | FaultKind::BeginAnew
             | FaultKind::PauseHost(_)
@@ -238,6 +243,7 @@ impl World {
                     .is_some()
             }),
             FaultKind::RemoveKeeper(k) => self.remove_keeper(*k),
+            FaultKind::Ask(wish) => self.take_wish(wish),
             FaultKind::ChangeSpec(change) => self.operate(|data| change_spec(data, change)),
             _ => false,
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use stolon_core::keeper::decide::Step;
 use stolon_core::keeper::facts::{DbState, Process as Processes};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
+use stolon_core::model::request::ProgressState;
 use stolon_core::model::{BootUuid, ClusterData, KeeperUid, PostgresVersion};
 use stolon_core::time::Instant;
 
@@ -189,12 +190,15 @@ impl World {
                 let operation = Operation::PublishKeeper(Arc::new(info), self.now + ttl);
                 self.call(actor, Purpose::Publish, operation);
             }
-            Effect::Ask { .. } => {
-                // Nobody asks for anything here.
-                let asked = stolon_core::keeper::facts::Asked::default();
-                self.keeper_hears(k, Event::Asked(Box::new(asked)));
+            Effect::Ask { peers } => self.call(actor, Purpose::Ask(peers), Operation::Asked),
+            Effect::Note { request, progress } => {
+                self.note(match progress.state {
+                    ProgressState::Done => "request-done",
+                    _ => "request-begun",
+                });
+                let operation = Operation::Note(keeper_uid(k), request, progress);
+                self.call(actor, Purpose::Note, operation);
             }
-            Effect::Note { .. } => {}
             Effect::Log(reason) => self.take_reason(actor, &reason),
             Effect::WakeAt(at) => self.wake_at(actor, at),
         }

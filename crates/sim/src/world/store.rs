@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::model::{ClusterData, KeeperInfo, ProxyInfo, wire};
+use stolon_core::model::request::{Progress, Request, RequestId};
+use stolon_core::model::{ClusterData, KeeperInfo, KeeperUid, ProxyInfo, wire};
 
 use super::event::{Actor, What};
 use super::network::Way;
@@ -27,6 +28,10 @@ pub(crate) enum Operation {
     Keepers,
     /// What proxies published.
     Proxies,
+    /// What operators ask for, and what keepers published.
+    Asked,
+    /// A keeper tells what came of a request.
+    Note(KeeperUid, RequestId, Progress),
     /// The cluster data are to be these if they are still of that revision.
     Swap(Option<u64>, Arc<ClusterData>),
     /// A keeper publishes, by a lease that ends then.
@@ -44,8 +49,8 @@ pub(crate) enum Operation {
 pub(crate) enum Reply {
     /// The cluster data with their revision, and where those stand among all that there were.
     Document(Option<(u64, Arc<ClusterData>)>, Origin),
-    /// What keepers published.
-    Keepers(Vec<Arc<KeeperInfo>>),
+    /// What keepers published, and what operators ask for.
+    Keepers(Vec<Arc<KeeperInfo>>, Vec<Request>),
     /// What proxies published.
     Proxies(Vec<Arc<ProxyInfo>>),
     /// It is stored.
@@ -80,6 +85,8 @@ pub(crate) struct Store {
     pub(super) keepers: BTreeMap<String, (Time, Arc<KeeperInfo>)>,
     pub(super) proxies: BTreeMap<String, (Time, Arc<ProxyInfo>)>,
     pub(super) lease: Option<(String, Time)>,
+    /// What operators ask for.
+    pub(crate) requests: Vec<Request>,
     pub(crate) past: Past,
     /// The last call by which each life of a process published.
     published: BTreeMap<String, u64>,
@@ -98,6 +105,7 @@ impl Store {
             keepers: BTreeMap::new(),
             proxies: BTreeMap::new(),
             lease: None,
+            requests: Vec::new(),
             past: Past::default(),
             published: BTreeMap::new(),
             ailments: Ailments::default(),
@@ -149,12 +157,17 @@ impl Store {
         self.expire(now);
         let reply = match operation {
             Operation::Get => Reply::Document(self.data.clone(), self.past.origin()),
-            Operation::Keepers => Reply::Keepers(
+            Operation::Keepers | Operation::Asked => Reply::Keepers(
                 self.keepers
                     .values()
                     .map(|(_, info)| info.clone())
                     .collect(),
+                self.requests.clone(),
             ),
+            Operation::Note(keeper, id, progress) => {
+                self.note_progress(keeper, id, progress);
+                Reply::Written
+            }
             Operation::Proxies => Reply::Proxies(
                 self.proxies
                     .values()
@@ -203,7 +216,11 @@ impl Store {
         };
         let changed = !matches!(
             operation,
-            Operation::Get | Operation::Keepers | Operation::Proxies | Operation::PublishSentinel
+            Operation::Get
+                | Operation::Keepers
+                | Operation::Asked
+                | Operation::Proxies
+                | Operation::PublishSentinel
         );
         (reply, changed)
     }

@@ -27,7 +27,7 @@ pub(crate) fn history(data: &Data) -> Vec<TimelineSwitch> {
     data.history.iter().map(switch).collect()
 }
 
-fn observation(server: &Server, data: &Data) -> Observation {
+fn observation(life: u32, server: &Server, data: &Data) -> Observation {
     let peer = |(name, peer): (&String, &crate::world::postgres::Peer)| Peer {
         name: name.clone(),
         state: if peer.streaming {
@@ -46,7 +46,7 @@ fn observation(server: &Server, data: &Data) -> Observation {
         .filter(|receiver| receiver.established);
     let parameters = server.config.parameters.iter();
     Observation {
-        postmaster: String::new(),
+        postmaster: format!("life {life}"),
         replayed_until: String::new(),
         in_recovery: !server.writable,
         timeline: TimelineId(data.timeline),
@@ -138,7 +138,7 @@ impl World {
             let silent = |why: &str| Health::Silent(why.to_owned());
             let health = match (&instance.server, &instance.pgdata.data) {
                 (Some(server), Some(data)) if server.accepts() => {
-                    Health::Running(Box::new(observation(server, data)))
+                    Health::Running(Box::new(observation(self.instances[k].life, server, data)))
                 }
                 (Some(server), _) if server.orphaned => silent("connection refused"),
                 (Some(_), _) => Health::Starting("the database system is starting up".to_owned()),
