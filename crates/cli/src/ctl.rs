@@ -199,8 +199,8 @@ fn command() -> Command {
         .subcommand(
             command("pause", "Have nothing decided automatically, until stolonctl resume")
                 .after_help(
-                    "A failed primary is not replaced, no standby is made or removed, the synchronous \
-                     set does not change: commits that wait for a standby that fails wait on. \
+                    "A failed primary is not replaced, no standby is made or removed, no instance is \
+                     restarted for its parameters. Commits still wait for the standbys that stream. \
                      stolonctl failkeeper still does what it says.",
                 )
                 .arg(why()),

@@ -185,6 +185,10 @@ pub struct Keeper {
     /// What came of a request, on its way to the store.
     noting: Option<(RequestId, Progress)>,
     note_again_at: Option<Instant>,
+    /// What is being read of requests is from before this keeper told something.
+    ask_outdated: bool,
+    /// Since when parameters wait for a restart.
+    pending_since: Option<Instant>,
     last_asked: Option<Instant>,
     /// The requests for a reload that this life of the keeper has taken in.
     reloads: Vec<RequestId>,
@@ -227,6 +231,8 @@ impl Keeper {
                 is_health_fresh: true,
                 error: None,
                 asked: None,
+                may_restart: false,
+                checkpoint_of: None,
             },
             document: None,
             last: None,
@@ -244,6 +250,8 @@ impl Keeper {
             asking: false,
             noting: None,
             note_again_at: None,
+            ask_outdated: false,
+            pending_since: None,
             last_asked: None,
             reloads: Vec::new(),
             last_read: None,

@@ -125,7 +125,7 @@ fn ask(world: &mut World, rest: &[&str]) {
     let (kind, keeper) = (rest[0], rest.get(1).copied());
     let data = world.data.as_ref().expect("cluster data");
     let db = keeper.and_then(|keeper| data.db_of(&keeper.into()));
-    let running = |keeper: &str| (keeper.into(), Progress::new(ProgressState::Running));
+    let running = |keeper: &str| (keeper.into(), Progress::new(ProgressState::Known));
     world.requests.push(Request {
         id: format!("r{}", world.requests.len()).as_str().into(),
         kind: Some(kind.to_owned().into()),

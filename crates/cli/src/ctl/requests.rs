@@ -169,6 +169,12 @@ pub(super) async fn resync(session: &Session, own: &clap::ArgMatches) -> Result<
             request.asked_by
         )));
     }
+    if let Some(request) = scene.live(&RequestKind::Resync).next() {
+        return Err(Failure::Error(format!(
+            "request {} is not at its end yet: one standby after the other",
+            request.id
+        )));
+    }
     if needs_another(&scene, db) {
         output::talk(&format!(
             "warning: commits wait for keeper {keeper}, and no other standby can take its place: the copy \

@@ -40,6 +40,10 @@ pub struct Facts {
     pub error: Option<String>,
     /// What operators ask for, as last read; none: not read yet.
     pub asked: Option<Asked>,
+    /// Parameters have waited for a restart for long enough that every keeper knows of its own.
+    pub may_restart: bool,
+    /// The postmaster that wrote a checkpoint to be restarted soon.
+    pub checkpoint_of: Option<String>,
 }
 
 /// What lies in the store beside the document, for this keeper to act by.

@@ -101,6 +101,8 @@ impl Keeper {
         let first = self.settings.boot_uuid.as_str();
         let first = first.split_once('.').map_or(first, |(first, _)| first);
         self.falls = self.falls.saturating_add(1);
+        // It waits for the sentinel's word anyway, and revisions begin anew.
+        self.facts.released_at = None;
         self.settings.boot_uuid = BootUuid::new(format!("{first}.{}", self.falls));
     }
 }

@@ -22,6 +22,11 @@ impl Keeper {
     pub(super) fn take_asked(&mut self, now: Instant, asked: Asked) -> bool {
         self.asking = false;
         self.last_asked = Some(now);
+        if std::mem::take(&mut self.ask_outdated) {
+            // It was read before what this keeper told last.
+            self.last_asked = None;
+            return true;
+        }
         for request in &asked.requests {
             let is_new = !self.reloads.contains(&request.id);
             if is_new && is_for(request, RequestKind::Reload, &self.settings.uid, &asked) {
@@ -51,16 +56,25 @@ impl Keeper {
         let found = live.filter_map(|request| {
             let progress = self.progress(request)?;
             let known = request.progress_of(&self.settings.uid);
-            (known != Some(&progress)).then(|| (request.id.clone(), progress))
+            let same = |known: &Progress| {
+                known.state == progress.state && known.postmaster == progress.postmaster
+            };
+            let told = Progress {
+                at: asked.wall,
+                ..progress.clone()
+            };
+            (!known.is_some_and(same)).then(|| (request.id.clone(), told))
         });
         if let Some((request, progress)) = found.into_iter().next() {
             self.noting = Some((request.clone(), progress.clone()));
+            self.ask_outdated = self.asking;
             effects.push(Effect::Note { request, progress });
         }
     }
 
     pub(super) fn take_noted(&mut self, now: Instant, stored: bool) {
         let noted = self.noting.take().filter(|_| stored);
+        self.ask_outdated = self.asking;
         let asked = self.facts.asked.as_mut();
         if let Some(((id, progress), asked)) = noted.zip(asked) {
             let mut requests = asked.requests.iter_mut();
@@ -77,6 +91,10 @@ impl Keeper {
     fn progress(&self, request: &Request) -> Option<Progress> {
         if !request.keepers.contains(&self.settings.uid) {
             return None;
+        }
+        let data = &self.document.as_ref()?.data;
+        if data.db_of(&self.settings.uid).is_none() {
+            return Some(Progress::failed("this keeper has no db"));
         }
         match request.kind.as_ref()? {
             RequestKind::Reload => self.reloaded(request),
@@ -95,9 +113,15 @@ impl Keeper {
         if !request.is_turn_of(&self.settings.uid) {
             return None;
         }
-        let begun = request.progress_of(&self.settings.uid);
-        let Some(begun) = begun else {
-            let running = self.facts.health.postmaster()?;
+        let begun = restart_of(self.facts.asked.as_ref()?, &self.settings.uid);
+        let begun = begun.filter(|(id, _)| **id == request.id);
+        let Some((_, begun)) = begun else {
+            let oldest = oldest_restart(self.facts.asked.as_ref()?)?;
+            let running = self
+                .facts
+                .health
+                .postmaster()
+                .filter(|_| oldest.id == request.id)?;
             return Some(Progress {
                 postmaster: running.to_owned(),
                 ..Progress::new(ProgressState::Running)
@@ -124,14 +148,18 @@ impl Keeper {
             return Some(if is_primary {
                 Progress::failed("its db is the primary now")
             } else {
-                Progress::new(ProgressState::Running)
+                Progress::new(ProgressState::Known)
             });
         }
         // Other data have taken their place: a copy, or another cluster's, whose primary it may be.
         let is_there = self.holds_converged(db)
             && matches!(&self.facts.health, Health::Running(observation)
                 if observation.streams_from.is_some() || !observation.in_recovery);
-        is_there.then(|| Progress::new(ProgressState::Done))
+        Some(Progress::new(if is_there {
+            ProgressState::Done
+        } else {
+            ProgressState::Running
+        }))
     }
 
     fn holds_converged(&self, db: &Db) -> bool {
@@ -160,17 +188,33 @@ pub(super) fn wants_copy(asked: &Asked, keeper: &KeeperUid, held: &str) -> bool 
     })
 }
 
+/// The restart that is carried out now: one after the other, or two would restart at the same time.
+pub(super) fn oldest_restart(asked: &Asked) -> Option<&Request> {
+    let live = asked.requests.iter().filter(|request| {
+        request.kind == Some(RequestKind::Restart) && request.is_live(asked.wall)
+    });
+    live.min_by_key(|request| (request.asked_at, &request.id))
+}
+
 /// The restart that it is a keeper's turn to do, which it has told that it begins.
 pub(super) fn restart_of<'a>(
     asked: &'a Asked,
     keeper: &KeeperUid,
 ) -> Option<(&'a RequestId, &'a Progress)> {
-    let mut requests = asked.requests.iter();
-    requests.find_map(|request| {
-        let is_due = request.kind == Some(RequestKind::Restart)
-            && request.is_live(asked.wall)
-            && request.is_turn_of(keeper);
-        let begun = request.progress_of(keeper).filter(|_| is_due)?;
-        (begun.state == ProgressState::Running).then_some((&request.id, begun))
-    })
+    let request = oldest_restart(asked).filter(|request| request.is_turn_of(keeper))?;
+    let begun = request.progress_of(keeper)?;
+    (begun.state == ProgressState::Running).then_some((&request.id, begun))
+}
+
+/// Why no instance is to be restarted automatically now, whatever the others are about.
+pub(super) fn holds_back(asked: &Asked) -> Option<&'static str> {
+    let mut live = asked
+        .requests
+        .iter()
+        .filter(|request| request.is_live(asked.wall));
+    if oldest_restart(asked).is_some() {
+        return Some("an operator has instances restarted");
+    }
+    live.any(|request| request.kind == Some(RequestKind::Pause))
+        .then_some("the cluster is paused")
 }

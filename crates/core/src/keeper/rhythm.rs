@@ -109,6 +109,7 @@ impl Keeper {
             after(self.last_publication, PUBLICATION_PAUSE),
             after(self.last_publication, self.beat()),
             self.note_again_at,
+            after(self.pending_since, interval * 2),
             self.retry_at,
             self.start_at,
             self.promote_at,

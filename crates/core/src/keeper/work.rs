@@ -148,6 +148,9 @@ impl Keeper {
                 self.facts.process = Process::None;
                 self.read_again = true;
             }
+            Step::Checkpoint => {
+                self.facts.checkpoint_of = self.facts.health.postmaster().map(str::to_owned);
+            }
             Step::Stop { .. } => self.instance_ended(now),
             Step::Release { revision } => self.facts.released_at = Some(revision),
             Step::SetUpRoles => {
@@ -202,6 +205,7 @@ impl Keeper {
         if self.retry_at.is_some_and(|at| now < at) {
             return;
         }
+        self.note_pending(now);
         let Some(document) = &self.document else {
             return;
         };
@@ -209,8 +213,11 @@ impl Keeper {
         if let Some(running) = &self.running {
             if !self.cancelling && is_overtaken(running, &decision) {
                 self.cancelling = true;
-                let text = "giving the copy up: it is not what the cluster data ask for any more";
-                effects.push(Effect::Log(Reason::info("copy-overtaken", text)));
+                if *running != Step::Checkpoint {
+                    let text =
+                        "giving the copy up: it is not what the cluster data ask for any more";
+                    effects.push(Effect::Log(Reason::info("copy-overtaken", text)));
+                }
                 effects.push(Effect::Cancel);
             }
             return;
@@ -236,6 +243,16 @@ impl Keeper {
             None if settled => self.close_round(effects),
             None => {}
         }
+    }
+
+    /// Notes since when parameters wait for a restart. A look right after a reload may miss it: only when
+    /// everybody has looked once more does anybody act on what others report of themselves.
+    fn note_pending(&mut self, now: Instant) {
+        let is_pending = matches!(&self.facts.health, Health::Running(observation)
+            if !observation.pending_restart.is_empty());
+        let since = self.pending_since.unwrap_or(now);
+        self.pending_since = is_pending.then_some(since);
+        self.facts.may_restart = is_pending && now.since(since) >= self.spec().sleep_interval * 2;
     }
 
     /// What follows every round that found nothing to change (contract, section 2).
@@ -272,6 +289,10 @@ impl Keeper {
 /// Whether a step that may take hours is not what the newest document asks for. All others end soon
 /// by themselves.
 fn is_overtaken(running: &Step, decision: &Decision) -> bool {
+    if *running == Step::Checkpoint {
+        let is_wanted = decision.step.as_ref() == Some(running);
+        return !is_wanted && (decision.step.is_some() || decision.settled);
+    }
     let makes = matches!(running, Step::Restore { .. }) || running.makes_from().is_some();
     match &decision.step {
         _ if !makes => false,

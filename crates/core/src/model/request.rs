@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// Sentinel and keeper: carries out what operators ask for.
 pub const FEATURE_REQUESTS: &str = "requests";
 
-/// A request that was not begun for so long is not begun any more: who asked is not there to see it.
+/// A request that nobody went on with for so long is not gone on with: who asked is not there to see it.
 pub const TO_BE_BEGUN_WITHIN: Duration = Duration::from_hours(1);
 
 text_id! {
@@ -38,6 +38,8 @@ string_enum! {
 string_enum! {
     /// How far a keeper is with its part.
     ProgressState {
+        /// It knows of it, and waits for others to do their part.
+        Known = "known",
         /// It has begun.
         Running = "running",
         /// It is done.
@@ -92,6 +94,9 @@ pub struct Progress {
     /// Why, where it failed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reason: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub at: Timestamp,
     /// Of a restart: which postmaster ran when it began. Another one has been started since.
     #[serde(default, skip_serializing_if = "is_default")]
     pub postmaster: String,
@@ -106,6 +111,7 @@ impl Progress {
         Self {
             state,
             reason: String::new(),
+            at: Timestamp::ZERO,
             postmaster: String::new(),
             unknown: Unknown::new(),
         }
@@ -154,13 +160,32 @@ impl Request {
             State::Done
         } else if !self.ended_at.is_zero() {
             State::Ended
-        } else if self.kind == Some(RequestKind::Pause) || !self.progress.is_empty() {
+        } else if self.kind == Some(RequestKind::Pause) {
             State::Running
-        } else if wall.since(self.asked_at) > TO_BE_BEGUN_WITHIN {
+        } else if wall.since(self.last_heard_of()) > TO_BE_BEGUN_WITHIN && !self.is_copying() {
             State::Expired
+        } else if found(&ProgressState::Running).is_some() || found(&ProgressState::Done).is_some()
+        {
+            State::Running
         } else {
             State::Waiting
         }
+    }
+
+    /// When somebody last did something for it.
+    fn last_heard_of(&self) -> Timestamp {
+        let times = self.progress.values();
+        let times = times.filter(|progress| progress.state != ProgressState::Known);
+        times
+            .map(|progress| progress.at)
+            .fold(self.asked_at, Timestamp::max)
+    }
+
+    /// A copy takes as long as it takes.
+    fn is_copying(&self) -> bool {
+        let mut progress = self.progress.values();
+        self.kind == Some(RequestKind::Resync)
+            && progress.any(|progress| progress.state == ProgressState::Running)
     }
 
     /// Whether something is still to be done for it.
@@ -212,8 +237,13 @@ mod tests {
             request.progress.insert(keeper.clone(), progress);
             request.clone()
         };
-        let running = note(&k2, Progress::new(ProgressState::Running));
-        assert_eq!(running.state(at(9_999)), State::Running, "begun in time");
+        let begun = Progress {
+            at: at(4_000),
+            ..Progress::new(ProgressState::Running)
+        };
+        let running = note(&k2, begun);
+        assert_eq!(running.state(at(7_600)), State::Running, "begun in time");
+        assert_eq!(running.state(at(7_601)), State::Expired, "not gone on with");
         assert!(running.is_turn_of(&k2));
         let half = note(&k2, Progress::new(ProgressState::Done));
         assert_eq!(half.state(at(1_002)), State::Running);
@@ -227,6 +257,27 @@ mod tests {
         let done = note(&k1, Progress::new(ProgressState::Done));
         assert_eq!(done.state(at(1_003)), State::Done);
         assert!(!done.is_turn_of(&k1) && !done.is_turn_of(&k2));
+    }
+
+    #[test]
+    fn a_copy_that_was_begun_takes_as_long_as_it_takes() {
+        let k1 = KeeperUid::from("k1");
+        let mut resync = Request {
+            kind: Some(RequestKind::Resync),
+            keepers: vec![k1.clone()],
+            ..restart()
+        };
+        let known = Progress {
+            at: at(4_000),
+            ..Progress::new(ProgressState::Known)
+        };
+        resync.progress.insert(k1.clone(), known);
+        assert_eq!(resync.state(at(4_001)), State::Waiting);
+        assert_eq!(resync.state(at(4_601)), State::Expired);
+        resync
+            .progress
+            .insert(k1, Progress::new(ProgressState::Running));
+        assert_eq!(resync.state(at(999_999)), State::Running);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What a proxy has read, and whether that is older than what it read before (I5).
 
+use super::forwards_for;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::forwards_for;
 use crate::model::{ClusterData, ClusterSpec, ClusterUid, EffectiveSpec, Generation};
 use crate::time::Instant;
 
@@ -61,7 +61,9 @@ impl Seen {
     pub(super) fn goes_back_by(&self, last: &Last) -> Option<Duration> {
         let now = Last::of(self)?;
         let goes_back = now.cluster != last.cluster || now.generation < last.generation;
-        goes_back.then(|| forwards_for(now.timeout.max(last.timeout)))
+        // One of the Go program may forward for so long; its timer starts at the end of a check.
+        let timeout = now.timeout.max(last.timeout);
+        goes_back.then(|| forwards_for(timeout).max(timeout.saturating_mul(2)))
     }
 }
 

@@ -66,9 +66,7 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
     if phase == Some(&Phase::Normal) {
         failover::decide(&mut draft);
         role::decide(&mut draft);
-        if !paused {
-            sync_standbys::decide(&mut draft);
-        }
+        sync_standbys::decide(&mut draft);
         standbys::decide(&mut draft);
         if !paused {
             members::forget_dead_keepers(&mut draft);

@@ -95,6 +95,7 @@ impl World {
                 vec![Act::Write(wanted.clone()), last]
             }
             Step::Start { .. } => vec![Act::Spawn],
+            Step::Checkpoint => Vec::new(),
             Step::Stop { .. } => vec![Act::Stop],
             Step::KillAll => vec![Act::KillOrphans],
             Step::SetUpRoles => vec![Act::MakeRoles],

@@ -236,6 +236,7 @@ pub(super) fn name_of(step: &Step) -> String {
             format!("configure {role}{closed}")
         }
         Step::Start { db } => format!("start {db}"),
+        Step::Checkpoint => "write a checkpoint".to_owned(),
         Step::Stop { why, .. } => format!("stop: {why}"),
         Step::KillAll => "end what is left".to_owned(),
         Step::SetUpRoles => "make the roles".to_owned(),

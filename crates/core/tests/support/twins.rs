@@ -40,14 +40,16 @@ pub(crate) fn disagreements(before: &ClusterData, view: &View, after: &ClusterDa
         return Vec::new();
     };
     let mut found = Vec::new();
-    if view.asked.is_paused() && !facts.forced {
-        return paused(before, after);
-    }
     if !view.asked.resync.is_empty() {
         // What an operator asks for by name is told by stories alone.
         return found;
     }
-    let primary = next_primary(&facts);
+    let is_paused = view.asked.is_paused();
+    let primary = if is_paused && !facts.forced {
+        facts.primary_uid.clone()
+    } else {
+        next_primary(&facts)
+    };
     let decided = after.cluster.as_ref().and_then(|c| c.status.master.clone());
     compare("the primary", &primary, &decided, &mut found);
     let synchronous = next_synchronous(&facts, primary.as_ref(), before);
@@ -56,42 +58,14 @@ pub(crate) fn disagreements(before: &ClusterData, view: &View, after: &ClusterDa
         .and_then(|uid| read_synchronous(after, uid));
     compare("the synchronous set", &synchronous, &decided, &mut found);
     let list = synchronous.map_or_else(Set::new, |synchronous| synchronous.list);
-    let changes = changes(&facts, primary == facts.primary_uid, &list);
+    let changes = if is_paused {
+        Changes::default()
+    } else {
+        changes(&facts, primary == facts.primary_uid, &list)
+    };
     compare(
         "the standbys",
         &changes,
-        &read_changes(before, after),
-        &mut found,
-    );
-    found
-}
-
-/// While the cluster is paused nobody is replaced, made, deleted, or waited for who was not before.
-fn paused(before: &ClusterData, after: &ClusterData) -> Vec<String> {
-    let primary = |data: &ClusterData| data.cluster.as_ref().and_then(|c| c.status.master.clone());
-    let list = |data: &ClusterData| {
-        let primary = data.primary()?;
-        Some(
-            primary
-                .spec
-                .synchronous_standbys
-                .iter()
-                .cloned()
-                .collect::<Set>(),
-        )
-    };
-    let mut found = Vec::new();
-    compare("the primary", &primary(before), &primary(after), &mut found);
-    compare(
-        "the synchronous set",
-        &list(before),
-        &list(after),
-        &mut found,
-    );
-    let none = Changes::default();
-    compare(
-        "the standbys",
-        &none,
         &read_changes(before, after),
         &mut found,
     );

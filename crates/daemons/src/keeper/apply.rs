@@ -92,6 +92,10 @@ impl Instance {
             Step::TakeOver { db, standby } => self.take_over(&db, standby).await,
             Step::Configure(wanted) => self.configure(&wanted).await,
             Step::Start { db } => self.start(&db),
+            Step::Checkpoint => {
+                self.checkpoint().await;
+                Ok(())
+            }
             Step::Stop { why, patience } => {
                 tracing::info!(why, "stopping postgres");
                 Ok(self.stop(patience).await?)

@@ -226,16 +226,13 @@ impl Instance {
 
     /// Stops the instance: fast, at once when that takes too long, and by force when it cannot hear.
     pub(super) async fn stop(&self, patience: Patience) -> Result<(), stolon_postgres::Error> {
-        if patience == Patience::AfterCheckpoint {
-            self.checkpoint().await;
-        }
         // The session would be told to end anyway; so it is not seen as an error.
         *self.session.lock().await = None;
         let Some(postmaster) = self.postmaster() else {
             return Ok(());
         };
         let limit = match patience {
-            Patience::Long | Patience::AfterCheckpoint => FAST_STOP_LIMIT,
+            Patience::Long => FAST_STOP_LIMIT,
             Patience::Short => SHORT_STOP_LIMIT,
         };
         let mut waited = Duration::ZERO;
@@ -261,7 +258,8 @@ impl Instance {
 
     /// Writes out what the stop would have to, while clients are still served. Without it the stop takes
     /// longer, and is no less clean.
-    async fn checkpoint(&self) {
+    pub(super) async fn checkpoint(&self) {
+        tracing::info!("writing a checkpoint before the restart");
         let limit = CHECKPOINT_LIMIT;
         let done = async {
             let session = Session::connect(&self.target(), limit).await?;

@@ -2,7 +2,7 @@
 
 use stolon_core::keeper::Event;
 use stolon_core::keeper::facts::Asked;
-use stolon_core::model::request::{Progress, Request, RequestId};
+use stolon_core::model::request::{Progress, ProgressState, Request, RequestId, RequestKind};
 use stolon_core::model::{KeeperInfo, KeeperUid, wire};
 use stolon_store::{Expected, Folder, Key, Store, Written};
 
@@ -51,9 +51,17 @@ pub(super) async fn note(
         };
         let read = wire::read::<Request>(&entry.value);
         let mut request = read.map_err(|error| error.to_string())?;
-        request
-            .progress
-            .insert(KeeperUid::from(keeper), progress.clone());
+        let keeper = KeeperUid::from(keeper);
+        let is_over =
+            |known: &Progress| matches!(known.state, ProgressState::Done | ProgressState::Failed);
+        let is_restart = request.kind == Some(RequestKind::Restart);
+        if !request.is_live(clock::wall())
+            || request.progress_of(&keeper).is_some_and(is_over)
+            || (is_restart && !request.is_turn_of(&keeper))
+        {
+            return Err("it has changed or ended meanwhile".to_owned());
+        }
+        request.progress.insert(keeper, progress.clone());
         let bytes = wire::write(&request).map_err(|error| error.to_string())?;
         match store
             .compare_and_swap(&key, Expected::At(entry.revision), &bytes)

@@ -71,7 +71,11 @@ impl World {
             | Step::Slots { .. }
             | Step::Stir
             | Step::Promote { .. } => true,
-            Step::SaveState(_) | Step::Stop { .. } | Step::KillAll | Step::Release { .. } => false,
+            Step::Checkpoint
+            | Step::SaveState(_)
+            | Step::Stop { .. }
+            | Step::KillAll
+            | Step::Release { .. } => false,
         };
         let known = &self.keepers[k].known;
         if acts && known.fell {

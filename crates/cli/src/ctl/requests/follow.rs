@@ -81,7 +81,14 @@ pub(super) async fn store(
     {
         Written::Yes(_) => {}
         Written::Conflict => return Err(Failure::Error("the name is taken: try again".to_owned())),
-        Written::No(error) | Written::Unknown(error) => return Err(error.into()),
+        Written::No(error) => return Err(error.into()),
+        Written::Unknown(error) => {
+            return Err(Failure::Error(format!(
+                "no answer to the write of request {}, which may have been stored: {error}; look at \
+                 stolonctl status before trying again",
+                request.id
+            )));
+        }
     }
     let requests = scene.requests.iter();
     let mut ended: Vec<&Request> = requests.filter(|old| !old.is_live(scene.wall)).collect();
@@ -101,11 +108,24 @@ async fn watch(session: &Session, request: &Request) -> Result<(), Failure> {
     let mut changes = session.store.watch();
     let mut told = Vec::new();
     loop {
-        let Some(entry) = session.store.get(&key).await? else {
-            return Err(Failure::Error(format!(
-                "request {} was removed",
-                request.id
-            )));
+        let entry = match session.store.get(&key).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => {
+                return Err(Failure::Error(format!(
+                    "request {} was removed",
+                    request.id
+                )));
+            }
+            Err(error) => {
+                // The request goes on, whoever looks.
+                let line = format!("cannot look at the request, trying again: {error}");
+                if told.last() != Some(&line) {
+                    output::talk(&line);
+                    told.push(line);
+                }
+                tokio::time::sleep(LOOK_PAUSE).await;
+                continue;
+            }
         };
         let now: Request = wire::read(&entry.value)?;
         for line in lines(&now) {
@@ -146,6 +166,7 @@ fn lines(request: &Request) -> Vec<String> {
     let begun = request.keepers.iter().filter_map(|keeper| {
         let progress = request.progress.get(keeper)?;
         let state = match &progress.state {
+            ProgressState::Known => "knows of it",
             ProgressState::Running => "has begun",
             ProgressState::Done => "is done",
             ProgressState::Failed => "failed",

@@ -76,6 +76,8 @@ pub enum Step {
         /// The db, for messages.
         db: DbUid,
     },
+    /// Write a checkpoint, so that the stop that follows is short.
+    Checkpoint,
     /// Stop the instance.
     Stop {
         /// Why.
@@ -118,8 +120,6 @@ pub enum Step {
 pub enum Patience {
     /// As long as a large checkpoint may take: its data are to be used again as they are.
     Long,
-    /// The same, with a checkpoint before, while clients are still served: so the stop is short.
-    AfterCheckpoint,
     /// Seconds: another instance has its place, and nothing may wait for this one.
     Short,
 }
@@ -147,6 +147,7 @@ impl Step {
             Self::TakeOver { .. } => "failed to take over the data",
             Self::Configure(_) => "failed to write the configuration",
             Self::Start { .. } => "failed to start postgres",
+            Self::Checkpoint => "failed to write a checkpoint",
             Self::Stop { .. } => "failed to stop postgres",
             Self::KillAll => "failed to end what is left of postgres",
             Self::SetUpRoles => "failed to set up the roles",

@@ -1,9 +1,9 @@
 //! Times in which an operator wants nothing decided automatically (`stolonctl pause`).
 //!
 //! What is seen is still written down, what was begun is still brought to its end (proxies open to a
-//! primary that was elected before, standbys follow it), and what an operator asks for by name is done
-//! (`stolonctl failkeeper`). No primary is replaced, no synchronous set changes, no db is made or deleted,
-//! no keeper forgotten.
+//! primary that was elected before, standbys follow it), commits still wait for standbys that stream, as
+//! the specification has it, and what an operator asks for by name is done (`stolonctl failkeeper`). No
+//! primary is replaced, no db is made or deleted, no keeper forgotten.
 
 use super::Draft;
 use crate::model::SentinelUid;

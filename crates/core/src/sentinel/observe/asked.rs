@@ -37,7 +37,8 @@ impl Asked {
             let mut keepers = request.keepers.iter();
             keepers.all(|keeper| {
                 let progress = request.progress_of(keeper);
-                progress.is_some_and(|progress| progress.state == ProgressState::Running)
+                let knows = [ProgressState::Known, ProgressState::Running];
+                progress.is_some_and(|progress| knows.contains(&progress.state))
             })
         };
         let resync = of_kind(RequestKind::Resync)

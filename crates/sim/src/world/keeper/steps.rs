@@ -52,6 +52,7 @@ impl World {
                 vec![Act::Write(wanted.clone()), last]
             }
             Step::Start { .. } => vec![Act::Spawn],
+            Step::Checkpoint => vec![],
             Step::Stop { .. } => vec![Act::BeginStop, Act::AwaitStop],
             Step::KillAll => vec![Act::KillOrphans],
             Step::SetUpRoles => vec![Act::Ask],
@@ -172,6 +173,7 @@ pub(super) fn name_of(step: &Step) -> String {
             }
         }
         Step::Start { db } => format!("start {db}"),
+        Step::Checkpoint => "write a checkpoint".to_owned(),
         Step::Stop { why, .. } => format!("stop: {why}"),
         Step::KillAll => "end what is left".to_owned(),
         Step::SetUpRoles => "make the roles".to_owned(),
