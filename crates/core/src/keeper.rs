@@ -24,6 +24,7 @@ use crate::reason::Reason;
 use crate::time::Instant;
 use decide::Step;
 use facts::{Asked, Disk, Facts, Health, Observation, Process};
+use requests::Part;
 use sync::SyncTracker;
 
 /// What a keeper is told at its start and never changes.
@@ -181,17 +182,10 @@ pub struct Keeper {
     /// The running step was asked to end.
     cancelling: bool,
     publishing: bool,
-    asking: bool,
-    /// What came of a request, on its way to the store.
-    noting: Option<(RequestId, Progress)>,
-    note_again_at: Option<Instant>,
-    /// What is being read of requests is from before this keeper told something.
-    ask_outdated: bool,
+    /// Its part in operators' requests.
+    part: Part,
     /// Since when parameters wait for a restart.
     pending_since: Option<Instant>,
-    last_asked: Option<Instant>,
-    /// The requests for a reload that this life of the keeper has taken in.
-    reloads: Vec<RequestId>,
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
@@ -247,13 +241,8 @@ impl Keeper {
             passwords_changed: false,
             cancelling: false,
             publishing: false,
-            asking: false,
-            noting: None,
-            note_again_at: None,
-            ask_outdated: false,
+            part: Part::default(),
             pending_since: None,
-            last_asked: None,
-            reloads: Vec::new(),
             last_read: None,
             read_failed: false,
             last_observation: None,
@@ -328,10 +317,7 @@ impl Keeper {
                     return effects;
                 }
             }
-            Event::AskFailed => {
-                self.asking = false;
-                self.last_asked = Some(now);
-            }
+            Event::AskFailed => self.part.ask_ended(now),
             Event::Noted(stored) => self.take_noted(now, stored),
         }
         if std::mem::take(&mut self.read_again) {

@@ -17,24 +17,47 @@ const MOST_STARTS: u32 = 3;
 /// What could not be stored is tried again after this.
 const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a keeper is about with requests.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// They are being read.
+    pub(super) asking: bool,
+    /// What is being read is from before this keeper told something.
+    ask_outdated: bool,
+    /// When they were read last.
+    pub(super) last_asked: Option<Instant>,
+    /// What came of a request, on its way to the store.
+    noting: Option<(RequestId, Progress)>,
+    pub(super) note_again_at: Option<Instant>,
+    /// The requests for a reload that this life of the keeper has taken in.
+    reloads: Vec<RequestId>,
+}
+
+impl Part {
+    pub(super) fn ask_ended(&mut self, now: Instant) {
+        self.asking = false;
+        self.last_asked = Some(now);
+    }
+}
+
 impl Keeper {
     /// False: there is nothing new in it.
     pub(super) fn take_asked(&mut self, now: Instant, asked: Asked) -> bool {
-        self.asking = false;
-        self.last_asked = Some(now);
-        if std::mem::take(&mut self.ask_outdated) {
+        self.part.ask_ended(now);
+        if std::mem::take(&mut self.part.ask_outdated) {
             // It was read before what this keeper told last.
-            self.last_asked = None;
+            self.part.last_asked = None;
             return true;
         }
         for request in &asked.requests {
-            let is_new = !self.reloads.contains(&request.id);
+            let is_new = !self.part.reloads.contains(&request.id);
             if is_new && is_for(request, RequestKind::Reload, &self.settings.uid, &asked) {
-                self.reloads.push(request.id.clone());
+                self.part.reloads.push(request.id.clone());
                 self.facts.applied = None;
             }
         }
-        self.reloads
+        self.part
+            .reloads
             .retain(|id| asked.requests.iter().any(|request| request.id == *id));
         let known = self.facts.asked.replace(asked);
         let said = |asked: Asked| (asked.requests, asked.peers);
@@ -43,7 +66,7 @@ impl Keeper {
 
     /// Has the store told what came of a request, where it does not say so yet.
     pub(super) fn note_progress(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.noting.is_some() || self.note_again_at.is_some_and(|at| now < at) {
+        if self.part.noting.is_some() || self.part.note_again_at.is_some_and(|at| now < at) {
             return;
         }
         let Some(asked) = &self.facts.asked else {
@@ -66,15 +89,15 @@ impl Keeper {
             (!known.is_some_and(same)).then(|| (request.id.clone(), told))
         });
         if let Some((request, progress)) = found.into_iter().next() {
-            self.noting = Some((request.clone(), progress.clone()));
-            self.ask_outdated = self.asking;
+            self.part.noting = Some((request.clone(), progress.clone()));
+            self.part.ask_outdated = self.part.asking;
             effects.push(Effect::Note { request, progress });
         }
     }
 
     pub(super) fn take_noted(&mut self, now: Instant, stored: bool) {
-        let noted = self.noting.take().filter(|_| stored);
-        self.ask_outdated = self.asking;
+        let noted = self.part.noting.take().filter(|_| stored);
+        self.part.ask_outdated = self.part.asking;
         let asked = self.facts.asked.as_mut();
         if let Some(((id, progress), asked)) = noted.zip(asked) {
             let mut requests = asked.requests.iter_mut();
@@ -82,8 +105,8 @@ impl Keeper {
                 request.progress.insert(self.settings.uid.clone(), progress);
             }
         } else {
-            self.last_asked = Some(now);
-            self.note_again_at = Some(now.after(NOTE_PAUSE));
+            self.part.last_asked = Some(now);
+            self.part.note_again_at = Some(now.after(NOTE_PAUSE));
         }
     }
 
@@ -105,7 +128,7 @@ impl Keeper {
     }
 
     fn reloaded(&self, request: &Request) -> Option<Progress> {
-        let is_done = self.reloads.contains(&request.id) && !self.needs_reload();
+        let is_done = self.part.reloads.contains(&request.id) && !self.needs_reload();
         is_done.then(|| Progress::new(ProgressState::Done))
     }
 

@@ -104,11 +104,14 @@ impl Keeper {
         let after = |last: Option<Instant>, pause| last.map(|last| last.after(pause));
         let times = [
             after(self.last_read, read_pause),
-            after(self.last_asked.filter(|_| self.takes_part()), ASK_PAUSE),
+            after(
+                self.part.last_asked.filter(|_| self.takes_part()),
+                ASK_PAUSE,
+            ),
             after(self.last_observation.filter(|_| observable), pause),
             after(self.last_publication, PUBLICATION_PAUSE),
             after(self.last_publication, self.beat()),
-            self.note_again_at,
+            self.part.note_again_at,
             after(self.pending_since, interval * 2),
             self.retry_at,
             self.start_at,
@@ -129,11 +132,14 @@ impl Keeper {
         } else {
             interval
         };
-        let is_due = self.last_asked.is_none_or(|last| now.since(last) >= pause);
-        if self.asking || !is_due || self.document.is_none() {
+        let is_due = self
+            .part
+            .last_asked
+            .is_none_or(|last| now.since(last) >= pause);
+        if self.part.asking || !is_due || self.document.is_none() {
             return;
         }
-        self.asking = true;
+        self.part.asking = true;
         let peers = self.waits_for_peers();
         effects.push(Effect::Ask { peers });
     }
