@@ -48,6 +48,12 @@ impl History {
         Operation::Write(self.next)
     }
 
+    /// A server writes the commit of a row. Who sees it before it is let go, after a crash, relies on it
+    /// like on any other.
+    pub(crate) fn written(&mut self, txn: u64, end: u64) {
+        self.rows.entry(txn).or_default().end = end;
+    }
+
     /// A server lets a commit go.
     pub(crate) fn committed(&mut self, txn: u64, end: u64, synchronous: bool) {
         let row = self.rows.entry(txn).or_default();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stolon_core::keeper::decide::Step;
 use stolon_core::model::{ClusterData, DbUid, Generation};
+use stolon_core::sentinel::observe::fail_after;
 
 use crate::world::World;
 use crate::world::event::Actor;
@@ -119,7 +120,9 @@ impl World {
         let decided = |world: &Self| world.store.data().map(|(_, data)| Decided::of(data));
         let spec = self.spec();
         let interval = spec.sleep_interval;
-        let settled = (interval * FINISHES).max(spec.proxy_timeout * FORGETS);
+        // A publication that was lost in the last outage is missed for as long, and tried again.
+        let missed = self.plan.shape.store_timeout + fail_after(&spec) + interval * FINISHES;
+        let settled = missed.max(spec.proxy_timeout * FORGETS);
         self.run_until(self.now + settled);
         let before = decided(self);
         self.run_until(self.now + interval * WATCHED);

@@ -81,6 +81,7 @@ impl World {
             Operation::Write(txn) => {
                 self.check_writing(k, id);
                 let (record, end) = self.append(k, txn);
+                self.history.written(txn, end);
                 if let Some(server) = self.instances[k].server.as_mut() {
                     server.waiting.push_back(Commit {
                         record,
