@@ -209,7 +209,7 @@ pub async fn kill_all(pgdata: &Path) -> Result<(), Error> {
 
 /// Ends the programs that a killed keeper left behind while they made data in `target`: they would
 /// go on writing into whatever is made there next.
-pub(crate) async fn kill_makers(target: &Path) -> Result<(), Error> {
+pub async fn kill_makers(target: &Path) -> Result<(), Error> {
     kill_until_none(|| {
         let mut found = data_dir::makers(target);
         found.extend(data_dir::processes(target));

@@ -204,10 +204,12 @@ fn a_standby_knows_its_timeline_when_the_new_primary_is_lost() {
                 .value("CREATE TABLE public.t AS SELECT 42 AS a")
                 .await;
             let from_second = Some(("127.0.0.1".into(), second.port.to_string()));
-            let streaming = third
-                .observed("it streams", |seen| seen.streams_from == from_second)
+            // The receiver streams a moment before the recovery tells of the timeline.
+            third
+                .observed("it streams on the new timeline", |seen| {
+                    seen.streams_from == from_second && seen.timeline.0 == 2
+                })
                 .await;
-            assert_eq!(streaming.timeline.0, 2);
 
             second.stop(StopMode::Immediate).await;
             let alone = third

@@ -98,7 +98,8 @@ fn drawn_faults_break_no_invariant() {
 
 #[test]
 fn seeds_that_found_something_hold() {
-    let files: [(&str, fn(u64) -> Plan); 2] = [
+    type Draw = fn(u64) -> Plan;
+    let files: [(&str, Draw); 2] = [
         (include_str!("../seeds/kept.txt"), swarm::plan),
         (include_str!("../seeds/restored.txt"), swarm::store_restored),
     ];

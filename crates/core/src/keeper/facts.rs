@@ -75,6 +75,9 @@ pub struct Disk {
     pub standby_signal: bool,
     /// Whether PGDATA is set to recover, and to end that by a promotion.
     pub recovery_signal: bool,
+    /// Whether PGDATA holds data of another cluster than the one the keeper belongs to now: those of
+    /// this one may be older or other ones, of the same database system.
+    pub of_other_cluster: bool,
     /// Whether the access rules in force at the keeper's start let users in.
     pub gate_was_open: bool,
 }

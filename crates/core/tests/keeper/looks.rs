@@ -47,6 +47,7 @@ impl World {
             control,
             standby_signal: folder.signal,
             recovery_signal: folder.recovery_signal,
+            of_other_cluster: folder.of_other_cluster,
             gate_was_open: rules
                 .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" md5"))),
         }

@@ -204,6 +204,8 @@ fn disk(world: &mut World, words: &[&str]) {
         identity: (!says("go") && !says("hand")).then(|| uid.clone()),
         whole: true,
         signal: says("standby"),
+        recovery_signal: says("recovery"),
+        of_other_cluster: says("other-cluster"),
         data: Data {
             owner: uid.clone(),
             system: system_id(),

@@ -52,6 +52,7 @@ pub(crate) struct Folder {
     pub(crate) config: Option<Wanted>,
     pub(crate) signal: bool,
     pub(crate) recovery_signal: bool,
+    pub(crate) of_other_cluster: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -191,6 +191,8 @@ impl Instance {
         )
         .await?;
         config_files::set_standby(&beside, true)?;
+        // The source's notes about its own data came along.
+        replaced::own(&beside)?;
         data_dir::set_identity(&beside, db.as_str())?;
         tracing::info!(
             seconds = clock::now().since(began).as_secs(),

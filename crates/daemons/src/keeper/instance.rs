@@ -193,6 +193,7 @@ impl Instance {
                 self.control().await
             },
             recovery_signal: config_files::is_recovery(&pgdata)?,
+            of_other_cluster: super::replaced::is_of_other_cluster(&pgdata)?,
             standby_signal: config_files::is_standby(&pgdata)?,
             gate_was_open: lets_users_in(&rules, users.0, users.1),
         };

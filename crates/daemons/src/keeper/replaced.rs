@@ -20,9 +20,12 @@ impl Instance {
     /// Empties the place beside PGDATA for data to be made there, and frees the room that older
     /// copies take.
     pub(super) async fn clear_beside(&self, present: Option<&str>) -> Result<(), Error> {
-        let trash = self.local.trash();
+        let (trash, beside) = (self.local.trash(), self.local.beside());
+        // A program that a killed keeper left behind would write into what stands there next.
+        stolon_postgres::process::kill_makers(&beside).await?;
+        data_dir::remove_file(&beside.with_extension("pgpass"))?;
         remove(&trash).await?;
-        remove(&rewind::kept_wal(&self.local.beside())).await?;
+        remove(&rewind::kept_wal(&beside)).await?;
         if self.take_away(present).await? {
             remove(&trash).await?;
         }
@@ -138,8 +141,10 @@ pub(super) fn disown(pgdata: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes that note away: they are the data of a db of this cluster from now on.
+/// Takes that note away, and that of data that never became a db: they are those of a db of this cluster
+/// from now on.
 pub(super) fn own(pgdata: &Path) -> Result<(), Error> {
+    data_dir::remove_file(&pgdata.join(UNFINISHED))?;
     Ok(data_dir::remove_file(&pgdata.join(OTHER_CLUSTER))?)
 }
 

@@ -76,7 +76,14 @@ impl Instance {
         };
         rewind::run(&self.installation, rewind, telling("rewinding the data")).await?;
         config_files::set_standby(&beside, true)?;
+        replaced::own(&beside)?;
         data_dir::set_identity(&beside, db.as_str())?;
+        // The data are consistent once a record ends where the primary inserts now: where nobody writes
+        // that could take for ever.
+        let stirred = async { self.session_with(source, QUERY_LIMIT).await?.stir().await };
+        if let Err(error) = stirred.await {
+            tracing::warn!(%error, "no WAL was written for the rewound data to become consistent");
+        }
         tracing::info!(
             seconds = clock::now().since(began).as_secs_f64(),
             "rewind finished"

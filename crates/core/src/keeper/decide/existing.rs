@@ -50,6 +50,13 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
              is touched",
         );
     }
+    if facts.disk.recovery_signal {
+        return refused(
+            "this keeper is to take over its data, and they are set up for a recovery from an archive \
+             (recovery.signal), which would be given up: use initMode pitr, or have PostgreSQL finish \
+             it first; nothing is touched",
+        );
+    }
     let text = "taking over the data that are here";
     let held = state.map(|state| state.uid.clone()).unwrap_or_default();
     let reason = Reason::info("taking-over", text).with("db", &db.uid);

@@ -40,7 +40,8 @@ pub(super) fn make(situation: &Situation<'_>, db: &Db) -> Decision {
     let is_primary = primary.is_some_and(|primary| primary.uid == source.uid);
     let may_discard = is_primary
         && source.status.healthy
-        && source.status.current_generation == source.generation;
+        && source.status.current_generation == source.generation
+        && !facts.disk.of_other_cluster;
     let mut reasons = Vec::new();
     if is_primary && relation == Relation::Other {
         match rewind::consider(situation, db, source, may_discard) {
@@ -138,6 +139,10 @@ fn relation(situation: &Situation<'_>, source: &Db) -> Relation {
         return Relation::Other;
     }
     if initializing || control.system_id != source.status.system_id {
+        return Relation::Other;
+    }
+    if disk.of_other_cluster && control.timeline >= source.status.timeline_id {
+        // The source may have begun from an older copy, and gone on without what is here.
         return Relation::Other;
     }
     if control.shut_down && control.timeline >= source.status.timeline_id {

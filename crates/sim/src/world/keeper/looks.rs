@@ -113,6 +113,7 @@ impl World {
         let beside = &instance.beside;
         Disk {
             recovery_signal: false,
+            of_other_cluster: false,
             state: self.keepers[k].state.clone(),
             content: folder.content,
             identity: folder.identity.clone(),
