@@ -54,6 +54,9 @@ impl World {
                     .keepers
                     .sort_by_key(|uid| (Some(uid) == last.as_ref(), uid.clone()));
                 request.keepers.dedup();
+                if request.keepers.is_empty() {
+                    return false;
+                }
                 request.kind = Some(RequestKind::Restart);
                 let mut requests = self.store.requests.iter();
                 if requests.any(|request| is_live(RequestKind::Restart, request)) {
