@@ -14,6 +14,8 @@ pub(crate) enum Passing {
     All,
     /// What clients ask; the answers are lost.
     Questions,
+    /// Everything until the server has said something so often; then the same.
+    Until(u64),
     /// Nothing. The first request for the cluster data on each connection waits and arrives late,
     /// with what came before it; all that comes after it is lost.
     Nothing,
@@ -142,7 +144,12 @@ async fn answer(
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         state.send_modify(|state| state.answers += 1);
         let now = *state.borrow();
-        let lost = now.passing == Passing::Questions || !now.carries(number);
+        let lost = match now.passing {
+            Passing::Questions => true,
+            Passing::Until(most) => now.answers > most,
+            Passing::All | Passing::Nothing => false,
+        };
+        let lost = lost || !now.carries(number);
         if !lost {
             // Its client may be gone; the server is still listened to.
             let _ = to.write_all(&buffer[..count]).await;
