@@ -13,6 +13,7 @@ mod replaced;
 mod requests;
 mod restore;
 mod rewind;
+mod served;
 mod take_over;
 
 use std::sync::Arc;

@@ -2,8 +2,10 @@
 //! `cancel`. Each is written into the store, where those it concerns find it and tell what came of it
 //! (contract, section 8).
 
+mod arguments;
 mod follow;
 
+pub(crate) use arguments::commands;
 pub(crate) use follow::wording;
 
 use stolon_core::model::request::{FEATURE_REQUESTS, Request, RequestId, RequestKind};

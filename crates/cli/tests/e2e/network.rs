@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::cluster::{Cluster, Plan};
+use crate::harness::writer::Account;
 use crate::harness::{can_make_hosts, eventually, stays};
 
 /// A5, I1, I2: the primary's host is cut off from everything and comes back.
@@ -12,17 +13,8 @@ fn the_primarys_host_is_cut_off_and_returns() {
         return;
     }
     let cluster = Cluster::start(&Plan::on_hosts().synchronous());
-    let primary = cluster.primary();
-    let writer = cluster.writer();
-    let network = cluster.network.as_ref().expect("hosts");
-    network.cut(primary);
-    let new = cluster.another_primary_than(primary);
-    writer.goes_on();
-    network.heal(primary);
-    cluster.is_whole();
-    assert_eq!(cluster.primary(), new, "the lost one takes nothing back");
-    cluster.has_all(&writer.stop());
-    cluster.follows(primary);
+    let account = the_primary_is_cut_off_and_returns(&cluster);
+    cluster.has_all(&account);
 }
 
 /// The same with asynchronous replication: the winner is the most advanced, and the old one rejoins.
@@ -32,6 +24,10 @@ fn an_asynchronous_primarys_host_is_cut_off_and_returns() {
         return;
     }
     let cluster = Cluster::start(&Plan::on_hosts());
+    the_primary_is_cut_off_and_returns(&cluster);
+}
+
+fn the_primary_is_cut_off_and_returns(cluster: &Cluster) -> Account {
     let primary = cluster.primary();
     let writer = cluster.writer();
     let network = cluster.network.as_ref().expect("hosts");
@@ -41,8 +37,8 @@ fn an_asynchronous_primarys_host_is_cut_off_and_returns() {
     network.heal(primary);
     cluster.is_whole();
     assert_eq!(cluster.primary(), new, "the lost one takes nothing back");
-    drop(writer.stop());
     cluster.follows(primary);
+    writer.stop()
 }
 
 /// B5: one store member in three is frozen; nobody notices.

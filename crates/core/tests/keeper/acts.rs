@@ -148,12 +148,7 @@ impl World {
             acts.push(Act::Fail("the copy failed"));
             return acts;
         }
-        acts.extend([
-            Act::CopyWhole,
-            Act::Clear(Beside),
-            Act::Signal(Beside, true),
-            Act::Identity(Beside, db.clone()),
-        ]);
+        acts.extend(acts_of_whole_data(db));
         acts
     }
 
@@ -175,12 +170,7 @@ impl World {
             acts.push(Act::Fail("pg_rewind failed"));
             return acts;
         }
-        acts.extend([
-            Act::CopyWhole,
-            Act::Clear(Beside),
-            Act::Signal(Beside, true),
-            Act::Identity(Beside, db.clone()),
-        ]);
+        acts.extend(acts_of_whole_data(db));
         acts
     }
 
@@ -439,4 +429,15 @@ impl World {
         }
         self.orphans = false;
     }
+}
+
+/// How a copy and a rewind end: whole data beside, that begin as a standby.
+fn acts_of_whole_data(db: &DbUid) -> [Act; 4] {
+    use Place::Beside;
+    [
+        Act::CopyWhole,
+        Act::Clear(Beside),
+        Act::Signal(Beside, true),
+        Act::Identity(Beside, db.clone()),
+    ]
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stolon_core::keeper::Outcome;
 use stolon_core::keeper::decide::{Follow, Start, Step, Wanted};
+use stolon_core::model::DbUid;
 use stolon_core::model::spec::NewConfig;
-use stolon_core::model::{DbUid, Lsn};
 use stolon_core::time::Instant;
 use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
@@ -80,11 +80,7 @@ impl Instance {
                 tracing::info!(%db, "putting the new data in place");
                 self.swap()
             }
-            Step::Discard => {
-                tracing::info!("removing the old copy of the data");
-                let present = self.system_id(&pgdata).await?;
-                self.discard_beside(present.as_deref()).await
-            }
+            Step::Discard => self.discard().await,
             Step::Claim { db } => {
                 replaced::own(&pgdata)?;
                 Ok(data_dir::set_identity(&pgdata, db.as_str())?)
@@ -100,52 +96,32 @@ impl Instance {
                 tracing::info!(why, "stopping postgres");
                 Ok(self.stop(patience).await?)
             }
-            Step::KillAll => {
-                *self.session.lock().await = None;
-                self.forget_looks();
-                process::kill_all(&pgdata).await?;
-                Ok(data_dir::remove_stale_pid_file(&pgdata)?)
-            }
+            Step::KillAll => self.kill_all().await,
             Step::SetUpRoles => self.set_up_roles().await,
             Step::Slots {
                 drop,
                 create,
                 advance,
             } => self.set_slots(&drop, &create, &advance).await,
-            Step::Stir => Ok(self
-                .with_session(async |session| session.stir().await)
-                .await?),
-            Step::Promote { slots, taken } => {
-                history::pass_over(&pgdata, &taken)?;
-                if let Err(error) = self.set_slots(&[], &slots, &[]).await {
-                    tracing::warn!(%error, "cannot make the slots before the promotion");
-                }
-                tracing::info!("promoting to master");
-                Ok(self
-                    .with_session(async |session| session.promote().await)
-                    .await?)
-            }
+            Step::Stir => self.stir().await,
+            Step::Promote { slots, taken } => self.promote(&slots, &taken).await,
             // Core does it itself.
             Step::Release { .. } => Ok(()),
         }
     }
 
-    /// Runs something over the persistent session.
-    pub(super) async fn with_session<T>(
-        &self,
-        work: impl AsyncFnOnce(&Session) -> Result<T, stolon_postgres::Error>,
-    ) -> Result<T, stolon_postgres::Error> {
-        let mut session = self.session.lock().await;
-        if session.as_ref().is_none_or(Session::is_closed) {
-            *session = Some(Session::connect(&self.target(), QUERY_LIMIT).await?);
-        }
-        match session.as_ref() {
-            Some(open) => work(open).await,
-            None => Err(stolon_postgres::Error::NoAnswer {
-                what: "connect",
-                limit: QUERY_LIMIT,
-            }),
-        }
+    async fn discard(&self) -> Result<(), Error> {
+        tracing::info!("removing the old copy of the data");
+        let present = self.system_id(&self.local.pgdata()).await?;
+        self.discard_beside(present.as_deref()).await
+    }
+
+    async fn kill_all(&self) -> Result<(), Error> {
+        let pgdata = self.local.pgdata();
+        *self.session.lock().await = None;
+        self.forget_looks();
+        process::kill_all(&pgdata).await?;
+        Ok(data_dir::remove_stale_pid_file(&pgdata)?)
     }
 
     async fn initialize(&self, db: &DbUid, config: &NewConfig) -> Result<(), Error> {
@@ -323,53 +299,6 @@ impl Instance {
         };
         let postmaster = Postmaster::start(&self.installation, &pgdata, &settings, hear)?;
         self.take(postmaster);
-        Ok(())
-    }
-
-    async fn set_up_roles(&self) -> Result<(), Error> {
-        let (superuser, user) = (&self.config.superuser, &self.config.replication_user);
-        let password = self.passwords.replication();
-        self.with_session(async |session| {
-            if user.name == superuser.name {
-                session
-                    .set_replication_role(&user.name, None, false)
-                    .await?;
-                tracing::info!("replication role added to superuser");
-                return Ok(());
-            }
-            let exists = session.role(&user.name).await?.is_some();
-            session
-                .set_replication_role(&user.name, password.as_deref(), !exists)
-                .await?;
-            tracing::info!(role = user.name, "replication role created");
-            Ok(())
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn set_slots(
-        &self,
-        drop: &[String],
-        create: &[String],
-        advance: &[(String, Lsn)],
-    ) -> Result<(), Error> {
-        self.with_session(async |session| {
-            for name in drop {
-                session.drop_slot(name).await?;
-                tracing::info!(slot = name, "dropped a replication slot");
-            }
-            for name in create {
-                session.create_slot(name).await?;
-                tracing::info!(slot = name, "created a replication slot");
-            }
-            for (name, to) in advance {
-                session.advance_slot(name, *to).await?;
-                tracing::debug!(slot = name, %to, "moved a replication slot");
-            }
-            Ok(())
-        })
-        .await?;
         Ok(())
     }
 }

@@ -134,18 +134,7 @@ impl World {
                 self.proxy_hears(p, proxy::Event::Published(stored));
             }
             (Actor::Sentinel(s), Purpose::Look(serial)) => self.looked(s, serial, reply),
-            (Actor::Sentinel(s), Purpose::Write) => {
-                let outcome = match reply {
-                    Some(Reply::Written) => WriteOutcome::Stored,
-                    Some(Reply::Conflict) => WriteOutcome::Conflict,
-                    _ if is_refused => WriteOutcome::Refused,
-                    _ => WriteOutcome::Unknown,
-                };
-                if outcome == WriteOutcome::Unknown {
-                    self.note("write-unknown");
-                }
-                self.sentinel_hears(s, sentinel::Event::Wrote(outcome));
-            }
+            (Actor::Sentinel(s), Purpose::Write) => self.wrote(s, reply.as_ref(), is_refused),
             (Actor::Sentinel(s), Purpose::Lease(sent_at)) => {
                 let held = match reply {
                     Some(Reply::Held(held)) => Some(held),
@@ -155,6 +144,19 @@ impl World {
             }
             (Actor::Sentinel(_) | Actor::Store | Actor::Postgres(_) | Actor::Client(_), _) => {}
         }
+    }
+
+    fn wrote(&mut self, s: usize, reply: Option<&Reply>, is_refused: bool) {
+        let outcome = match reply {
+            Some(Reply::Written) => WriteOutcome::Stored,
+            Some(Reply::Conflict) => WriteOutcome::Conflict,
+            _ if is_refused => WriteOutcome::Refused,
+            _ => WriteOutcome::Unknown,
+        };
+        if outcome == WriteOutcome::Unknown {
+            self.note("write-unknown");
+        }
+        self.sentinel_hears(s, sentinel::Event::Wrote(outcome));
     }
 
     fn looked(&mut self, s: usize, serial: u64, reply: Option<Reply>) {

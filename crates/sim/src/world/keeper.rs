@@ -1,6 +1,7 @@
 //! Keepers: core's state machine, with the shell that reads, looks, publishes and runs steps.
 
 mod acts;
+mod folders;
 mod looks;
 mod steps;
 

@@ -3,6 +3,7 @@
 
 mod commit;
 pub(crate) mod data;
+mod reload;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -376,25 +377,5 @@ impl World {
         }
         self.note("promotion");
         self.became_writable(k);
-    }
-
-    /// The files are read as they are by then.
-    fn reloaded(&mut self, k: usize) {
-        let config = self.instances[k].pgdata.config.clone();
-        let Some((server, config)) = self.instances[k].server.as_mut().zip(config) else {
-            return;
-        };
-        let names = config.parameters.get("synchronous_standby_names");
-        server.names = names.cloned().unwrap_or_default();
-        let follows_another = server.config.follow != config.follow;
-        server.config = config;
-        if server.names.is_empty() {
-            // Who waits is let go (syncrep.c, SyncRepUpdateSyncStandbysDefined).
-            self.release(k, true);
-        }
-        if follows_another && !self.instances[k].is_writable() {
-            self.leave_source(k);
-            self.postgres_later(k, Duration::from_millis(20), PostgresEvent::Follows);
-        }
     }
 }

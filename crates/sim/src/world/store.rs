@@ -44,6 +44,16 @@ pub(crate) enum Operation {
     Hold(String, Duration),
 }
 
+impl Operation {
+    /// Whether watches tell of it once it is carried out.
+    const fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Get | Self::Keepers | Self::Asked | Self::Proxies | Self::PublishSentinel
+        )
+    }
+}
+
 /// What it answers.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
@@ -214,15 +224,7 @@ impl Store {
                 return (Reply::Held(free), false);
             }
         };
-        let changed = !matches!(
-            operation,
-            Operation::Get
-                | Operation::Keepers
-                | Operation::Asked
-                | Operation::Proxies
-                | Operation::PublishSentinel
-        );
-        (reply, changed)
+        (reply, operation.changes())
     }
 }
 

@@ -71,6 +71,11 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 async fn pair(relay: &Relay, port: u16, lasts: Duration) -> (TcpStream, TcpStream) {
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     relay.set_route(&to(&server, lasts));
+    through(&server, port).await
+}
+
+/// Connects through a relay that forwards to the server, and sees that bytes arrive.
+async fn through(server: &TcpListener, port: u16) -> (TcpStream, TcpStream) {
     let mut client = connect(port).await;
     let (mut accepted, _) = within(server.accept()).await.expect("a connection");
     within(client.write_all(b"hello")).await.expect("written");
@@ -141,23 +146,13 @@ async fn a_permit_that_ran_out_is_not_prolonged_and_its_connections_are_closed()
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let lasts = Duration::from_millis(300);
     relay.set_route(&to(&server, lasts));
-    let mut client = connect(port).await;
-    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
-    within(client.write_all(b"hello")).await.expect("written");
+    let (_client, mut accepted) = through(&server, port).await;
     let mut buffer = [0; 5];
-    within(accepted.read_exact(&mut buffer))
-        .await
-        .expect("read");
     clock::sleep_until(Some(clock::now().after(lasts))).await;
     relay.set_route(&to(&server, LIMIT));
     let end = within(accepted.read(&mut buffer)).await;
     assert!(end.is_err(), "{end:?}");
-    let mut again = connect(port).await;
-    let (mut accepted, _) = within(server.accept()).await.expect("a connection");
-    within(again.write_all(b"hello")).await.expect("written");
-    within(accepted.read_exact(&mut buffer))
-        .await
-        .expect("read");
+    through(&server, port).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

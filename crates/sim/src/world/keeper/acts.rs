@@ -37,6 +37,8 @@ pub(super) enum Act {
     /// instance are put aside.
     Clear(Option<usize>),
     Remove(Place),
+    /// Looks whether there is room for a copy beside the old data, which may go first or not.
+    MakeRoom(bool),
     PutAside,
     MakePart,
     MakeWhole,
@@ -67,7 +69,7 @@ pub(super) enum Act {
     Fail(&'static str),
 }
 
-type Result = std::result::Result<Turn, &'static str>;
+pub(super) type Result = std::result::Result<Turn, &'static str>;
 
 impl World {
     pub(super) fn act(&mut self, k: usize, act: &Act) -> Result {
@@ -85,22 +87,14 @@ impl World {
                 let removed = std::mem::take(folder);
                 self.check_removal(k, &removed);
             }
-            Act::PutAside => {
-                self.instances[k].pgdata.identity = None;
-                self.instances[k].beside = std::mem::take(&mut self.instances[k].pgdata);
-                self.instances[k].beside.put_aside = true;
-            }
+            Act::MakeRoom(may_discard) => return self.make_room(k, *may_discard),
+            Act::PutAside => self.put_aside(k),
             Act::MakePart => self.instances[k].beside.content = Content::Broken,
             Act::MakeWhole => return self.make_whole(k),
             Act::Connect(source) => return self.connect_to_source(k, *source),
             Act::CopyPart(source, slot) => return self.copy_part(k, *source, slot),
             Act::CopyWhole(source) => return self.copy_whole(k, *source),
-            Act::BeginRewind => {
-                self.note("rewind");
-                let old = std::mem::take(&mut self.instances[k].pgdata);
-                self.instances[k].beside.content = Content::Broken;
-                self.check_removal(k, &old);
-            }
+            Act::BeginRewind => self.begin_rewind(k),
             Act::SignalBeside => self.instances[k].beside.signal = true,
             Act::Signal(standby) => self.instances[k].pgdata.signal = *standby,
             Act::Identity(place, db) => self.folder(k, *place).identity = Some(db.clone()),
@@ -124,18 +118,8 @@ impl World {
             Act::Ask => return self.ask(k),
             Act::CreateSlot(name) => self.set_slot(k, name, true),
             Act::DropSlot(name) => self.set_slot(k, name, false),
-            Act::AdvanceSlot(name, to) => {
-                let data = self.instances[k].pgdata.data.as_mut();
-                if let Some(slot) = data.and_then(|data| data.slots.get_mut(name)) {
-                    *slot = (*to).max(*slot);
-                }
-            }
-            Act::PassOver(last) => {
-                if let Some(data) = self.instances[k].pgdata.data.as_mut() {
-                    data.passed_over = *last;
-                }
-                self.note("timeline-passed-over");
-            }
+            Act::AdvanceSlot(name, to) => self.advance_slot(k, name, *to),
+            Act::PassOver(last) => self.pass_over(k, *last),
             Act::Promote => return self.promote(k),
             Act::Stir => {
                 if self.instances[k].is_writable() {

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use stolon_core::keeper::decide::{Start, Step};
-use stolon_core::keeper::facts::Content;
-use stolon_core::model::DbUid;
+use stolon_core::model::{DbUid, Lsn, TimelineId};
 
 use super::acts::{Act, Place};
 use crate::world::World;
@@ -60,34 +59,26 @@ impl World {
                 drop,
                 create,
                 advance,
-            } => {
-                let drop = drop.iter().cloned().map(Act::DropSlot);
-                let create = create.iter().cloned().map(Act::CreateSlot);
-                let advance = advance.iter().cloned();
-                std::iter::once(Act::Ask)
-                    .chain(drop)
-                    .chain(create)
-                    .chain(advance.map(|(name, to)| Act::AdvanceSlot(name, to.0)))
-                    .collect()
-            }
+            } => acts_of_slots(drop, create, advance),
             Step::Stir => vec![Act::Ask, Act::Stir],
-            Step::Promote { slots, taken } => {
-                let create = slots.iter().cloned().map(Act::CreateSlot);
-                let promote = [Act::Ask, Act::Promote];
-                let taken = taken.iter().map(|timeline| timeline.0).max();
-                let taken = taken.filter(|_| !self.reuses_timelines());
-                taken
-                    .map(Act::PassOver)
-                    .into_iter()
-                    .chain([Act::Ask])
-                    .chain(create)
-                    .chain(promote)
-                    .collect()
-            }
+            Step::Promote { slots, taken } => self.acts_of_promotion(slots, taken),
             // Core does it itself.
             Step::Release { .. } => Vec::new(),
         };
         acts.into()
+    }
+
+    fn acts_of_promotion(&self, slots: &[String], taken: &[TimelineId]) -> Vec<Act> {
+        let create = slots.iter().cloned().map(Act::CreateSlot);
+        let taken = taken.iter().map(|timeline| timeline.0).max();
+        let taken = taken.filter(|_| !self.reuses_timelines());
+        taken
+            .map(Act::PassOver)
+            .into_iter()
+            .chain([Act::Ask])
+            .chain(create)
+            .chain([Act::Ask, Act::Promote])
+            .collect()
     }
 
     fn acts_of_copy(
@@ -101,16 +92,9 @@ impl World {
             Act::Connect(source.0),
             Act::Clear(Some(source.0)),
             Act::Remove(Place::Beside),
+            Act::MakeRoom(may_discard),
+            Act::CopyPart(source.0, source.1.to_owned()),
         ];
-        let is_full = self.instances[k].ailments.disk_full > 0;
-        let has_old = self.instances[k].pgdata.content != Content::Nothing;
-        if (is_full && has_old && may_discard) || self.deletes_first() {
-            acts.extend([Act::PutAside, Act::Remove(Place::Beside)]);
-        } else if is_full {
-            acts.push(Act::Fail("no room for the copy"));
-            return acts;
-        }
-        acts.push(Act::CopyPart(source.0, source.1.to_owned()));
         if self.instances[k].ailments.copies_fail > 0 {
             acts.push(Act::Fail("the copy broke off"));
             return acts;
@@ -143,6 +127,17 @@ impl World {
         ]);
         acts
     }
+}
+
+fn acts_of_slots(drop: &[String], create: &[String], advance: &[(String, Lsn)]) -> Vec<Act> {
+    let drop = drop.iter().cloned().map(Act::DropSlot);
+    let create = create.iter().cloned().map(Act::CreateSlot);
+    let advance = advance.iter().cloned();
+    std::iter::once(Act::Ask)
+        .chain(drop)
+        .chain(create)
+        .chain(advance.map(|(name, to)| Act::AdvanceSlot(name, to.0)))
+        .collect()
 }
 
 /// A step in words.
