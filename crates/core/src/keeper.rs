@@ -52,6 +52,8 @@ pub struct Settings {
     pub superuser: (String, String),
     /// The replication user, and how they authenticate.
     pub replication_user: (String, String),
+    /// Whether members connect to one another by TLS only, so that nothing else is taken of their users.
+    pub requires_tls: bool,
     /// Whether it may run the primary.
     pub can_be_master: bool,
     /// Whether it may run a synchronous standby.
@@ -223,6 +225,7 @@ impl Keeper {
                 applied: None,
                 roles_set_up: false,
                 is_health_fresh: true,
+                md5_verifiers: None,
                 error: None,
                 asked: None,
                 may_restart: false,
@@ -362,6 +365,7 @@ impl Keeper {
             if !observation.in_recovery {
                 self.facts.writable_until = now;
             }
+            self.facts.md5_verifiers = Some(observation.md5_verifiers.clone());
             self.observe_sync(observation);
         }
         self.facts.health = match (health, &self.facts.health) {

@@ -75,6 +75,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
                 .to_owned(),
         ));
     }
+    config.tls.check()?;
     let installation = Installation::find(config.pg_bin_path.as_deref())?;
     let local = LocalState::open(&config)?;
     let store = stolon_store::open(&config.common.store)?;
@@ -137,6 +138,7 @@ fn settings(config: &Config, uid: &str, installation: &Installation) -> Settings
             config.replication_user.name.clone(),
             config.replication_user.method.clone(),
         ),
+        requires_tls: config.tls.mode.is_required(),
         can_be_master: config.can_be_master,
         can_be_synchronous_replica: config.can_be_synchronous_replica,
     }

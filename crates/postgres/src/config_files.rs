@@ -253,6 +253,7 @@ mod tests {
             port: "5432".into(),
             user: "repl".into(),
             password: password.into(),
+            tls: crate::tls::Tls::default(),
         }
     }
 

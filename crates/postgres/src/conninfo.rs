@@ -1,5 +1,7 @@
 //! Connection strings (PostgreSQL manual, "Connection Strings").
 
+use crate::tls::Tls;
+
 /// How to reach another member for replication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnInfo {
@@ -13,6 +15,8 @@ pub struct ConnInfo {
     pub user: String,
     /// Password; empty: none.
     pub password: String,
+    /// How the connection is secured.
+    pub tls: Tls,
 }
 
 impl ConnInfo {
@@ -27,11 +31,10 @@ impl ConnInfo {
         if !self.password.is_empty() {
             words.push(("password", &self.password));
         }
-        words.extend([
-            ("port", self.port.as_str()),
-            ("sslmode", "prefer"),
-            ("user", &self.user),
-        ]);
+        words.extend([("port", self.port.as_str()), ("user", &self.user)]);
+        let secured = self.tls.words();
+        words.extend(secured.iter().map(|(name, value)| (*name, value.as_str())));
+        words.sort_unstable();
         let words = words
             .iter()
             .map(|(name, value)| format!("{name}={}", escape(value)));
@@ -79,6 +82,7 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::ConnInfo;
+    use crate::tls::{SslMode, Tls};
 
     #[test]
     fn text_is_that_of_the_contract() {
@@ -88,6 +92,7 @@ mod tests {
             port: "5432".into(),
             user: "repl".into(),
             password: "it's a \\secret".into(),
+            tls: Tls::default(),
         };
         assert_eq!(
             info.to_text(),
@@ -99,5 +104,19 @@ mod tests {
             "10.0.0.1:5432:*:repl:it's a \\\\secret\n"
         );
         assert!(!info.to_text_without_password().contains("password"));
+        let secured = ConnInfo {
+            tls: Tls {
+                mode: SslMode::VerifyFull,
+                root_certificate: Some("/etc/a b/root.crt".into()),
+                certificate: Some("/k/own.crt".into()),
+                key: Some("/k/own.key".into()),
+            },
+            ..info
+        };
+        assert_eq!(
+            secured.to_text_without_password(),
+            "application_name=stolon_cafe0002 host=10.0.0.1 port=5432 sslcert=/k/own.crt \
+             sslkey=/k/own.key sslmode=verify-full sslrootcert=/etc/a\\ b/root.crt user=repl"
+        );
     }
 }

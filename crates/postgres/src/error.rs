@@ -42,6 +42,9 @@ pub enum Error {
     /// The instance lives and does not accept connections yet, or any more (SQLSTATE 57P03).
     #[error("the instance does not accept connections now: {0}")]
     NotAccepting(String),
+    /// The instance's access rules do not let the connection in (SQLSTATE 28000).
+    #[error("the instance lets this connection not in: {0}")]
+    Refused(String),
     /// The instance refused or failed a query or connection.
     #[error("the instance refused ({what}): {cause}")]
     Query {
@@ -55,6 +58,9 @@ pub enum Error {
     /// Data cannot be rewound, or were and are not what they should be.
     #[error("cannot rewind the data: {0}")]
     Rewound(String),
+    /// A certificate or key cannot be used.
+    #[error("cannot use certificates: {0}")]
+    Tls(String),
     /// What was read is not what it should be.
     #[error("cannot understand {what}: {text:?}")]
     Malformed {

@@ -11,6 +11,8 @@ pub struct Options {
     pub superuser: String,
     /// Their password, when they have one.
     pub password: Option<String>,
+    /// Whether the password is stored for SCRAM also where the version's default is md5.
+    pub scram: bool,
     /// `--locale`, when not the environment's.
     pub locale: String,
     /// `--encoding`, when not the locale's.
@@ -37,6 +39,10 @@ pub async fn run(
     if let Some(password) = &options.password {
         data_dir::replace_file(&password_file, format!("{password}\n").as_bytes())?;
         command.arg("--pwfile").arg(&password_file);
+    }
+    if options.scram {
+        // Versions before 14 store it for md5 without it; the access rules are written anew.
+        command.arg("--auth=scram-sha-256");
     }
     if !options.locale.is_empty() {
         command.arg("--locale").arg(&options.locale);

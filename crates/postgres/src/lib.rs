@@ -27,6 +27,7 @@ pub mod query;
 pub mod receiver;
 pub mod restore;
 pub mod rewind;
+pub mod tls;
 mod watched;
 
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! Talking to a running instance: one persistent superuser connection, every wait bounded.
 
 mod access;
+mod connect;
 mod roles;
 mod slots;
 
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use stolon_core::model::{Lsn, TimelineId};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use crate::Error;
+use crate::tls::Tls;
 
 /// How to reach an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Target {
     pub user: String,
     /// Password, when there is one.
     pub password: Option<String>,
+    /// How the connection is secured; of no effect on a socket.
+    pub tls: Tls,
 }
 
 /// An open connection.
@@ -128,17 +132,11 @@ impl Session {
             config.password(password);
         }
         // The library's own limit covers only part of it.
-        let connecting = tokio::time::timeout(limit, config.connect(NoTls)).await;
-        let (client, connection) = connecting
-            .map_err(|_| Error::NoAnswer {
-                what: "connect",
-                limit,
-            })?
-            .map_err(|error| classify("connect", &error))?;
-        let task = tokio::spawn(async move {
-            // Its end shows in the next query.
-            let _ = connection.await;
-        });
+        let connecting = tokio::time::timeout(limit, connect::open(config, target)).await;
+        let (client, task) = connecting.map_err(|_| Error::NoAnswer {
+            what: "connect",
+            limit,
+        })??;
         let session = Self {
             client,
             task,
@@ -353,6 +351,7 @@ fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
     match error.code().map(tokio_postgres::error::SqlState::code) {
         Some("53300") => Error::Saturated(cause),
         Some("57P03") => Error::NotAccepting(cause),
+        Some("28000") => Error::Refused(cause),
         _ => Error::Query {
             what,
             cause,

@@ -3,11 +3,15 @@
 #[path = "support/server.rs"]
 mod server;
 
+#[path = "support/secured.rs"]
+mod secured;
+
 use rustix::process::Signal;
 use server::{LIMIT, Server, eventually, send, story};
 use stolon_core::model::TimelineId;
 use stolon_postgres::process::{Postmaster, StopMode, kill_all};
-use stolon_postgres::query::Observation;
+use stolon_postgres::query::{Observation, Target};
+use stolon_postgres::tls::{SslMode, Tls};
 use stolon_postgres::{basebackup, check, config_files, controldata, data_dir, history};
 
 /// A keeper that is killed leaves its `pg_basebackup` behind, which may go on writing.
@@ -426,4 +430,80 @@ fn parameters_that_postgresql_does_not_take_are_named() {
             assert!(!names.into_iter().any(|name| name.contains("check")));
         },
     );
+}
+
+/// Connections are secured as libpq would, and no less.
+#[test]
+fn sessions_are_as_secure_as_they_must_be() {
+    story("sessions_are_as_secure_as_they_must_be", async {
+        let mut server = Server::primary().await;
+        let folder = server.folder.path().to_owned();
+        let ours = secured::Authority::new(&folder, "ours");
+        let theirs = secured::Authority::new(&folder, "theirs");
+        ours.sign(&server.pgdata());
+        let _ = server.parameters.insert("ssl".into(), "on".into());
+        let local = server.target();
+        let target = |mode, root: Option<&std::path::Path>, host: &str| Target {
+            host: host.to_owned(),
+            tls: Tls {
+                mode,
+                root_certificate: root.map(Into::into),
+                ..Tls::default()
+            },
+            ..local.clone()
+        };
+        let rule = |kind: &str| format!("{kind} all {} 127.0.0.1/32 trust", server::SUPERUSER);
+        let (ours_file, theirs_file) = (Some(ours.file.as_path()), Some(theirs.file.as_path()));
+        let secure = Ok("true".to_owned());
+        let plain = Ok("false".to_owned());
+        let refused = |part: &str| Err(part.to_owned());
+
+        server.lets_in(&rule("hostssl")).await;
+        for (mode, root, host, expected) in [
+            (
+                SslMode::Disable,
+                None,
+                "127.0.0.1",
+                refused("no pg_hba.conf entry"),
+            ),
+            (SslMode::Allow, None, "127.0.0.1", secure.clone()),
+            (SslMode::Prefer, None, "127.0.0.1", secure.clone()),
+            (SslMode::Require, None, "127.0.0.1", secure.clone()),
+            (
+                SslMode::Require,
+                theirs_file,
+                "127.0.0.1",
+                refused("UnknownIssuer"),
+            ),
+            (SslMode::VerifyCa, ours_file, "localhost", secure.clone()),
+            (
+                SslMode::VerifyCa,
+                theirs_file,
+                "localhost",
+                refused("UnknownIssuer"),
+            ),
+            (SslMode::VerifyFull, ours_file, "127.0.0.1", secure.clone()),
+            (
+                SslMode::VerifyFull,
+                ours_file,
+                "localhost",
+                refused("not valid for"),
+            ),
+        ] {
+            secured::check(&target(mode, root, host), &expected).await;
+        }
+        server.lets_in(&rule("hostnossl")).await;
+        secured::check(&target(SslMode::Prefer, None, "127.0.0.1"), &plain).await;
+        let expected = refused("no pg_hba.conf entry");
+        secured::check(&target(SslMode::Require, None, "127.0.0.1"), &expected).await;
+
+        // A server that is its own authority.
+        ours.serve(&server.pgdata());
+        server.lets_in(&rule("hostssl")).await;
+        secured::check(
+            &target(SslMode::VerifyFull, ours_file, "127.0.0.1"),
+            &secure,
+        )
+        .await;
+    });
 }

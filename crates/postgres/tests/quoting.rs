@@ -6,6 +6,7 @@ use std::path::Path;
 use stolon_postgres::Installation;
 use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
+use stolon_postgres::tls::Tls;
 
 /// Values, with what they mean: what they are, but for backslashes that can be read as PostgreSQL's.
 const VALUES: &[(&str, &str)] = &[
@@ -54,6 +55,7 @@ fn source(host: &str) -> ConnInfo {
         port: "5433".into(),
         user: "repl".into(),
         password: "it's\ta \\secret\n".into(),
+        tls: Tls::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use stolon_daemons::keeper::config::{Config, User};
+use stolon_daemons::keeper::config::{Config, SslMode, Tls, User};
 
 use super::{Daemon, Flag, Values, common, deprecated_text, deprecated_yes_no, text, yes_no};
 use crate::output::talk;
@@ -42,7 +42,7 @@ const FLAGS: &[Flag] = &[
     text(
         "pg-advertise-address",
         "",
-        "address others reach PostgreSQL at (default: the first of --pg-listen-address)",
+        "address others reach PostgreSQL at (default: the first it listens on)",
     ),
     text(
         "pg-advertise-port",
@@ -58,7 +58,7 @@ const FLAGS: &[Flag] = &[
     text(
         "pg-repl-auth-method",
         "md5",
-        "how the replication user authenticates: md5 or trust",
+        "how the replication user authenticates: md5, scram-sha-256 or trust",
     ),
     text("pg-repl-username", "", "replication user (required)"),
     text("pg-repl-password", "", "its password"),
@@ -66,7 +66,7 @@ const FLAGS: &[Flag] = &[
     text(
         "pg-su-auth-method",
         "md5",
-        "how the superuser authenticates: md5 or trust",
+        "how the superuser authenticates: md5, scram-sha-256 or trust",
     ),
     text(
         "pg-su-username",
@@ -75,6 +75,22 @@ const FLAGS: &[Flag] = &[
     ),
     text("pg-su-password", "", "its password"),
     text("pg-su-passwordfile", "", "file with its password"),
+    text(
+        "pg-ssl-mode",
+        "prefer",
+        "TLS to other members: disable, allow, prefer, require, verify-ca or verify-full",
+    ),
+    text(
+        "pg-ssl-root-cert",
+        "",
+        "file with the authorities of other members' certificates",
+    ),
+    text(
+        "pg-ssl-cert",
+        "",
+        "file with the certificate shown to other members",
+    ),
+    text("pg-ssl-key", "", "file with its key"),
     yes_no("can-be-master", "true", "may run the primary"),
     yes_no(
         "can-be-synchronous-replica",
@@ -135,6 +151,7 @@ fn config(values: &Values) -> Result<Config, String> {
         socket_folder: absolute(values.text("pg-socket-dir"))?,
         superuser,
         replication_user,
+        tls: tls(values)?,
         can_be_master: values.is("can-be-master")?,
         can_be_synchronous_replica: values.is("can-be-synchronous-replica")?,
         disable_data_dir_locking: values.is("disable-data-dir-locking")?,
@@ -148,6 +165,34 @@ fn first_address(values: &Values) -> Result<String, String> {
         Some(first) if !first.is_empty() => Ok(first.to_owned()),
         _ => Err(values.invalid("pg-listen-address", "addresses divided by commas")),
     }
+}
+
+/// How connections to other members are secured.
+fn tls(values: &Values) -> Result<Tls, String> {
+    let mode = values.text("pg-ssl-mode");
+    let Some(mode) = SslMode::ALL.into_iter().find(|m| m.as_str() == mode) else {
+        let names = SslMode::ALL.map(SslMode::as_str).join(", ");
+        return Err(format!(
+            "--pg-ssl-mode must be one of: {names}, not {mode:?}"
+        ));
+    };
+    let file = |flag: &str| values.given(flag).map(|path| absolute(&path)).transpose();
+    let tls = Tls {
+        mode,
+        root_certificate: file("pg-ssl-root-cert")?,
+        certificate: file("pg-ssl-cert")?,
+        key: file("pg-ssl-key")?,
+    };
+    if mode.needs_root_certificate() && tls.root_certificate.is_none() {
+        return Err(format!(
+            "--pg-ssl-mode {} needs --pg-ssl-root-cert",
+            mode.as_str()
+        ));
+    }
+    if tls.certificate.is_some() != tls.key.is_some() {
+        return Err("--pg-ssl-cert and --pg-ssl-key go together".to_owned());
+    }
+    Ok(tls)
 }
 
 fn absolute(path: &str) -> Result<PathBuf, String> {
@@ -181,9 +226,9 @@ fn effective_user() -> Result<String, String> {
 fn user(values: &Values, kind: &str, what: &str, name: String) -> Result<User, String> {
     let flag = |rest: &str| format!("pg-{kind}-{rest}");
     let method = values.text(&flag("auth-method")).to_owned();
-    if !matches!(method.as_str(), "md5" | "trust") {
+    if !matches!(method.as_str(), "md5" | "scram-sha-256" | "trust") {
         return Err(format!(
-            "--{} must be one of: md5, trust, not {method:?}",
+            "--{} must be one of: md5, scram-sha-256, trust, not {method:?}",
             flag("auth-method")
         ));
     }

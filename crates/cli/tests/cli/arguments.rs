@@ -264,11 +264,23 @@ fn wrong_values_of_a_keeper_are_refused_with_what_is_valid() {
         &["--disable-data-dir-locking", "true or false"],
     );
     keeper("--pg-listen-address=,", &["--pg-listen-address", "\",\""]);
+    keeper(
+        "--pg-ssl-mode=tls",
+        &["--pg-ssl-mode", "verify-ca", "\"tls\""],
+    );
+    keeper(
+        "--pg-ssl-mode=verify-full",
+        &["verify-full needs --pg-ssl-root-cert"],
+    );
+    keeper(
+        "--pg-ssl-cert=/x",
+        &["--pg-ssl-cert and --pg-ssl-key go together"],
+    );
     for kind in ["su", "repl"] {
         let flag = format!("--pg-{kind}-auth-method");
         keeper(
             &format!("{flag}=scram"),
-            &[&flag, "md5, trust", "\"scram\""],
+            &[&flag, "md5, scram-sha-256, trust", "\"scram\""],
         );
         keeper(
             &format!("{flag}=trust"),

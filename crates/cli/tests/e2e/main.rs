@@ -1,6 +1,7 @@
 //! Whole clusters, end to end: the built program, real PostgreSQL, real stores; processes killed and
 //! frozen, links cut. Each module is a topic.
 
+mod access;
 mod asynchronous;
 mod clients;
 mod coming_back;

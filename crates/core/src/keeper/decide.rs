@@ -17,7 +17,7 @@ mod unusable;
 
 use std::collections::BTreeMap;
 
-pub use access::lets_users_in;
+pub use access::{SCRAM, lets_users_in};
 pub(crate) use parameters::reported;
 pub use parameters::{is_managed, synchronous_standby_names};
 pub use step::{Follow, Patience, Start, Step, Wanted};

@@ -36,6 +36,9 @@ pub struct Facts {
     pub roles_set_up: bool,
     /// Whether `health` was seen after the last step that changed the running instance.
     pub is_health_fresh: bool,
+    /// Of the keeper's users those whose stored password is one that only md5 takes; none: nobody has
+    /// looked yet.
+    pub md5_verifiers: Option<Vec<String>>,
     /// Why the last step or start failed.
     pub error: Option<String>,
     /// What operators ask for, as last read; none: not read yet.
@@ -226,6 +229,8 @@ pub struct Observation {
     pub oldest_wal_file: String,
     /// Where that begins.
     pub oldest_wal: Lsn,
+    /// Of the keeper's users those whose stored password is one that only md5 takes.
+    pub md5_verifiers: Vec<String>,
     /// The parameters in its configuration files, without those the keeper manages.
     pub parameters: BTreeMap<String, String>,
 }

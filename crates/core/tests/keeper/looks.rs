@@ -49,7 +49,7 @@ impl World {
             recovery_signal: folder.recovery_signal,
             of_other_cluster: folder.of_other_cluster,
             gate_was_open: rules
-                .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" md5"))),
+                .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" all all "))),
         }
     }
 
@@ -94,6 +94,7 @@ impl World {
                     let outside = outside.filter(|_| streams && !server.writable);
                     Some((outside?.clone(), String::new()))
                 }),
+            md5_verifiers: self.stored_for_md5.iter().cloned().collect(),
             silent_for: None,
             stream_error: String::new(),
             replay_age: None,
@@ -232,9 +233,15 @@ pub(super) fn name_of(step: &Step) -> String {
                     format!("to recover, {}", target.join(" "))
                 }
             };
-            let users = wanted.access_rules.iter().any(|rule| rule.contains(" md5"));
-            let closed = if users { "" } else { ", users kept out" };
-            format!("configure {role}{closed}")
+            let has = |part: &str| wanted.access_rules.iter().any(|rule| rule.contains(part));
+            let said = [
+                (has("hostssl"), ", by TLS only"),
+                (has("scram-sha-256"), ", by SCRAM"),
+                (!has(" all all "), ", users kept out"),
+            ];
+            let said = said.into_iter().filter(|(is_so, _)| *is_so);
+            let said: String = said.map(|(_, words)| words).collect();
+            format!("configure {role}{said}")
         }
         Step::Start { db } => format!("start {db}"),
         Step::Checkpoint => "write a checkpoint".to_owned(),

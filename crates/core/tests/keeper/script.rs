@@ -31,6 +31,8 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
 /// * `reports fine|pending|sick|nothing` what the neighbour, which lives, publishes
+/// * `by scram|tls` how the superuser authenticates, and members connect, from the keeper's next start on;
+///   `stored md5|scram` what the superuser's password is stored for
 /// * `passwords` others are given, which stand in the configuration of a standby
 /// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
@@ -107,6 +109,7 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
                 keeper.status.last_healthy_time = data.change_time;
             }
         }),
+        "by" | "stored" => authentication(world, words),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "set" => world.edit(|data| {
@@ -132,6 +135,17 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             world.write_back(rest[0].parse().expect("a number"));
         }
         other => panic!("no such command: {other}"),
+    }
+}
+
+fn authentication(world: &mut World, words: &[&str]) {
+    match words {
+        ["by", "scram"] => world.by_scram = true,
+        ["by", "tls"] => world.requires_tls = true,
+        ["stored", method] => {
+            world.stored_for_md5 = (*method == "md5").then(|| "postgres".to_owned());
+        }
+        other => panic!("no such command: {other:?}"),
     }
 }
 

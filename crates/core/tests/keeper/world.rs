@@ -142,6 +142,11 @@ pub(crate) struct World {
     pub(crate) state: Option<DbState>,
     pub(crate) pgdata: Folder,
     pub(crate) beside: Folder,
+    /// Whether the superuser is to authenticate by SCRAM.
+    pub(crate) by_scram: bool,
+    pub(crate) requires_tls: bool,
+    /// The user whose password is stored for md5.
+    pub(crate) stored_for_md5: Option<String>,
     pub(crate) server: Option<Server>,
     pub(crate) orphans: bool,
     pub(crate) faults: Faults,
@@ -187,6 +192,9 @@ impl World {
             state: None,
             pgdata: Folder::default(),
             beside: Folder::default(),
+            by_scram: false,
+            requires_tls: false,
+            stored_for_md5: None,
             server: None,
             orphans: false,
             faults: Faults::default(),
@@ -226,7 +234,11 @@ impl World {
             (None, true) => Process::Leftovers,
             (None, false) => Process::None,
         };
-        let keeper = Keeper::new(settings(self.boot), self.instant(), self.inspect(), process);
+        let settings = Settings {
+            requires_tls: self.requires_tls,
+            ..settings(self.boot, self.by_scram)
+        };
+        let keeper = Keeper::new(settings, self.instant(), self.inspect(), process);
         self.keeper = Some(keeper);
         self.say("keeper starts");
         self.now += Duration::from_millis(1);
@@ -508,7 +520,8 @@ fn boot_name(boot: u32) -> String {
     format!("boot{boot}-")
 }
 
-fn settings(boot: u32) -> Settings {
+fn settings(boot: u32, by_scram: bool) -> Settings {
+    let method = if by_scram { "scram-sha-256" } else { "md5" };
     Settings {
         uid: KeeperUid::from(US),
         boot_uuid: BootUuid::new(boot_name(boot)),
@@ -522,8 +535,9 @@ fn settings(boot: u32) -> Settings {
         advertise_address: "10.0.0.1".to_owned(),
         advertise_port: 5432,
         socket_folder: "/tmp".to_owned(),
-        superuser: ("postgres".to_owned(), "scram-sha-256".to_owned()),
+        superuser: ("postgres".to_owned(), method.to_owned()),
         replication_user: ("repl".to_owned(), "trust".to_owned()),
+        requires_tls: false,
         can_be_master: true,
         can_be_synchronous_replica: true,
     }

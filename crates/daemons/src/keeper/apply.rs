@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use stolon_core::keeper::Outcome;
-use stolon_core::keeper::decide::{Follow, Start, Step, Wanted};
+use stolon_core::keeper::decide::{Follow, SCRAM, Start, Step, Wanted};
 use stolon_core::model::DbUid;
 use stolon_core::model::spec::NewConfig;
 use stolon_core::time::Instant;
@@ -130,6 +130,7 @@ impl Instance {
         let options = initdb::Options {
             superuser: superuser.name.clone(),
             password: self.passwords.superuser(),
+            scram: superuser.method == SCRAM,
             locale: config.locale.clone(),
             encoding: config.encoding.clone(),
             data_checksums: config.data_checksums,
@@ -236,6 +237,7 @@ impl Instance {
             port: follow.port.clone(),
             user: user.name.clone(),
             password: self.passwords.replication().unwrap_or_default(),
+            tls: self.config.tls.clone(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use stolon_postgres::tls::{SslMode, Tls};
+
 use crate::config::CommonConfig;
 
 /// What a keeper is told; checked, nothing left open.
@@ -29,6 +31,8 @@ pub struct Config {
     pub superuser: User,
     /// The replication user.
     pub replication_user: User,
+    /// How connections to other members are secured.
+    pub tls: Tls,
     /// Whether it may run the primary.
     pub can_be_master: bool,
     /// Whether it may run a synchronous standby.

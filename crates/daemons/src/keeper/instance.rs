@@ -127,6 +127,7 @@ impl Instance {
             port: self.config.port,
             user: self.config.superuser.name.clone(),
             password: self.passwords.superuser(),
+            tls: self.config.tls.clone(),
         }
     }
 

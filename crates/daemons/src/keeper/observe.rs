@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use stolon_core::keeper::decide::is_managed;
+use stolon_core::keeper::decide::{SCRAM, is_managed};
 use stolon_core::keeper::facts::{Health, Observation, Peer, Slot};
 use stolon_core::time::Instant;
 use stolon_postgres::query::{self, Session, Target};
@@ -24,6 +24,7 @@ const LATEST: u32 = 3;
 pub(super) struct Looks {
     probed_at: Option<Instant>,
     parameters: BTreeMap<String, String>,
+    md5_verifiers: Vec<String>,
     last: Option<Observation>,
     pub(super) recovery_told_at: Option<Instant>,
     /// When it was last seen to stream.
@@ -68,11 +69,15 @@ impl Instance {
                 limit,
             });
         };
-        let answer = look(open, thorough, self.is_recovering()).await;
+        let answer = look(open, thorough, self.is_recovering(), &self.by_scram()).await;
         match answer {
-            Ok((seen, parameters, replayed_until)) => Ok(Observation {
+            Ok(Seen {
+                answers: seen,
                 replayed_until,
-                ..self.understand(seen, parameters)
+                thorough,
+            }) => Ok(Observation {
+                replayed_until,
+                ..self.understand(seen, thorough)
             }),
             Err(error) => {
                 // After a missing answer the connection cannot be trusted.
@@ -88,10 +93,14 @@ impl Instance {
         let target = Target {
             host: self.config.advertise_address.clone(),
             port: self.config.advertise_port,
+            tls: self.config.tls.for_a_sign_of_life(),
             ..self.target()
         };
         match Session::connect(&target, limit).await {
-            Ok(_) | Err(Error::Query { answered: true, .. } | Error::Saturated(_)) => Ok(()),
+            Ok(_)
+            | Err(Error::Query { answered: true, .. } | Error::Refused(_) | Error::Saturated(_)) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -99,10 +108,11 @@ impl Instance {
     fn understand(
         &self,
         seen: query::Observation,
-        parameters: Option<BTreeMap<String, String>>,
+        thorough: Option<(BTreeMap<String, String>, Vec<String>)>,
     ) -> Observation {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(parameters) = parameters {
+        if let Some((parameters, md5_verifiers)) = thorough {
+            looks.md5_verifiers = md5_verifiers;
             looks.parameters = parameters
                 .into_iter()
                 .filter(|(name, _)| !is_managed(name))
@@ -156,8 +166,16 @@ impl Instance {
             refused_parameters: self.refused(),
             oldest_wal_file: seen.oldest_wal_file,
             oldest_wal: seen.oldest_wal,
+            md5_verifiers: looks.md5_verifiers.clone(),
             parameters: looks.parameters.clone(),
         }
+    }
+
+    /// The users that are to authenticate by SCRAM.
+    fn by_scram(&self) -> Vec<&str> {
+        let users = [&self.config.superuser, &self.config.replication_user];
+        let users = users.into_iter().filter(|user| user.method == SCRAM);
+        users.map(|user| user.name.as_str()).collect()
     }
 
     /// What of the users' settings is not in force, with the reasons.
@@ -192,19 +210,40 @@ impl Instance {
     }
 }
 
-type Seen = (query::Observation, Option<BTreeMap<String, String>>, String);
+/// The answers of one look.
+struct Seen {
+    answers: query::Observation,
+    replayed_until: String,
+    /// Of a thorough one: the parameters, and users whose stored passwords are for md5.
+    thorough: Option<(BTreeMap<String, String>, Vec<String>)>,
+}
 
-async fn look(session: &Session, thorough: bool, recovers: bool) -> Result<Seen, Error> {
+async fn look(
+    session: &Session,
+    thorough: bool,
+    recovers: bool,
+    by_scram: &[&str],
+) -> Result<Seen, Error> {
     let seen = session.observe().await?;
     let replayed_until = if recovers {
         session.replayed_until().await?
     } else {
         String::new()
     };
-    let parameters = if thorough {
-        Some(session.parameters_from_files().await?)
+    let thorough = if thorough {
+        let parameters = session.parameters_from_files().await?;
+        let md5_verifiers = if by_scram.is_empty() {
+            Vec::new()
+        } else {
+            session.md5_verifiers(by_scram).await?
+        };
+        Some((parameters, md5_verifiers))
     } else {
         None
     };
-    Ok((seen, parameters, replayed_until))
+    Ok(Seen {
+        answers: seen,
+        replayed_until,
+        thorough,
+    })
 }

@@ -65,6 +65,7 @@ impl Instance {
             port: source.port.clone(),
             user: self.config.superuser.name.clone(),
             password: self.passwords.superuser().unwrap_or_default(),
+            tls: self.config.tls.clone(),
         };
         let rewind = Rewind {
             target: &beside,

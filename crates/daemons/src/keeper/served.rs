@@ -1,5 +1,6 @@
 //! Steps that are taken over the session with a running instance: roles, slots, promotion.
 
+use stolon_core::keeper::decide::SCRAM;
 use stolon_core::model::{Lsn, TimelineId};
 use stolon_postgres::history;
 use stolon_postgres::query::Session;
@@ -33,14 +34,15 @@ impl Instance {
         self.with_session(async |session| {
             if user.name == superuser.name {
                 session
-                    .set_replication_role(&user.name, None, false)
+                    .set_replication_role(&user.name, None, false, false)
                     .await?;
                 tracing::info!("replication role added to superuser");
                 return Ok(());
             }
-            let exists = session.role(&user.name).await?.is_some();
+            let (name, password) = (&user.name, password.as_deref());
+            let (exists, scram) = (session.role(name).await?.is_some(), user.method == SCRAM);
             session
-                .set_replication_role(&user.name, password.as_deref(), !exists)
+                .set_replication_role(name, password, scram, !exists)
                 .await?;
             tracing::info!(role = user.name, "replication role created");
             Ok(())

@@ -7,6 +7,7 @@ use super::pieces::pieces;
 use super::reading::{is_parameter, read_configuration, read_conninfo, read_password};
 use crate::config_files::{Configuration, read_parameters, render_parameters};
 use crate::conninfo::ConnInfo;
+use crate::tls::Tls;
 
 /// `postgresql.conf`: PostgreSQL reads it whatever is in it. A value means what it means as the Go
 /// program writes it, quotes doubled and no more, or, where that cannot be read, what it is; the
@@ -61,6 +62,8 @@ pub fn configuration(bytes: &[u8]) {
 /// A connection string: libpq reads it as what was meant, whatever is in it.
 pub fn conninfo(bytes: &[u8]) {
     let info = take_conninfo(&mut pieces(bytes));
+    let root = info.tls.root_certificate.clone().unwrap_or_default();
+    let root = root.display().to_string();
     for text in [info.to_text(), info.to_text_without_password()] {
         let read = read_conninfo(&text).unwrap_or_else(|| panic!("not libpq's: {text:?}"));
         let expected = [
@@ -68,6 +71,7 @@ pub fn conninfo(bytes: &[u8]) {
             ("host", &info.host),
             ("port", &info.port),
             ("user", &info.user),
+            ("sslrootcert", &root),
         ];
         for (name, value) in expected {
             let meant = value.replace('\0', "");
@@ -104,5 +108,9 @@ fn take_conninfo(texts: &mut impl Iterator<Item = String>) -> ConnInfo {
         port: text(),
         user: text(),
         password: text(),
+        tls: Tls {
+            root_certificate: Some(text().into()),
+            ..Tls::default()
+        },
     }
 }

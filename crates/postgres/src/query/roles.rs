@@ -18,17 +18,35 @@ impl Session {
             .map(|row| row.first().cloned().flatten().as_deref() == Some("t")))
     }
 
-    /// Makes, or alters, a role that may log in and replicate.
+    /// Which of some users have a stored password that only md5 takes.
+    pub async fn md5_verifiers(&self, users: &[&str]) -> Result<Vec<String>, Error> {
+        let users: Vec<String> = users.iter().map(|user| literal(user)).collect();
+        let sql = format!(
+            "SELECT rolname FROM pg_authid WHERE rolpassword LIKE 'md5%' AND rolname IN ({})
+             ORDER BY rolname",
+            users.join(", ")
+        );
+        let rows = self.rows("stored passwords", &sql).await?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    }
+
+    /// Makes, or alters, a role that may log in and replicate; `scram`: whatever the server's
+    /// `password_encryption`, its password is stored for SCRAM.
     pub async fn set_replication_role(
         &self,
         name: &str,
         password: Option<&str>,
+        scram: bool,
         create: bool,
     ) -> Result<(), Error> {
         let verb = if create { "CREATE" } else { "ALTER" };
         let mut sql = format!("{verb} ROLE {} WITH LOGIN REPLICATION", identifier(name));
         if let Some(password) = password {
-            let verifier = self.verifier(name, password).await?;
+            let verifier = if scram {
+                password::scram_sha_256(password.as_bytes())
+            } else {
+                self.verifier(name, password).await?
+            };
             sql.push_str(" PASSWORD ");
             sql.push_str(&literal(&verifier));
         }

@@ -16,6 +16,7 @@ use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
 use stolon_postgres::process::{Postmaster, StopMode, become_subreaper};
 use stolon_postgres::query::{Observation, Session, Target};
+use stolon_postgres::tls::Tls;
 use stolon_postgres::{Error, Installation, basebackup, data_dir, initdb};
 
 /// Bound on everything a story waits for.
@@ -89,6 +90,8 @@ pub(crate) struct Server {
     pub(crate) parameters: BTreeMap<String, String>,
     /// Whom it follows.
     pub(crate) follows: Option<ConnInfo>,
+    /// How often its access rules were changed.
+    changes: u32,
 }
 
 impl Server {
@@ -102,6 +105,7 @@ impl Server {
             output: Arc::default(),
             parameters: BTreeMap::new(),
             follows: None,
+            changes: 0,
         }
     }
 
@@ -117,6 +121,7 @@ impl Server {
             let _ = server.parameters.insert((*name).into(), (*value).into());
         }
         let options = initdb::Options {
+            scram: false,
             superuser: SUPERUSER.into(),
             password: None,
             locale: "C".into(),
@@ -130,7 +135,7 @@ impl Server {
         server.start().await;
         let session = server.session().await;
         session
-            .set_replication_role(REPLICATION_USER, Some(REPLICATION_PASSWORD), true)
+            .set_replication_role(REPLICATION_USER, Some(REPLICATION_PASSWORD), false, true)
             .await
             .expect("the replication role");
         server
@@ -174,6 +179,7 @@ impl Server {
             port: self.port.to_string(),
             user: REPLICATION_USER.into(),
             password: REPLICATION_PASSWORD.into(),
+            tls: Tls::default(),
         }
     }
 
@@ -187,6 +193,7 @@ impl Server {
             port: self.port,
             user: SUPERUSER.into(),
             password: None,
+            tls: Tls::default(),
         }
     }
 
@@ -213,6 +220,29 @@ impl Server {
         }
         config_files::write(&self.pgdata(), &configuration).expect("configuration");
         config_files::set_standby(&self.pgdata(), self.follows.is_some()).expect("signal");
+    }
+
+    /// Writes its configuration with one more access rule, and waits until that is in force: it is
+    /// known by its number among all such changes.
+    #[allow(dead_code, reason = "not every test changes the rules")]
+    pub(crate) async fn lets_in(&mut self, rule: &str) {
+        self.changes += 1;
+        let mark = format!("{}s", self.changes);
+        let _ = self
+            .parameters
+            .insert("log_min_duration_statement".into(), mark.clone());
+        self.configure();
+        let mut rules = config_files::access_rules(&self.pgdata()).expect("rules");
+        rules.push_str(rule);
+        let rules: Vec<String> = rules.lines().map(str::to_owned).collect();
+        config_files::write_access_rules(&self.pgdata(), &rules).expect("written");
+        let postmaster = self.postmaster.as_ref().expect("a postmaster");
+        postmaster.reload().expect("reloaded");
+        let shown = || async {
+            let seen = self.value("SHOW log_min_duration_statement").await;
+            (seen == mark).then_some(())
+        };
+        eventually("the rules are in force", shown).await;
     }
 
     /// Starts it and waits until it answers.

@@ -103,6 +103,7 @@ fn settings(k: usize, starts: u32, authentication: &str) -> Settings {
         socket_folder: "/tmp".to_owned(),
         superuser: ("postgres".to_owned(), authentication.to_owned()),
         replication_user: ("repl".to_owned(), "trust".to_owned()),
+        requires_tls: false,
         can_be_master: true,
         can_be_synchronous_replica: true,
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::certificates;
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
 use super::process::{self, Process, Surroundings};
@@ -32,6 +33,7 @@ pub(crate) struct Plan {
     keepers: usize,
     sentinels: usize,
     hosts: bool,
+    secured: bool,
     spec: Value,
     proxy_flags: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Plan {
             keepers: 3,
             sentinels: 1,
             hosts: false,
+            secured: false,
             proxy_flags: Vec::new(),
             spec: json!({
                 "initMode": "new", "sleepInterval": "1s", "failInterval": "6s",
@@ -61,6 +64,12 @@ impl Plan {
             sentinels: 3,
             ..plan
         }
+    }
+
+    /// Members connect to one another by TLS, with certificates, and authenticate by SCRAM.
+    pub(crate) fn secured(mut self) -> Self {
+        self.secured = true;
+        self
     }
 
     pub(crate) fn keepers(mut self, keepers: usize) -> Self {
@@ -110,6 +119,8 @@ struct Place {
     folder: PathBuf,
     program: PathBuf,
     store: Vec<String>,
+    /// More flags for all keepers.
+    keeper_flags: Vec<String>,
 }
 
 /// A daemon that can be started again.
@@ -189,6 +200,7 @@ impl Cluster {
                 format!("--store-backend={backend}"),
                 format!("--store-endpoints={endpoints}"),
             ],
+            keeper_flags: Vec::new(),
         };
         let proxy_port = free_port();
         let mut cluster = Self {
@@ -205,7 +217,15 @@ impl Cluster {
             folder,
         };
         cluster.proxy.words.extend(plan.proxy_flags.clone());
-        cluster.ctl(&["init", "-y", &plan.spec.to_string()]);
+        let mut spec = plan.spec.clone();
+        if plan.secured {
+            certificates::write(&cluster.place.folder);
+            cluster.place.keeper_flags = certificates::flags(&cluster.place.folder);
+            for (name, value) in certificates::parameters(&cluster.place.folder) {
+                spec["pgParameters"][name] = value.into();
+            }
+        }
+        cluster.ctl(&["init", "-y", &spec.to_string()]);
         for number in 0..plan.sentinels {
             let namespace = cluster.network.as_ref().map(|n| n.namespace(number));
             let name = format!("s{number}");
@@ -249,6 +269,7 @@ impl Cluster {
             format!("--pg-repl-username={REPLICATION_USER}"),
             format!("--pg-repl-passwordfile={}", file("replication.password")),
         ]);
+        daemon.words.extend(self.place.keeper_flags.clone());
         daemon.start();
         self.keepers.push(Keeper {
             uid,
@@ -419,6 +440,42 @@ impl Cluster {
         let file = rusqlite::Connection::open(self.store_file()).expect("the store's file");
         file.busy_timeout(Duration::from_secs(1)).expect("a limit");
         file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+    }
+
+    /// Gives a host another address, and has its keeper know.
+    pub(crate) fn move_host(&mut self, number: usize, address: &str) {
+        let keeper = &mut self.keepers[number];
+        keeper.kill();
+        let network = self.network.as_ref().expect("hosts");
+        network.readdress(number, address);
+        address.clone_into(&mut keeper.direct.host);
+        let listen = format!("--pg-listen-address={address}");
+        keeper.daemon.words.push(listen);
+        keeper.daemon.start();
+    }
+
+    /// Asserts that an instance refuses whoever asks it for its WAL from a host, as the replication
+    /// user with the right password, in these words.
+    #[track_caller]
+    pub(crate) fn refuses_replication(&self, keeper: usize, host: usize, mode: &str, why: &str) {
+        let surroundings = Surroundings {
+            network: Some(self.network.as_ref().expect("hosts").namespace(host)),
+            ..Surroundings::default()
+        };
+        let direct = &self.keepers[keeper].direct;
+        let program = process::postgres_program("pg_basebackup");
+        let mut copy = process::command(&program, &surroundings);
+        copy.env("PGPASSWORD", REPLICATION_PASSWORD);
+        copy.arg("-D")
+            .arg(self.place.folder.join("stolen"))
+            .arg("-d");
+        copy.arg(format!(
+            "host={} port={} user={REPLICATION_USER} sslmode={mode}",
+            direct.host, direct.port
+        ));
+        let output = copy.output().expect("pg_basebackup runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{said}");
     }
 
     /// A client that writes.
@@ -637,6 +694,11 @@ impl Keeper {
         words.push(format!("--pg-port={}", self.direct.port));
     }
 
+    /// Its `pg_hba.conf`.
+    pub(crate) fn access_rules(&self) -> String {
+        std::fs::read_to_string(self.pgdata.join("pg_hba.conf")).expect("access rules")
+    }
+
     /// Removes its data.
     pub(crate) fn lose_data(&self) {
         std::fs::remove_dir_all(&self.pgdata).expect("data that can be removed");
@@ -692,7 +754,7 @@ fn is_settled(data: &Value, instances: usize) -> bool {
     set.is_some_and(|set| !set.is_empty()) && set == confirmed
 }
 
-fn write_secret(path: &Path, text: &str) {
+pub(super) fn write_secret(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, format!("{text}\n")).expect("a password file");
     let owner_only = std::fs::Permissions::from_mode(0o600);

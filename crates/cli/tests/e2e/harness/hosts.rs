@@ -54,6 +54,13 @@ impl Network {
         format!("10.77.0.{}", host + 1)
     }
 
+    /// Gives a host another address in the place of its own.
+    pub(crate) fn readdress(&self, host: usize, address: &str) {
+        let name = self.namespace(host);
+        ip(&format!("-n {name} addr flush dev eth0"));
+        ip(&format!("-n {name} addr add {address}/24 dev eth0"));
+    }
+
     /// Pulls a host's cable.
     pub(crate) fn cut(&self, host: usize) {
         ip(&format!("-n {} link set v{host} down", self.switch()));

@@ -3,22 +3,33 @@
 use super::Situation;
 use crate::model::Db;
 use crate::model::spec::AccessMode;
+use crate::reason::Reason;
+
+/// The method of passwords that no server knows.
+pub const SCRAM: &str = "scram-sha-256";
 
 /// The last part when the user gave none.
 const EVERYBODY: [&str; 2] = ["host all all 0.0.0.0/0 md5", "host all all ::0/0 md5"];
 
 /// The rules of a db; without the users' part while they are to stay out (I9).
 pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<String> {
-    let (superuser, superuser_method) = &situation.settings.superuser;
-    let (replication, replication_method) = &situation.settings.replication_user;
+    let (superuser, superuser_method) = user(situation, &situation.settings.superuser);
+    let (replication, replication_method) = user(situation, &situation.settings.replication_user);
+    let host = if situation.settings.requires_tls {
+        "hostssl"
+    } else {
+        "host"
+    };
     let mut rules = vec![
         format!("local postgres {superuser} {superuser_method}"),
         format!("local replication {replication} {replication_method}"),
     ];
     let mut from = |address: &str| {
-        rules.push(format!("host all {superuser} {address} {superuser_method}"));
         rules.push(format!(
-            "host replication {replication} {address} {replication_method}"
+            "{host} all {superuser} {address} {superuser_method}"
+        ));
+        rules.push(format!(
+            "{host} replication {replication} {address} {replication_method}"
         ));
     };
     match situation.spec.default_su_repl_access_mode {
@@ -39,7 +50,8 @@ pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<Stri
                 from(address);
             }
             // All of one kind together, as the Go program writes them.
-            rules.sort_by_key(|rule| (!rule.starts_with("local"), !rule.starts_with("host all")));
+            let everything = format!("{host} all");
+            rules.sort_by_key(|rule| (!rule.starts_with("local"), !rule.starts_with(&everything)));
         }
     }
     if users && db.spec.pg_hba.is_null() {
@@ -48,6 +60,36 @@ pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<Stri
         rules.extend(db.spec.pg_hba.iter().cloned());
     }
     rules
+}
+
+/// A user with the method of the rules for them. A password that is stored as md5 has it is taken by
+/// no other method, and md5 takes one that is stored as SCRAM has it, by SCRAM (PostgreSQL manual,
+/// "Password Authentication"): it stands until the stored ones are known.
+fn user<'a>(situation: &Situation<'_>, (name, method): &'a (String, String)) -> (&'a str, &'a str) {
+    if method != SCRAM {
+        return (name, method);
+    }
+    let stored = situation.facts.md5_verifiers.as_ref();
+    let is_known = stored.is_some_and(|stored| !stored.contains(name));
+    (name, if is_known { SCRAM } else { "md5" })
+}
+
+/// Tells of users that are to authenticate by SCRAM and whose stored passwords do not allow it.
+pub(super) fn stored_for_md5(situation: &Situation<'_>) -> Option<Reason> {
+    let settings = situation.settings;
+    let users = [&settings.superuser, &settings.replication_user];
+    let users = users.into_iter().filter(|(_, method)| method == SCRAM);
+    let stored = situation.facts.md5_verifiers.as_ref()?;
+    let users: Vec<&str> = users
+        .filter(|(name, _)| stored.contains(name))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if users.is_empty() {
+        return None;
+    }
+    let text = "a stored password is one for md5: that is accepted until it is set anew with \
+                password_encryption = scram-sha-256";
+    Some(Reason::warn("password-not-scram", text).with("users", users.join(", ")))
 }
 
 /// The addresses of the other members, sorted.

@@ -2,8 +2,8 @@
 
 use super::super::facts::Observation;
 use super::{
-    Decision, Situation, Step, act, converged, existing, listen, not_admitted, parameters, reading,
-    restart, settled, slots, until_it_speaks, wait,
+    Decision, Situation, Step, access, act, converged, existing, listen, not_admitted, parameters,
+    reading, restart, settled, slots, until_it_speaks, wait,
 };
 use crate::model::{Db, Role, TimelineId};
 use crate::reason::Reason;
@@ -103,7 +103,7 @@ fn start(situation: &Situation<'_>, db: &Db) -> Decision {
 }
 
 fn settle(situation: &Situation<'_>, db: &Db, observation: &Observation) -> Decision {
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<Reason> = access::stored_for_md5(situation).into_iter().collect();
     if let Some(step) = restart::due(situation, db, observation, &mut reasons) {
         return act(step, reasons);
     }

@@ -46,6 +46,7 @@ fn observation(life: u32, server: &Server, data: &Data) -> Observation {
         .filter(|receiver| receiver.established);
     let parameters = server.config.parameters.iter();
     Observation {
+        md5_verifiers: Vec::new(),
         postmaster: format!("life {life}"),
         replayed_until: String::new(),
         in_recovery: !server.writable,

@@ -1,0 +1,53 @@
+//! The certificates of a cluster whose members connect by TLS: an authority, and one certificate that
+//! all members show, as servers and as clients.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+const NAMES: [&str; 3] = ["authority.crt", "member.crt", "member.key"];
+
+/// Makes them.
+pub(crate) fn write(folder: &Path) {
+    let named = |name: &str| {
+        let mut parameters = CertificateParams::new(vec![]).expect("parameters");
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters
+    };
+    let key = || KeyPair::generate().expect("a key");
+    let (authority_key, member_key) = (key(), key());
+    let mut authority = named("authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).expect("an authority");
+    let issuer = Issuer::new(authority, authority_key);
+    let member = named("member").signed_by(&member_key, &issuer);
+    let member = member.expect("a certificate");
+    let texts = [root.pem(), member.pem(), member_key.serialize_pem()];
+    for (name, text) in NAMES.iter().zip(texts) {
+        super::cluster::write_secret(&folder.join(name), &text);
+    }
+}
+
+/// What keepers are told of them.
+pub(crate) fn flags(folder: &Path) -> Vec<String> {
+    let [root, certificate, key] = NAMES.map(|name| folder.join(name).display().to_string());
+    vec![
+        "--pg-su-auth-method=scram-sha-256".to_owned(),
+        "--pg-repl-auth-method=scram-sha-256".to_owned(),
+        "--pg-ssl-mode=verify-ca".to_owned(),
+        format!("--pg-ssl-root-cert={root}"),
+        format!("--pg-ssl-cert={certificate}"),
+        format!("--pg-ssl-key={key}"),
+    ]
+}
+
+/// What instances are told of them.
+pub(crate) fn parameters(folder: &Path) -> Vec<(&'static str, String)> {
+    let [root, certificate, key] = NAMES.map(|name| folder.join(name).display().to_string());
+    vec![
+        ("ssl", "on".to_owned()),
+        ("ssl_ca_file", root),
+        ("ssl_cert_file", certificate),
+        ("ssl_key_file", key),
+    ]
+}
