@@ -68,7 +68,10 @@ fn a_failed_keeper_gives_the_primary_away_and_returns() {
     let cluster = Cluster::start(&Plan::new(Store::Sqlite));
     let primary = cluster.primary();
     let writer = cluster.writer();
-    cluster.ctl(&["failkeeper", &cluster.keepers[primary].uid]);
+    let failed = cluster.try_ctl(&["failkeeper", &cluster.keepers[primary].uid]);
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.success(), "{said}");
+    assert!(said.contains("replication is asynchronous"), "{said}");
     cluster.another_primary_than(primary);
     writer.goes_on();
     cluster.is_whole();
@@ -99,6 +102,56 @@ fn a_removed_keeper_comes_back_with_a_new_db() {
     cluster.is_whole();
     cluster.has_all(&account);
     cluster.follows(standby);
+}
+
+/// The only synchronous standby is removed: another takes its place, or it comes back as a new one, and
+/// nothing that was acknowledged is lost. With minSynchronousStandbys 0 commits do not even wait.
+#[test]
+fn a_removed_synchronous_standby_is_replaced() {
+    let plan = Plan::new(Store::Sqlite).synchronous();
+    let cluster = Cluster::start(&plan.with("minSynchronousStandbys", json!(0)));
+    let (primary, standby) = (cluster.primary(), synchronous_standby(&cluster));
+    let writer = cluster.writer();
+    let said = cluster.ctl(&["removekeeper", &cluster.keepers[standby].uid]);
+    assert_eq!(said, "");
+    writer.goes_on();
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), primary);
+    cluster.has_all(&writer.stop());
+    cluster.follows(standby);
+}
+
+/// Flags of keepers that count everywhere: who may not run a primary is not elected, who may not run a
+/// synchronous standby is not waited for; with minSynchronousStandbys 0 commits go on without.
+#[test]
+fn keepers_are_what_their_flags_let_them_be() {
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(0)
+        .synchronous()
+        .with("minSynchronousStandbys", json!(0));
+    let mut cluster = Cluster::begin(&plan);
+    cluster.add_keeper_with(
+        0,
+        &[
+            "--can-be-master=false",
+            "--can-be-synchronous-replica=false",
+        ],
+    );
+    cluster.add_keeper(1);
+    eventually("a primary serves", || {
+        let data = cluster.data()?;
+        (cluster.open_primary() == Some(1) && data["dbs"].as_object()?.len() == 2).then_some(())
+    });
+    let writer = cluster.writer();
+    cluster.add_keeper(2);
+    cluster.is_whole();
+    assert_eq!(synchronous_standby(&cluster), 2, "the other may not");
+    cluster.keepers[1].kill();
+    assert_eq!(cluster.another_primary_than(1), 2);
+    writer.goes_on();
+    cluster.keepers[1].daemon.start();
+    cluster.is_whole();
+    cluster.has_all(&writer.stop());
 }
 
 /// I7, A11: a cluster that is made anew removes nothing of the one before.
