@@ -11,6 +11,7 @@ mod report;
 mod requests;
 mod rhythm;
 mod sync;
+mod trouble;
 mod work;
 
 use std::sync::Arc;
@@ -202,6 +203,8 @@ pub struct Keeper {
     promote_at: Option<Instant>,
     round_closed: bool,
     said: Vec<(String, String)>,
+    /// What was told of connections and disk.
+    trouble: Vec<String>,
 }
 
 impl Keeper {
@@ -257,6 +260,7 @@ impl Keeper {
             promote_at: None,
             round_closed: false,
             said: Vec::new(),
+            trouble: Vec::new(),
         }
     }
 
@@ -327,6 +331,7 @@ impl Keeper {
             self.read(&mut effects);
         }
         self.note_late_look(now);
+        self.tell_trouble(&mut effects);
         self.proceed(now, &mut effects);
         self.publish(now, &mut effects);
         self.note_progress(now, &mut effects);

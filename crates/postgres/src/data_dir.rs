@@ -216,6 +216,31 @@ pub fn free_space(path: &Path) -> Result<u64, Error> {
     Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
+/// Less free than this is none: PostgreSQL writes WAL in files of this size, unless told otherwise.
+const FULL: u64 = 16 << 20;
+
+/// What keeps the file system at `path` from taking what PostgreSQL writes, in words; empty: nothing, or
+/// nobody can tell.
+pub fn trouble(path: &Path) -> String {
+    let Ok(status) = rustix::fs::statvfs(path) else {
+        return String::new();
+    };
+    let path = path.display();
+    if status
+        .f_flag
+        .contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    {
+        return format!("the file system of {path} is read-only");
+    }
+    if status.f_bavail.saturating_mul(status.f_frsize) < FULL {
+        return format!(
+            "the disk is full: less than {} MB are free in {path}",
+            FULL >> 20
+        );
+    }
+    String::new()
+}
+
 /// The pid in `postmaster.pid`, when there is one.
 pub fn postmaster_pid(pgdata: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;

@@ -56,6 +56,8 @@ pub struct Observation {
     pub timeline: TimelineId,
     /// What it has flushed: written itself, or received.
     pub flush_lsn: Lsn,
+    /// Which places for connections are all taken, in words; empty: none.
+    pub taken: String,
     /// What it has replayed; on a primary the same as flushed.
     pub replay_lsn: Lsn,
     /// The system identifier.
@@ -211,6 +213,7 @@ impl Session {
             wal_segment: text(10).parse().unwrap_or(0),
             message_age: seconds(&text(11)),
             replay_age: seconds(&text(12)),
+            taken: taken([13, 14, 15, 16].map(|index| text(index).parse().ok())),
             ..Observation::default()
         };
         if text(10) == Lsn::WAL_FILE.to_string() {
@@ -304,7 +307,28 @@ const OBSERVE: &str = "SELECT pg_is_in_recovery(),
     (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time)
      FROM pg_stat_wal_receiver WHERE status = 'streaming'),
     CASE WHEN pg_is_in_recovery()
-         THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END";
+         THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0),
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
+    current_setting('max_wal_senders')::int";
+
+/// Says which places are all taken, from how many users' connections there are and may be, and how many
+/// WAL senders.
+fn taken([users, most_users, senders, most_senders]: [Option<u32>; 4]) -> String {
+    let mut words = Vec::new();
+    if let (Some(_), Some(most)) = (users.filter(|users| Some(*users) >= most_users), most_users) {
+        words.push(format!(
+            "all {most} places for users' connections are taken"
+        ));
+    }
+    let senders = senders.filter(|senders| *senders > 0 && Some(*senders) >= most_senders);
+    if let (Some(_), Some(most)) = (senders, most_senders) {
+        words.push(format!("all {most} WAL senders are taken"));
+    }
+    words.join(" and ")
+}
 
 const PEERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, sync_state
     FROM pg_stat_replication ORDER BY application_name, pid";
@@ -362,7 +386,17 @@ fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{identifier, literal};
+    use super::{identifier, literal, taken};
+
+    #[test]
+    fn what_is_taken_is_said() {
+        assert_eq!(taken([Some(16), Some(17), Some(2), Some(7)]), "");
+        let users = "all 17 places for users' connections are taken";
+        assert_eq!(taken([Some(19), Some(17), Some(2), Some(7)]), users);
+        let senders = "all 7 WAL senders are taken";
+        assert_eq!(taken([Some(1), Some(17), Some(7), Some(7)]), senders);
+        assert_eq!(taken([None, None, None, None]), "");
+    }
 
     #[test]
     fn texts_are_quoted() {

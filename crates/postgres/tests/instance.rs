@@ -432,6 +432,28 @@ fn parameters_that_postgresql_does_not_take_are_named() {
     );
 }
 
+/// B8: a source that is frozen in the middle of a copy: the copy is ended, leaves no program behind,
+/// and can be made again.
+#[test]
+fn a_copy_that_stands_still_is_ended() {
+    story("a_copy_that_stands_still_is_ended", async {
+        let primary = Server::primary().await;
+        let session = primary.session().await;
+        session.create_slot("stolon_cafe0002").await.expect("slot");
+        let info = primary.conninfo("stolon_cafe0002");
+        let pid = data_dir::postmaster_pid(&primary.pgdata()).expect("a postmaster");
+        send(pid, Signal::STOP);
+        let copy = Server::new();
+        let patience = std::time::Duration::from_secs(1);
+        let (target, slot) = (copy.pgdata(), "stolon_cafe0002");
+        let stuck = basebackup::run(&copy.installation, &target, &info, slot, patience, |_| {});
+        let stuck = stuck.await.expect_err("nobody answers").to_string();
+        assert!(stuck.contains("progress of pg_basebackup"), "{stuck}");
+        send(pid, Signal::CONT);
+        copy.copy(&info).await.expect("a copy");
+    });
+}
+
 /// Connections are secured as libpq would, and no less.
 #[test]
 fn sessions_are_as_secure_as_they_must_be() {

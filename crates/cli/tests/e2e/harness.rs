@@ -5,6 +5,7 @@
 
 mod certificates;
 pub(crate) mod cluster;
+mod disk;
 pub(crate) mod etcd;
 #[path = "../../../../testing/free_port.rs"]
 mod free_port;
@@ -54,12 +55,18 @@ pub(crate) fn stays(period: Duration, what: &str, mut holds: impl FnMut() -> boo
 /// Whether this test can make network namespaces. A test that cannot says so where nothing captures
 /// it, and `make test` counts it.
 pub(crate) fn can_make_hosts(test: &str) -> bool {
+    is_root_for(test, "make network namespaces")
+}
+
+/// Whether this test can make file systems.
+pub(crate) fn can_mount(test: &str) -> bool {
+    is_root_for(test, "mount file systems")
+}
+
+fn is_root_for(test: &str, what: &str) -> bool {
     let can = rustix::process::geteuid().is_root();
     if !can {
-        let told = writeln!(
-            std::io::stderr(),
-            "not run: {test}: only root can make network namespaces"
-        );
+        let told = writeln!(std::io::stderr(), "not run: {test}: only root can {what}");
         drop(told);
     }
     can

@@ -14,6 +14,7 @@ mod requests;
 mod standby_cluster;
 mod store;
 mod synchronous;
+mod trouble;
 mod truth;
 mod wal;
 

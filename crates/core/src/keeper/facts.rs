@@ -83,6 +83,8 @@ pub struct Disk {
     pub of_other_cluster: bool,
     /// Whether the access rules in force at the keeper's start let users in.
     pub gate_was_open: bool,
+    /// What keeps the file system that the data lie on from taking more, in words; empty: nothing.
+    pub trouble: String,
 }
 
 /// What is in a data directory.
@@ -211,6 +213,8 @@ pub struct Observation {
     pub stream_error: String,
     /// Of a standby: how old the last transaction is that it has replayed; none: there was none.
     pub replay_age: Option<Duration>,
+    /// Which of the places for connections are all taken, in words; empty: none.
+    pub taken: String,
     /// Bytes free where its WAL is.
     pub free_space: Option<u64>,
     /// Of a primary: who streams from it.

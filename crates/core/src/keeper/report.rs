@@ -3,6 +3,7 @@
 use super::decide::{Step, reported, unusable};
 use super::facts::{Facts, Health, Observation, Process};
 use super::sync::SyncTracker;
+use super::trouble::with_trouble;
 use super::{Document, Settings};
 use crate::model::report::{FEATURE_EXT_SPEC, FEATURE_FLUSH_RULE, FEATURE_RELEASE, IMPLEMENTATION};
 use crate::model::request::FEATURE_REQUESTS;
@@ -262,13 +263,15 @@ fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
             | Step::Rewind { .. }
             | Step::Swap { .. },
         ) => {
-            return (Condition::Initializing, error);
+            return (Condition::Initializing, with_trouble(facts, &error));
         }
         Some(Step::Stop { .. } | Step::KillAll) => Some(Condition::Stopping),
         _ => None,
     };
+    let error = with_trouble(facts, &error);
     let (condition, reason) = match (&facts.process, &facts.health) {
         (Process::None | Process::Leftovers, _) => (Condition::Stopped, error),
+        (_, Health::Running(seen)) if !seen.taken.is_empty() => (Condition::Saturated, error),
         (_, Health::Running(_)) => (Condition::Running, error),
         (_, Health::Saturated(_)) => (
             Condition::Saturated,

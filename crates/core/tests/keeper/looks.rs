@@ -48,6 +48,11 @@ impl World {
             standby_signal: folder.signal,
             recovery_signal: folder.recovery_signal,
             of_other_cluster: folder.of_other_cluster,
+            trouble: if self.faults.disk_full {
+                "the disk is full".to_owned()
+            } else {
+                String::new()
+            },
             gate_was_open: rules
                 .is_some_and(|rules| rules.iter().any(|rule| rule.contains(" all all "))),
         }
@@ -98,7 +103,12 @@ impl World {
             silent_for: None,
             stream_error: String::new(),
             replay_age: None,
-            free_space: None,
+            free_space: self.faults.disk_full.then_some(0),
+            taken: if self.faults.taken {
+                "all 17 places for users' connections are taken".to_owned()
+            } else {
+                String::new()
+            },
             peers: peers.collect(),
             slots: data
                 .slots

@@ -203,6 +203,8 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "silent" => &mut faults.silent,
         "slow" => &mut faults.slow,
         "saturated" => &mut faults.saturated,
+        "taken" => &mut faults.taken,
+        "disk-full" => &mut faults.disk_full,
         "unadmitted" => &mut faults.not_admitting,
         "slots" => &mut faults.slots_fail,
         other => panic!("no such fault: {other}"),

@@ -115,6 +115,9 @@ pub(crate) struct Faults {
     pub(crate) silent: bool,
     pub(crate) slow: bool,
     pub(crate) saturated: bool,
+    /// Users' connections are all taken, and the keeper has its own.
+    pub(crate) taken: bool,
+    pub(crate) disk_full: bool,
     pub(crate) not_admitting: bool,
     pub(crate) slots_fail: bool,
 }

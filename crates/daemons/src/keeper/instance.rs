@@ -1,5 +1,6 @@
 //! The keeper's hands: its PostgreSQL instance with everything needed to look at it and change it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,14 @@ pub(super) struct Instance {
     pub(super) stream_error: Arc<Mutex<String>>,
     /// The data at rest as they were last seen.
     last_disk: Mutex<Disk>,
+}
+
+/// What keeps the disks under the data, or under their WAL, from taking more.
+fn trouble(pgdata: &Path) -> String {
+    let folder = pgdata.parent().unwrap_or(pgdata);
+    let places = [folder.to_owned(), pgdata.join("pg_wal")];
+    let mut found = places.iter().map(|place| data_dir::trouble(place));
+    found.find(|words| !words.is_empty()).unwrap_or_default()
 }
 
 impl Instance {
@@ -197,6 +206,7 @@ impl Instance {
             of_other_cluster: super::replaced::is_of_other_cluster(&pgdata)?,
             standby_signal: config_files::is_standby(&pgdata)?,
             gate_was_open: lets_users_in(&rules, users.0, users.1),
+            trouble: trouble(&pgdata),
         };
         let last = self.last_disk.lock();
         last.unwrap_or_else(PoisonError::into_inner)

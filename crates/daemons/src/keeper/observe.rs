@@ -147,6 +147,7 @@ impl Instance {
             silent_for: seen.message_age.or(ended),
             stream_error,
             replay_age: seen.replay_age,
+            taken: seen.taken,
             free_space: data_dir::free_space(&self.local.pgdata().join("pg_wal")).ok(),
             peers: seen.peers.into_iter().map(peer).collect(),
             slots: seen

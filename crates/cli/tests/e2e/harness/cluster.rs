@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::certificates;
+use super::disk::Disk;
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
 use super::process::{self, Process, Surroundings};
@@ -34,6 +35,7 @@ pub(crate) struct Plan {
     sentinels: usize,
     hosts: bool,
     secured: bool,
+    small_disks: bool,
     spec: Value,
     proxy_flags: Vec<String>,
 }
@@ -47,6 +49,7 @@ impl Plan {
             sentinels: 1,
             hosts: false,
             secured: false,
+            small_disks: false,
             proxy_flags: Vec::new(),
             spec: json!({
                 "initMode": "new", "sleepInterval": "1s", "failInterval": "6s",
@@ -69,6 +72,12 @@ impl Plan {
     /// Members connect to one another by TLS, with certificates, and authenticate by SCRAM.
     pub(crate) fn secured(mut self) -> Self {
         self.secured = true;
+        self
+    }
+
+    /// Each keeper's folder is a file system of its own that can be filled; only for root.
+    pub(crate) fn small_disks(mut self) -> Self {
+        self.small_disks = true;
         self
     }
 
@@ -110,6 +119,8 @@ pub(crate) struct Cluster {
     place: Place,
     /// After everything that runs in it.
     pub(crate) network: Option<Network>,
+    /// After everything that uses them.
+    disks: Vec<Disk>,
     folder: tempfile::TempDir,
 }
 
@@ -214,6 +225,7 @@ impl Cluster {
             proxy_port,
             place,
             network,
+            disks: Vec::new(),
             folder,
         };
         cluster.proxy.words.extend(plan.proxy_flags.clone());
@@ -236,6 +248,10 @@ impl Cluster {
             cluster.sentinels.push(sentinel);
         }
         for number in 0..plan.keepers {
+            if plan.small_disks {
+                let disk = Disk::small(&cluster.keeper_folder(number));
+                cluster.disks.push(disk);
+            }
             cluster.add_keeper(number);
         }
         cluster.proxy.start();
@@ -244,6 +260,11 @@ impl Cluster {
 
     /// Starts a keeper, on what its folder holds already.
     pub(crate) fn add_keeper(&mut self, number: usize) {
+        self.add_keeper_with(number, &[]);
+    }
+
+    /// The same with more flags.
+    pub(crate) fn add_keeper_with(&mut self, number: usize, flags: &[&str]) {
         let uid = format!("k{number}");
         let network = self.network.as_ref();
         let namespace = network.map(|network| network.namespace(number));
@@ -270,6 +291,9 @@ impl Cluster {
             format!("--pg-repl-passwordfile={}", file("replication.password")),
         ]);
         daemon.words.extend(self.place.keeper_flags.clone());
+        daemon
+            .words
+            .extend(flags.iter().map(|&flag| flag.to_owned()));
         daemon.start();
         self.keepers.push(Keeper {
             uid,
@@ -476,6 +500,36 @@ impl Cluster {
         let output = copy.output().expect("pg_basebackup runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(why), "{said}");
+    }
+
+    /// Leaves no room on the disk of a keeper with small disks.
+    pub(crate) fn fill_disk(&self, keeper: usize) {
+        self.disks[keeper].fill();
+    }
+
+    /// Makes room there again.
+    pub(crate) fn empty_disk(&self, keeper: usize) {
+        self.disks[keeper].empty();
+    }
+
+    /// Somebody who reads an instance's WAL for as long as they are there.
+    pub(crate) fn receive_wal(&self, keeper: usize, number: usize) -> Process {
+        let folder = self.place.folder.join(format!("wal{number}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        process::give(&folder);
+        let program = process::postgres_program("pg_receivewal");
+        let mut command = process::command(&program, &Surroundings::default());
+        let direct = &self.keepers[keeper].direct;
+        command.env("PGPASSWORD", REPLICATION_PASSWORD);
+        command.args(["-h", &direct.host, "-U", REPLICATION_USER]);
+        command.args(["-p", &direct.port.to_string()]);
+        command.arg("-D").arg(&folder);
+        let log = self
+            .place
+            .folder
+            .join("log")
+            .join(format!("wal{number}.log"));
+        Process::start("pg_receivewal", command, &log)
     }
 
     /// A client that writes.

@@ -76,9 +76,21 @@ impl Address {
 
     /// The first column of every row, as text; an error as text when there is none.
     pub(crate) fn query(&self, sql: &str) -> Result<Vec<String>, String> {
+        self.query_within(sql, Duration::from_secs(10))
+    }
+
+    /// The same by somebody who waits for it, for as long as tests do, while others go on.
+    pub(crate) fn ask(&self, sql: &str) -> JoinHandle<Result<Vec<String>, String>> {
         let (address, sql) = (self.clone(), sql.to_owned());
+        std::thread::spawn(move || address.query_within(&sql, LIMIT))
+    }
+
+    fn query_within(&self, sql: &str, limit: Duration) -> Result<Vec<String>, String> {
+        let (address, sql) = (self.clone(), sql.to_owned());
+        let connect_limit = CONNECT_LIMIT.max(limit / 5);
         let ask = async move {
-            let client = address.connect().await.map_err(|error| describe(&error))?;
+            let connected = address.connect_within(connect_limit).await;
+            let client = connected.map_err(|error| describe(&error))?;
             let rows = client
                 .simple_query(&sql)
                 .await
@@ -92,8 +104,8 @@ impl Address {
             Ok(texts.collect())
         };
         let limited = async {
-            let answer = tokio::time::timeout(Duration::from_secs(10), ask).await;
-            answer.unwrap_or_else(|_| Err("no answer in 10 s".to_owned()))
+            let answer = tokio::time::timeout(limit, ask).await;
+            answer.unwrap_or_else(|_| Err(format!("no answer in {} s", limit.as_secs())))
         };
         let namespace = self.namespace.clone();
         // A thread of its own: entering a namespace is for a thread's whole life.

@@ -62,6 +62,7 @@ fn observation(life: u32, server: &Server, data: &Data) -> Observation {
         stream_error: String::new(),
         replay_age: None,
         free_space: None,
+        taken: String::new(),
         peers: server.peers.iter().map(peer).collect(),
         slots: data
             .slots
@@ -114,6 +115,7 @@ impl World {
         let beside = &instance.beside;
         Disk {
             recovery_signal: false,
+            trouble: String::new(),
             of_other_cluster: false,
             state: self.keepers[k].state.clone(),
             content: folder.content,

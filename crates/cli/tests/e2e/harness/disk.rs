@@ -1,0 +1,56 @@
+//! A disk that is small enough to be filled.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::process;
+
+/// Room for an instance, and for a rewind or a copy of it, with what keepers want to be free.
+const SIZE: &str = "size=900m,mode=700";
+const FILLER: &str = "filler";
+
+/// A file system in memory, gone at the end.
+#[derive(Debug)]
+pub(crate) struct Disk(PathBuf);
+
+impl Disk {
+    /// Makes the folder one.
+    pub(crate) fn small(folder: &Path) -> Self {
+        std::fs::create_dir(folder).expect("a folder");
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", SIZE, "stolon-e2e"])
+            .arg(folder));
+        process::give(folder);
+        Self(folder.to_owned())
+    }
+
+    /// Leaves no room on it.
+    pub(crate) fn fill(&self) {
+        let status = rustix::fs::statvfs(&self.0).expect("its room");
+        let free = status.f_bavail * status.f_frsize;
+        let filler = self.0.join(FILLER);
+        // Somebody may be faster, and take of the room that is left.
+        let left = 64 << 10;
+        run(Command::new("fallocate")
+            .args(["-l", &free.saturating_sub(left).to_string()])
+            .arg(filler));
+    }
+
+    /// Makes room again.
+    pub(crate) fn empty(&self) {
+        std::fs::remove_file(self.0.join(FILLER)).expect("room again");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Also when somebody still looks at it.
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        drop(unmounted);
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("it runs");
+    assert!(status.success(), "{command:?}: {status}");
+}

@@ -1,0 +1,162 @@
+//! Connections that are all taken, disks that are full, processes that are stuck: told apart from an
+//! instance that is dead, and got over without an operator.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::process;
+use crate::harness::{can_mount, eventually, stays};
+use crate::synchronous::synchronous_standby;
+
+/// B1, B2: commits that wait for a standby that hangs hold every connection, the superuser's too. That is no
+/// death: nobody is elected, status says what it is, and another standby takes its place.
+#[test]
+fn commits_that_hold_every_connection_go_on_with_another_standby() {
+    let plan = Plan::new(Store::Sqlite)
+        .synchronous()
+        .with("failInterval", json!("8s"))
+        .with("pgParameters", json!({"max_connections": "20"}));
+    let cluster = Cluster::start(&plan);
+    let primary = cluster.primary();
+    let standby = synchronous_standby(&cluster);
+    let setup = "CREATE TABLE waited (id int); CREATE ROLE plain LOGIN PASSWORD 'plain';
+        GRANT INSERT ON waited TO plain";
+    cluster.address().query(setup).expect("a table and a user");
+    let superuser = cluster.keepers[primary].direct.clone();
+    let mut client = superuser.clone();
+    (client.user, client.password) = ("plain".to_owned(), "plain".to_owned());
+    cluster.freeze(standby);
+    // More than there is room for: the last ones are refused.
+    let insert = "INSERT INTO waited VALUES (1)";
+    let mut waiting: Vec<_> = (0..20).map(|_| client.ask(insert)).collect();
+    waiting.extend((0..5).map(|_| superuser.ask(insert)));
+    eventually("status says what it is", || {
+        let status = cluster.ctl(&["status"]);
+        let says = "saturated, all 17 places for users' connections are taken";
+        status.contains(says).then_some(())
+    });
+    let outcomes: Vec<_> = waiting
+        .into_iter()
+        .map(|one| one.join().expect("it ran"))
+        .collect();
+    let full =
+        |outcome: &&Result<_, String>| outcome.as_ref().is_err_and(|e| e.starts_with("53300"));
+    let refused = outcomes.iter().filter(full).count();
+    let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(refused > 0 && done >= 16, "{outcomes:?}");
+    assert_eq!(done + refused, outcomes.len(), "{outcomes:?}");
+    assert_eq!(cluster.primary(), primary, "nobody was elected");
+    let said = cluster.sentinels[0].said();
+    assert!(!said.contains("primary-failed"), "{said}");
+    cluster.keepers[standby].thaw();
+    cluster.is_whole();
+}
+
+/// B2: whoever takes all WAL senders keeps standbys out, and fails nobody.
+#[test]
+fn taken_wal_senders_fail_nobody() {
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(2)
+        .with("maxStandbys", json!(1))
+        .with("additionalWalSenders", json!(0));
+    let mut cluster = Cluster::start(&plan);
+    let (primary, standby) = (cluster.primary(), cluster.standbys()[0]);
+    cluster.keepers[standby].kill();
+    let greedy: Vec<_> = (0..4).map(|n| cluster.receive_wal(primary, n)).collect();
+    eventually("status says what it is", || {
+        cluster
+            .ctl(&["status"])
+            .contains("all 4 WAL senders are taken")
+            .then_some(())
+    });
+    cluster.keepers[standby].daemon.start();
+    eventually("the standby says why it does not follow", || {
+        cluster
+            .ctl(&["status"])
+            .contains("max_wal_senders")
+            .then_some(())
+    });
+    stays(Duration::from_secs(8), "nobody is elected", || {
+        cluster.open_primary() == Some(primary)
+    });
+    drop(greedy);
+    cluster.is_whole();
+}
+
+/// B3: the disk of the primary is full, and its PostgreSQL ends. A standby takes over; once there is room
+/// again the old primary comes back by itself. B10: meanwhile status says what it is.
+#[test]
+fn a_primary_whose_disk_is_full_gives_way_and_comes_back() {
+    if !can_mount("a_primary_whose_disk_is_full_gives_way_and_comes_back") {
+        return;
+    }
+    let plan = Plan::new(Store::Sqlite)
+        .synchronous()
+        .with("usePgrewind", json!(true))
+        .small_disks()
+        // Old WAL is not used again: each new file of it needs room.
+        .with("pgParameters", json!({"wal_keep_size": "2000"}));
+    let cluster = Cluster::start(&plan);
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.fill_disk(primary);
+    // What PostgreSQL has prepared of WAL is used up before it misses the room.
+    let direct = cluster.keepers[primary].direct.clone();
+    eventually("PostgreSQL ends for want of room", || {
+        let wal =
+            "SELECT pg_logical_emit_message(false, 'e2e', repeat('x', 3000000)), pg_switch_wal()";
+        drop(direct.query(wal));
+        (cluster.open_primary() != Some(primary)).then_some(())
+    });
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    eventually("status says what it is", || {
+        cluster
+            .ctl(&["status"])
+            .contains("the disk is full")
+            .then_some(())
+    });
+    let said = cluster.keepers[primary].daemon.said();
+    assert!(said.contains("disk-trouble"), "{said}");
+    cluster.empty_disk(primary);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new, "it takes nothing back");
+    cluster.has_all(&writer.stop());
+    cluster.follows(primary);
+}
+
+/// B8: the backend of the keeper's own session hangs. The keeper notices, says so, and goes on with
+/// another one; the instance is not taken for dead.
+#[test]
+fn a_stuck_session_of_the_keeper_is_replaced() {
+    let cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(2).with(
+        "failInterval",
+        // An answer is waited for for three sleepIntervals.
+        json!("12s"),
+    ));
+    let primary = cluster.primary();
+    let direct = cluster.keepers[primary].direct.clone();
+    let session = || {
+        let sql = "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'stolon-keeper'
+            AND client_addr IS NULL ORDER BY backend_start DESC";
+        let pids = direct.query(sql).ok()?;
+        pids.first()?.parse::<i32>().ok()
+    };
+    let stuck = eventually("the keeper has a session", session);
+    process::send(stuck, Signal::STOP);
+    eventually("it is noticed", || {
+        let said = cluster.keepers[primary].daemon.said();
+        said.contains("the instance does not answer").then_some(())
+    });
+    eventually("there is another session", || {
+        session().filter(|pid| *pid != stuck)
+    });
+    process::send(stuck, Signal::CONT);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), primary);
+    let said = cluster.sentinels[0].said();
+    assert!(!said.contains("primary-failed"), "{said}");
+}
