@@ -16,12 +16,16 @@ pub struct Row {
     pub acknowledged: bool,
     /// Whether a client saw it.
     pub seen: bool,
+    /// Whether an instance was opened without it, as asynchronous replication allows. An answer that
+    /// lay in a kernel until then promises nothing any more.
+    pub lost: bool,
 }
 
 impl Row {
     /// Whether a client may rely on it.
     pub fn counts(&self) -> bool {
-        self.acknowledged || self.seen
+        let was_told = self.acknowledged || self.seen;
+        was_told && (!self.lost || self.committed == Some(true))
     }
 }
 

@@ -29,20 +29,23 @@ impl World {
         };
         let present = rows_of(data);
         let floor = self.checks.floor.unwrap_or(u64::MAX);
-        let missing = self.history.rows.iter().filter(|(_, row)| row.counts());
-        let missing = missing.filter(|(txn, _)| !present.contains(*txn));
+        let rows = self.history.rows.iter();
+        let of_interest = rows.filter(|(_, row)| !row.lost || row.counts());
+        let missing = of_interest.filter(|(txn, _)| !present.contains(*txn));
         let mut lost = Vec::new();
         let mut found = None;
         for (txn, row) in missing {
-            if row.committed == Some(true) {
-                found = Some(("I2-lost-commit", *txn, row.end));
+            let may_be_lost = row.committed != Some(true) && row.end > floor;
+            if may_be_lost {
+                lost.push(*txn);
+            } else if row.counts() {
+                let rule = match row.committed {
+                    Some(true) => "I2-lost-commit",
+                    Some(false) | None => "I2a-lost-more-than-the-lag",
+                };
+                found = Some((rule, *txn, row.end));
                 break;
             }
-            if floor > 0 && row.end <= floor {
-                found = Some(("I2a-lost-more-than-the-lag", *txn, row.end));
-                break;
-            }
-            lost.push(*txn);
         }
         if let Some((rule, txn, end)) = found {
             let text = format!(
@@ -52,13 +55,7 @@ impl World {
             self.fail(rule, text);
             return;
         }
-        if !lost.is_empty() {
-            self.note("asynchronous-loss");
-            self.history.lost += lost.len() as u64;
-            for txn in lost {
-                self.history.rows.remove(&txn);
-            }
-        }
+        self.lose(&lost);
         // A deposed primary that started again may be opened once more before its proxies close: what
         // the election allows to be lost is still to come.
         let data = self.store.data();
@@ -66,6 +63,20 @@ impl World {
         let is_primary = primary.and_then(|uid| self.keeper_of(&uid)) == Some(k);
         if is_primary && !self.checks.is_unsettled {
             self.checks.floor = None;
+        }
+    }
+
+    fn lose(&mut self, rows: &[u64]) {
+        let mut told = 0;
+        for txn in rows {
+            if let Some(row) = self.history.rows.get_mut(txn) {
+                told += u64::from(row.counts());
+                row.lost = true;
+            }
+        }
+        if told > 0 {
+            self.note("asynchronous-loss");
+            self.history.lost += told;
         }
     }
 
