@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use stolon_core::model::request::{Progress, ProgressState, Request};
 use stolon_core::model::spec::{
-    ClusterInitMode, ClusterRole, ExistingConfig, PitrConfig, StandbyConfig, StandbySettings,
+    ClusterInitMode, ClusterRole, ExistingConfig, NewConfig, PitrConfig, StandbyConfig, StandbySettings,
 };
 use stolon_core::model::{ClusterSpec, GoDuration, List};
 use stolon_core::reason::Severity;
@@ -64,6 +64,7 @@ fn tell(written: &str) -> String {
 /// * `data NAME LSN PARAMETER=VALUE …` what lies in its data directory and is no db of the cluster
 /// * `parameters` shows those of the spec
 /// * `release NAME` its keeper gives up a primary that went down
+/// * `told NAME` shows what a db takes from the spec, `told-first` how the first db is to be made
 /// * `status` shows the state, `refused` how many of the sentinel's documents the store did not take
 fn command(clusters: &mut Vec<World>, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -101,6 +102,7 @@ fn command(clusters: &mut Vec<World>, line: &str) -> String {
             });
         }
         "told" => return format!("{}\n", world.describe_told(rest[0])),
+        "told-first" => return format!("{}\n", world.describe_first()),
         "remember" => world.remembered.clone_from(&world.data),
         "write-back" => {
             let then = world.remembered.clone().expect("what was remembered");
@@ -298,6 +300,12 @@ fn spec(mut spec: ClusterSpec, words: &[&str]) -> ClusterSpec {
                         ..StandbySettings::default()
                     }),
                     ..StandbyConfig::default()
+                });
+            }
+            "locale" => {
+                spec.new_config = Some(NewConfig {
+                    locale: value.to_owned(),
+                    ..NewConfig::default()
                 });
             }
             "merge" => spec.merge_pg_parameters = Some(value == "on"),

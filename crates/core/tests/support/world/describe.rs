@@ -55,6 +55,23 @@ impl World {
             parameters.join(" ")
         )
     }
+
+    /// How the first db is to be made, and who follows it, for stories.
+    pub(crate) fn describe_first(&self) -> String {
+        let data = self.data();
+        let master = data.cluster.as_ref().and_then(|c| c.status.master.as_ref());
+        let db = master.and_then(|uid| data.dbs.get(uid)).expect("a db");
+        let spec = &db.spec;
+        let locale = spec.new_config.as_ref().map(|config| &config.locale);
+        let restore = spec.pitr_config.as_ref();
+        let restore = restore.map(|config| &config.data_restore_command);
+        let (mode, merges) = (spec.init_mode.as_ref(), spec.include_previous_config);
+        let followers = &spec.followers.0;
+        format!(
+            "mode {mode:?}, locale {locale:?}, restore {restore:?}, takes its parameters over \
+             {merges}, followers {followers:?}"
+        )
+    }
 }
 
 fn describe_db(db: &Db, keeper_of: &dyn Fn(&DbUid) -> String) -> String {
