@@ -32,13 +32,14 @@ fn every_story_goes_as_written() {
 ///
 /// * `pass TIME` time passes; `settle` it passes until nothing is done any more
 /// * `status` shows what is on disk, what runs, and what was told
-/// * `parameters NAME …` shows what the configuration says of them
+/// * `parameters NAME …` shows what the configuration says of them, `configuration` all of it
 /// * all else changes the world at once: see `script.rs`
 fn command(world: &mut World, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[0] {
         "status" => return format!("{}\n", world.describe()),
         "parameters" => return format!("{}\n", world.parameters(&words[1..])),
+        "configuration" => return world.configuration(),
         "settle" => world.settle(MOST),
         "pass" => {
             let time: GoDuration = words[1].parse().expect("a duration");

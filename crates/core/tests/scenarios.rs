@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use stolon_core::model::request::{Progress, ProgressState, Request};
 use stolon_core::model::spec::{
-    ClusterInitMode, ClusterRole, ExistingConfig, NewConfig, PitrConfig, StandbyConfig, StandbySettings,
+    ClusterInitMode, ClusterRole, ExistingConfig, NewConfig, PitrConfig, StandbyConfig,
+    StandbySettings,
 };
 use stolon_core::model::{ClusterSpec, GoDuration, List};
 use stolon_core::reason::Severity;

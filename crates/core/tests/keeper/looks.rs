@@ -1,5 +1,7 @@
 //! What is seen of a keeper's world: by the keeper, and by who reads a story.
 
+use std::collections::BTreeMap;
+
 use stolon_core::keeper::decide::{Start, Step, is_managed};
 use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
@@ -152,6 +154,36 @@ impl World {
             format!("{name} is {value:?}, told as {told:?}")
         };
         names.iter().map(line).collect::<Vec<_>>().join("; ")
+    }
+
+    /// All that the configuration in place says, a line each.
+    pub(crate) fn configuration(&self) -> String {
+        let Some(written) = self.pgdata.config.as_ref() else {
+            return "none\n".to_owned();
+        };
+        let pairs = |pairs: &BTreeMap<String, String>| -> Vec<String> {
+            let line = |(name, value): (&String, &String)| format!("{name} = {value}");
+            pairs.iter().map(line).collect()
+        };
+        let base = if written.include_base {
+            ", after what was there"
+        } else {
+            ""
+        };
+        let mut lines = vec![format!("{:?}{base}", written.start)];
+        lines.extend(pairs(&written.parameters));
+        lines.extend(
+            pairs(&written.recovery)
+                .into_iter()
+                .map(|line| format!("recovery: {line}")),
+        );
+        lines.extend(
+            written
+                .access_rules
+                .iter()
+                .map(|rule| format!("access: {rule}")),
+        );
+        lines.join("\n") + "\n"
     }
 
     /// What is on disk, what runs, and what was told last.

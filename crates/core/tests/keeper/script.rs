@@ -2,7 +2,7 @@
 
 use stolon_core::keeper::facts::{Content, DbState};
 use stolon_core::model::request::Request;
-use stolon_core::model::spec::StandbySettings;
+use stolon_core::model::spec::{AccessMode, StandbySettings};
 use stolon_core::model::{
     BootUuid, Db, DbStatus, DbUid, FollowConfig, FollowType, Generation, GoDuration, InitMode,
     InstanceReport, Keeper, KeeperInfo, KeeperUid, List, Lsn, PostgresState, Role, TimelineId,
@@ -28,11 +28,13 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `keep size=MEGABYTES|time=TIME` the settings on what slots may keep; `clock HH:MM:SS` the leader writes
 ///   the document at that time
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
-/// * `set restart=on|off`; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
+/// * `set restart|sync=on|off` in the cluster's spec; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
 /// * `reports fine|pending|sick|nothing` what the neighbour, which lives, publishes
 /// * `by scram|tls` how the superuser authenticates, and members connect, from the keeper's next start on;
 ///   `stored md5|scram` what the superuser's password is stored for
+/// * `version MAJOR` the PostgreSQL that the next start of the keeper finds; `access all|strict` whom the
+///   keeper's own access rules let in
 /// * `passwords` others are given, which stand in the configuration of a standby
 /// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
@@ -110,6 +112,12 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             }
         }),
         "by" | "stored" => authentication(world, words),
+        "version" => world.postgres_major = rest[0].parse().expect("a number"),
+        "access" => world.edit(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            let spec = cluster.spec.as_mut().expect("a spec");
+            spec.default_su_repl_access_mode = Some(AccessMode::from(rest[0].to_owned()));
+        }),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "set" => world.edit(|data| {
@@ -117,7 +125,12 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
                 .cluster
                 .as_mut()
                 .and_then(|cluster| cluster.spec.as_mut());
-            spec.expect("a spec").automatic_pg_restart = Some(rest[0] == "restart=on");
+            let spec = spec.expect("a spec");
+            match rest[0].split_once('=').expect("WHAT=on|off") {
+                ("restart", value) => spec.automatic_pg_restart = Some(value == "on"),
+                ("sync", value) => spec.synchronous_replication = Some(value == "on"),
+                (other, _) => panic!("not set: {other}"),
+            }
         }),
         "fault" => fault(world, rest[0], rest[1] == "on"),
         "peer" => {
@@ -323,6 +336,13 @@ fn field(db: &mut Db, word: &str) {
             let parameters = &mut spec.pg_parameters;
             parameters.insert(name.to_owned(), value.to_owned());
         }
+        "base" => spec.include_previous_config = value == "on",
+        "hba" => spec.pg_hba = [value.replace('_', " ")].into_iter().collect(),
+        "archive" => {
+            let config = spec.pitr_config.get_or_insert_default();
+            let archive = config.archive_recovery_settings.get_or_insert_default();
+            value.clone_into(&mut archive.restore_command);
+        }
         "generation" => db.generation = Generation(value.parse().expect("a number")),
         other => panic!("no such field: {other}"),
     }
@@ -342,6 +362,9 @@ fn sibling(world: &mut World, words: &[&str]) {
         db.uid = words[0].into();
         db.spec.keeper_uid = keeper.as_str().into();
         db.spec.role = Some(Role::Standby);
+        value("at")
+            .unwrap_or_default()
+            .clone_into(&mut db.status.listen_address);
         let source = value("follows").unwrap_or("d2");
         db.spec.follow_config = Some(FollowConfig::internal(source.into()));
         db.status.xlog_pos = Lsn(words[1].parse().expect("a position"));

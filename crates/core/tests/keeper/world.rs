@@ -163,6 +163,8 @@ pub(crate) struct World {
     /// What the other keepers publish.
     pub(crate) peer_infos: Vec<KeeperInfo>,
     pub(crate) log: Vec<String>,
+    /// The version of PostgreSQL that is installed.
+    pub(crate) postgres_major: i64,
     /// Changes of the world so far.
     pub(crate) acts: usize,
     /// What dies after the change of this number, and comes back a little later.
@@ -207,6 +209,7 @@ impl World {
             requests: Vec::new(),
             peer_infos: Vec::new(),
             log: Vec::new(),
+            postgres_major: 15,
             acts: 0,
             death: None,
             restart_at: None,
@@ -239,7 +242,7 @@ impl World {
         };
         let settings = Settings {
             requires_tls: self.requires_tls,
-            ..settings(self.boot, self.by_scram)
+            ..settings(self.boot, self.by_scram, self.postgres_major)
         };
         let keeper = Keeper::new(settings, self.instant(), self.inspect(), process);
         self.keeper = Some(keeper);
@@ -523,14 +526,14 @@ fn boot_name(boot: u32) -> String {
     format!("boot{boot}-")
 }
 
-fn settings(boot: u32, by_scram: bool) -> Settings {
+fn settings(boot: u32, by_scram: bool, postgres_major: i64) -> Settings {
     let method = if by_scram { "scram-sha-256" } else { "md5" };
     Settings {
         uid: KeeperUid::from(US),
         boot_uuid: BootUuid::new(boot_name(boot)),
         version: "0".to_owned(),
         postgres_version: PostgresVersion {
-            major: 15,
+            major: postgres_major,
             minor: 0,
         },
         listen_address: "10.0.0.1".to_owned(),

@@ -128,3 +128,32 @@ pub fn lets_users_in(rules: &[String], superuser: &str, replication: &str) -> bo
             !own && !rule.starts_with('#')
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::lets_users_in;
+
+    #[test]
+    fn whoever_goes_beyond_the_keepers_own_lines_is_a_user() {
+        let check = |rules: &[&str], expected: bool| {
+            let lines: Vec<String> = rules.iter().map(|&rule| rule.to_owned()).collect();
+            assert_eq!(lets_users_in(&lines, "su", "repl"), expected, "{rules:?}");
+        };
+        check(&[], false);
+        check(&["", "  ", "# host all all 0.0.0.0/0 md5"], false);
+        check(
+            &["local postgres su md5", "local replication repl trust"],
+            false,
+        );
+        check(
+            &["host all su ::0/0 md5", "host replication repl ::0/0 md5"],
+            false,
+        );
+        check(&["host all su ::0/0 md5", " host all all ::0/0 md5"], true);
+        check(&["host app su ::0/0 md5"], true);
+        check(&["host all repl ::0/0 md5"], true);
+        check(&["host replication su ::0/0 md5"], true);
+        check(&["host all app ::0/0 md5"], true);
+        check(&["local postgres app md5"], true);
+    }
+}
