@@ -39,6 +39,7 @@ pub const SOMETIMES: &[&str] = &[
     "host-paused",
     "host-crashed",
     "cut",
+    "two-leaders",
     "operator",
     "killed-between-effects",
     "start-died",
@@ -131,7 +132,13 @@ fn drawn(name: Option<&String>) -> anyhow::Result<fn(u64) -> Plan> {
         Some("failovers") => Ok(swarm::failovers),
         Some("lagging") => Ok(swarm::lagging_standbys),
         Some("restored") => Ok(swarm::store_restored),
-        Some(other) => anyhow::bail!("no plans are called {other:?}: failovers, lagging, restored"),
+        Some("leaders") => Ok(swarm::two_leaders),
+        Some("days") => Ok(swarm::days),
+        Some(other) => {
+            anyhow::bail!(
+                "no plans are called {other:?}: failovers, lagging, restored, leaders, days"
+            )
+        }
     }
 }
 

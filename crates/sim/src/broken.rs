@@ -12,6 +12,7 @@ use stolon_core::time::Instant;
 
 use crate::world::World;
 use crate::world::keeper::keeper_uid;
+use crate::world::store::Operation;
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +39,17 @@ pub enum Sabotage {
     GoesBackWithTheStore,
     /// A proxy does not see that the cluster data it reads are older than those it had.
     StaysOpen,
+    /// A sentinel's write does not ask whether the document is still the one it was decided from.
+    WritesBlindly,
+    /// A primary that was restarted lets users in whatever its standbys have.
+    LetsUsersInAtOnce,
+    /// A sentinel does not count its failovers.
+    CountsNoFailovers,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::LeastAdvancedWins,
         Self::OpensWithoutAcknowledgement,
         Self::SkipsUnion,
@@ -54,6 +61,9 @@ impl Sabotage {
         Self::ReusesTimelines,
         Self::GoesBackWithTheStore,
         Self::StaysOpen,
+        Self::WritesBlindly,
+        Self::LetsUsersInAtOnce,
+        Self::CountsNoFailovers,
     ];
 }
 
@@ -212,6 +222,33 @@ impl World {
     /// Whether leave to forward does not end by time.
     pub(crate) fn tampers_with_leave(&self) -> bool {
         self.is_broken(Sabotage::LeaveNeverEnds)
+    }
+
+    /// A request to the store as it is carried out; none: as it was sent.
+    pub(crate) fn as_store_reads(&mut self, operation: &Operation) -> Option<Operation> {
+        let Operation::Swap(expected, decided) = operation else {
+            return None;
+        };
+        let present = self.store.data().map(|(revision, _)| *revision);
+        if !self.is_broken(Sabotage::WritesBlindly) || *expected == present {
+            return None;
+        }
+        self.note("sabotaged");
+        Some(Operation::Swap(present, Arc::clone(decided)))
+    }
+
+    /// Failovers in ten minutes after which a sentinel lets the next one wait.
+    pub(crate) fn most_failovers(&self) -> usize {
+        if self.is_broken(Sabotage::CountsNoFailovers) {
+            usize::MAX
+        } else {
+            self.plan.shape.most_failovers
+        }
+    }
+
+    /// Whether users are let in without a look at the access rules.
+    pub(crate) fn lets_users_in_at_once(&self) -> bool {
+        self.is_broken(Sabotage::LetsUsersInAtOnce)
     }
 
     /// Whether a promotion minds which timelines may have begun.

@@ -1,5 +1,7 @@
 //! What must hold, checked after every event, by the numbers of `ARCHITECTURE.md`.
 
+pub(crate) mod chain;
+mod gate;
 pub mod history;
 mod liveness;
 mod no_lost_commit;
@@ -34,6 +36,7 @@ pub struct Checks {
     /// What the primary acknowledges is promised by nobody: the store went back, and the primary
     /// has not taken in yet what it says now.
     pub(crate) is_unsettled: bool,
+    pub(crate) elections: chain::Elections,
     /// The document as it was last told of.
     described: String,
 }
@@ -43,6 +46,7 @@ impl Checks {
     pub(crate) fn promises_nothing(&mut self) {
         self.floor = Some(0);
         self.is_unsettled = true;
+        self.elections.forget();
         // Which timelines may have begun the store has forgotten too (ADR 11).
         self.begun.clear();
     }

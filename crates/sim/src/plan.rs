@@ -100,6 +100,8 @@ pub enum FaultKind {
     StallWatch(Actor),
     /// A host's wall clock jumps by so many milliseconds.
     WallJump(usize, i64),
+    /// A sentinel believes that it leads, whatever the store says.
+    BelievesToLead(usize),
     /// An operator declares a keeper failed.
     FailKeeper(usize),
     /// An operator removes a keeper.

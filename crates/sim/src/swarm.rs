@@ -1,12 +1,14 @@
 //! From a seed to a plan: which cluster, which kinds of fault, how often.
 
+mod operators;
+
 use std::time::Duration;
 
 use stolon_core::model::spec::ClusterInitMode;
 use stolon_core::model::{ClusterSpec, GoDuration};
 
 use crate::chance::Chance;
-use crate::plan::{Fault, FaultKind, Plan, Shape, SpecChange, Wish};
+use crate::plan::{Fault, FaultKind, Plan, Shape};
 use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 
@@ -90,30 +92,99 @@ pub fn plan(seed: u64) -> Plan {
     }
     let mut chance = Chance::of(seed, "requests", 0);
     if chance.happens(250) {
-        wishes(&mut plan, &mut chance);
+        operators::wishes(&mut plan, &mut chance);
+    }
+    let mut chance = Chance::of(seed, "two leaders", 0);
+    if chance.happens(200) {
+        delusions(&mut plan, &mut chance);
+    }
+    let mut chance = Chance::of(seed, "clients cut off", 0);
+    if chance.happens(200) {
+        clients_cut_off(&mut plan, &mut chance);
     }
     plan
 }
 
-/// Operators ask for things, amid the other faults.
-fn wishes(plan: &mut Plan, chance: &mut Chance) {
+/// A moment amid the other faults, and how much of them there is.
+fn amid(plan: &Plan, chance: &mut Chance) -> Time {
     let ends = plan.shape.calm_from.max(FIRST_FAULT * 3);
     let most = u64::try_from(ends.saturating_sub(FIRST_FAULT).as_millis()).unwrap_or(0);
-    for _ in 0..chance.between(1, 4) {
-        let k = chance.index(plan.shape.keepers);
-        let wish = match chance.below(5) {
-            0 => Wish::Restart(None),
-            1 => Wish::Restart(Some(k)),
-            2 | 3 => Wish::Resync(k),
-            _ => Wish::Pause,
-        };
-        let at = FIRST_FAULT + chance.millis(0, most);
-        let lasts = chance.millis(1000, 30_000);
-        let kind = FaultKind::Ask(wish);
-        plan.faults.push(Fault { at, lasts, kind });
-        plan.shape.calm_from = plan.shape.calm_from.max(at + lasts);
-    }
+    FIRST_FAULT + chance.millis(0, most)
+}
+
+fn add(plan: &mut Plan, at: Time, lasts: Duration, kind: FaultKind) {
+    plan.faults.push(Fault { at, lasts, kind });
     plan.faults.sort_by_key(|fault| fault.at);
+    plan.shape.calm_from = plan.shape.calm_from.max(at + lasts);
+}
+
+/// A plan of hours to days of a cluster with the settings that a specification has by default: minutes
+/// pass between one fault and the next, and some last for minutes.
+pub fn days(seed: u64) -> Plan {
+    let mut plan = calm(seed);
+    let mut chance = Chance::of(seed, "days", 0);
+    let shape = &mut plan.shape;
+    let synchronous = shape.spec.synchronous_replication;
+    shape.keepers = 3;
+    shape.sentinels = 3;
+    shape.proxies = 2;
+    shape.clients = 2;
+    shape.pace = (1000, 20_000);
+    shape.most_failovers = 3;
+    shape.store_timeout = Duration::from_secs(5);
+    shape.lease = Duration::from_secs(20);
+    shape.spec = ClusterSpec {
+        init_mode: Some(ClusterInitMode::New),
+        synchronous_replication: synchronous,
+        use_pgrewind: Some(chance.happens(500)),
+        ..ClusterSpec::default()
+    };
+    let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(500)).collect();
+    let spread = Spread {
+        until: Duration::from_hours(chance.between(6, 48)),
+        pause: chance.between(60_000, 1_800_000),
+        longest: (120_000, 900_000),
+    };
+    with_spread_faults(plan, chance, &kinds, &spread)
+}
+
+/// A plan with failovers, and sentinels that believe that they lead while another does.
+pub fn two_leaders(seed: u64) -> Plan {
+    let mut plan = failovers(seed);
+    plan.shape.sentinels = 3;
+    let mut chance = Chance::of(seed, "two leaders", 0);
+    for _ in 0..3 {
+        delusions(&mut plan, &mut chance);
+    }
+    plan
+}
+
+/// Sentinels that believe that they lead while another does.
+fn delusions(plan: &mut Plan, chance: &mut Chance) {
+    for _ in 0..chance.between(1, 4) {
+        let at = amid(plan, chance);
+        let kind = FaultKind::BelievesToLead(chance.index(plan.shape.sentinels));
+        add(plan, at, chance.millis(1000, 40_000), kind);
+    }
+}
+
+/// Nothing comes from a client to a proxy, or back: the one goes on with sockets that the other has
+/// given up.
+fn clients_cut_off(plan: &mut Plan, chance: &mut Chance) {
+    let shape = &plan.shape;
+    let apart = shape.keepers + shape.sentinels + shape.proxies;
+    let (clients, hosts) = (shape.clients, apart);
+    for _ in 0..chance.between(1, 4) {
+        let at = amid(plan, chance);
+        let client = 1 + apart + chance.index(clients);
+        let other = 1 + chance.index(hosts);
+        let kind = if chance.happens(500) {
+            FaultKind::Cut(client, other)
+        } else {
+            FaultKind::Cut(other, client)
+        };
+        add(plan, at, chance.millis(500, 20_000), kind);
+    }
 }
 
 /// A plan with failovers, and a store that goes back to before one of them.
@@ -191,25 +262,49 @@ pub fn lagging_standbys(seed: u64) -> Plan {
     plan
 }
 
-fn with_faults(mut plan: Plan, mut chance: Chance, kinds: &[usize]) -> Plan {
+/// How faults are spread over a run.
+struct Spread {
+    /// No fault begins later.
+    until: Time,
+    /// Half of the longest pause between two, in milliseconds.
+    pause: u64,
+    /// The longest faults, in milliseconds: most, and a few.
+    longest: (u64, u64),
+}
+
+fn with_faults(plan: Plan, mut chance: Chance, kinds: &[usize]) -> Plan {
+    let spread = Spread {
+        until: Duration::from_secs(chance.between(40, 160)) + FIRST_FAULT,
+        pause: chance.between(1500, 15_000),
+        longest: (9000, 40_000),
+    };
+    with_spread_faults(plan, chance, kinds, &spread)
+}
+
+fn with_spread_faults(
+    mut plan: Plan,
+    mut chance: Chance,
+    kinds: &[usize],
+    spread: &Spread,
+) -> Plan {
     if kinds.is_empty() {
         return plan;
     }
-    let until = Duration::from_secs(chance.between(40, 160)) + FIRST_FAULT;
-    let pause = chance.between(1500, 15_000);
+    let pause = spread.pause;
     // Faults that follow one another closely find what single ones do not.
     let bursts = chance.below(600);
     let mut at = FIRST_FAULT;
     loop {
         let is_close = chance.happens(bursts);
         at += chance.millis(50, if is_close { 2000 } else { 2 * pause });
-        if at >= until {
+        if at >= spread.until {
             break;
         }
         let kind = kinds[chance.index(kinds.len())];
         let kind = draw(&mut chance, &plan.shape, kind);
         let long = chance.happens(200);
-        let lasts = chance.millis(100, if long { 40_000 } else { 9000 });
+        let (short, longest) = spread.longest;
+        let lasts = chance.millis(100, if long { longest } else { short });
         plan.faults.push(Fault { at, lasts, kind });
     }
     let ends = plan.faults.iter().map(|fault| fault.at + fault.lasts);
@@ -269,26 +364,6 @@ fn draw(chance: &mut Chance, shape: &Shape, kind: usize) -> FaultKind {
             host,
             i64::try_from(chance.below(600_000)).unwrap_or(0) - 300_000,
         ),
-        _ => operator(chance, k),
-    }
-}
-
-fn operator(chance: &mut Chance, k: usize) -> FaultKind {
-    match chance.below(7) {
-        0 => FaultKind::FailKeeper(k),
-        1 => FaultKind::RemoveKeeper(k),
-        2 => FaultKind::ChangeSpec(SpecChange::Synchronous(chance.happens(500))),
-        3 => {
-            let least = u16::try_from(chance.between(1, 2)).unwrap_or(1);
-            FaultKind::ChangeSpec(SpecChange::SynchronousStandbys(1, least))
-        }
-        4 => FaultKind::ChangeSpec(SpecChange::MostStandbys(
-            u16::try_from(chance.between(1, 3)).unwrap_or(1),
-        )),
-        5 => FaultKind::ChangeSpec(SpecChange::Connections(
-            chance.between(50, 300),
-            chance.happens(500),
-        )),
-        _ => FaultKind::ChangeSpec(SpecChange::ProxyTimeout(chance.between(2500, 12_000))),
+        _ => operators::change(chance, k),
     }
 }

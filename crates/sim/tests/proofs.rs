@@ -5,7 +5,7 @@ use stolon_sim::broken::Sabotage;
 use stolon_sim::plan::Plan;
 use stolon_sim::record::Record;
 use stolon_sim::run::run_for_safety;
-use stolon_sim::swarm::{failovers, lagging_standbys, store_restored};
+use stolon_sim::swarm::{failovers, lagging_standbys, store_restored, two_leaders};
 
 const MOST_SEEDS: u64 = 1000;
 
@@ -57,7 +57,7 @@ fn proxies_must_not_open_before_others_have_closed() {
 
 #[test]
 fn a_synchronous_change_needs_the_step_in_which_both_are_waited_for() {
-    proves(Sabotage::SkipsUnion, 50, failovers, LOST);
+    proves(Sabotage::SkipsUnion, 350, failovers, LOST);
 }
 
 #[test]
@@ -108,6 +108,29 @@ fn a_proxy_that_reads_older_data_must_close_first() {
 }
 
 #[test]
+fn a_decision_must_not_be_stored_over_another_document() {
+    let rules = ["I4-not-from-its-predecessor"];
+    proves(Sabotage::WritesBlindly, 1, two_leaders, &rules);
+}
+
+#[test]
+fn a_primary_that_was_restarted_must_not_let_users_in_before_its_standbys_have_caught_up() {
+    let rules = ["I9-let-in-early"];
+    proves(Sabotage::LetsUsersInAtOnce, 1, failovers, &rules);
+}
+
+#[test]
+fn a_sentinel_must_count_its_failovers() {
+    let few = |seed| {
+        let mut plan = failovers(seed);
+        plan.shape.most_failovers = 1;
+        plan
+    };
+    let rules = ["I10-too-many-failovers"];
+    proves(Sabotage::CountsNoFailovers, 1, few, &rules);
+}
+
+#[test]
 fn who_goes_round_the_proxies_finds_the_hole() {
     let found = (1..=MOST_SEEDS).find_map(|seed| {
         let mut plan = failovers(seed);
@@ -129,7 +152,7 @@ fn who_goes_round_the_proxies_finds_the_hole() {
 fn no_two_promotions_may_begin_the_same_timeline() {
     proves(
         Sabotage::ReusesTimelines,
-        240,
+        630,
         failovers,
         &["I3-timeline-begun-twice"],
     );

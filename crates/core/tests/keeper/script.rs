@@ -94,16 +94,6 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             let them = data.dbs.get_mut("d2").expect("the neighbour");
             them.spec.additional_replication_slots = names.collect();
         }),
-        "keep" => {
-            let time = |text: &str| text.parse::<GoDuration>().expect("a duration").to_std();
-            match rest[0].split_once('=').expect("WHAT=HOW MUCH") {
-                ("size", megabytes) => {
-                    world.settings.max_slot_wal_keep_megabytes = megabytes.parse().ok();
-                }
-                ("time", text) => world.settings.max_slot_wal_keep_time = Some(time(text)),
-                (other, _) => panic!("not kept: {other}"),
-            }
-        }
         "clock" => world.edit(|data| {
             let time = |text: &str| Timestamp::try_from(format!("2026-11-21T{text}Z"));
             data.change_time = time(rest[0]).expect("a time");
@@ -112,26 +102,9 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             }
         }),
         "by" | "stored" => authentication(world, words),
-        "version" => world.postgres_major = rest[0].parse().expect("a number"),
-        "access" => world.edit(|data| {
-            let cluster = data.cluster.as_mut().expect("a cluster");
-            let spec = cluster.spec.as_mut().expect("a spec");
-            spec.default_su_repl_access_mode = Some(AccessMode::from(rest[0].to_owned()));
-        }),
+        "keep" | "version" | "access" | "set" => setting(world, words),
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
-        "set" => world.edit(|data| {
-            let spec = data
-                .cluster
-                .as_mut()
-                .and_then(|cluster| cluster.spec.as_mut());
-            let spec = spec.expect("a spec");
-            match rest[0].split_once('=').expect("WHAT=on|off") {
-                ("restart", value) => spec.automatic_pg_restart = Some(value == "on"),
-                ("sync", value) => spec.synchronous_replication = Some(value == "on"),
-                (other, _) => panic!("not set: {other}"),
-            }
-        }),
         "fault" => fault(world, rest[0], rest[1] == "on"),
         "peer" => {
             let name = DbUid::from(rest[0]).replication_name();
@@ -259,6 +232,42 @@ fn disk(world: &mut World, words: &[&str]) {
 fn names(value: &str) -> List<DbUid> {
     let names = value.split(',').filter(|name| !name.is_empty());
     names.map(DbUid::from).collect()
+}
+
+/// A setting of the cluster, or what is installed.
+fn setting(world: &mut World, words: &[&str]) {
+    let (verb, rest) = words.split_first().expect("a setting");
+    match *verb {
+        "keep" => {
+            let time = |text: &str| text.parse::<GoDuration>().expect("a duration").to_std();
+            match rest[0].split_once('=').expect("WHAT=HOW MUCH") {
+                ("size", megabytes) => {
+                    world.settings.max_slot_wal_keep_megabytes = megabytes.parse().ok();
+                }
+                ("time", text) => world.settings.max_slot_wal_keep_time = Some(time(text)),
+                (other, _) => panic!("not kept: {other}"),
+            }
+        }
+        "version" => world.postgres_major = rest[0].parse().expect("a number"),
+        "access" => world.edit(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            let spec = cluster.spec.as_mut().expect("a spec");
+            spec.default_su_repl_access_mode = Some(AccessMode::from(rest[0].to_owned()));
+        }),
+        "set" => world.edit(|data| {
+            let spec = data
+                .cluster
+                .as_mut()
+                .and_then(|cluster| cluster.spec.as_mut());
+            let spec = spec.expect("a spec");
+            match rest[0].split_once('=').expect("WHAT=on|off") {
+                ("restart", value) => spec.automatic_pg_restart = Some(value == "on"),
+                ("sync", value) => spec.synchronous_replication = Some(value == "on"),
+                (other, _) => panic!("not set: {other}"),
+            }
+        }),
+        other => panic!("no such setting: {other}"),
+    }
 }
 
 /// Every change of a db raises its generation.

@@ -45,6 +45,11 @@ impl World {
                 self.note("host-paused");
                 self.hosts[host].paused_until = until;
             }
+            FaultKind::BelievesToLead(s) => {
+                self.note("two-leaders");
+                self.sentinels[s].deluded_until = until;
+                self.sentinel_turns(s);
+            }
             FaultKind::CrashHost(host) => self.crash_host(host),
             FaultKind::LoseDisk(k) => {
                 self.note("disk-lost");
@@ -81,6 +86,7 @@ impl World {
             FaultKind::DataGone(age) => {
                 self.store_goes_back(GoesBack::WrittenOver, fault.lasts + age);
             }
+            FaultKind::BelievesToLead(s) => self.sentinel_turns(s),
             FaultKind::Ask(Wish::Pause) => self.resume(),
             FaultKind::Pause(_)
             | FaultKind::Ask(_)

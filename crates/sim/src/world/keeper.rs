@@ -246,15 +246,11 @@ impl World {
                     return;
                 };
                 work.acts.pop_front();
-                let pause = if work.acts.is_empty() {
-                    Duration::ZERO
-                } else {
-                    pause
-                };
+                let is_over = work.acts.is_empty();
                 if self.may_crash(Actor::Keeper(k)) {
                     return;
                 }
-                if pause.is_zero() {
+                if is_over {
                     self.end_step(k, None);
                 } else {
                     self.next_act(k, pause);

@@ -15,7 +15,7 @@ use stolon_core::keeper::decide::{Wanted, lets_users_in};
 use super::event::{PostgresEvent, What};
 use super::{Time, World};
 use crate::chance::Chance;
-pub(crate) use commit::Commit;
+pub(crate) use commit::{Commit, named};
 pub(crate) use data::{Data, Ending, Folder, Record};
 pub(crate) use stream::{Peer, Receiver};
 
@@ -49,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) receiver: Option<Receiver>,
     /// A write to disk is on its way.
     pub(crate) flushing: bool,
+    /// Where the log ended when it was started as a primary, until those it waits for have that (I9).
+    pub(crate) restarted_at: Option<u64>,
 }
 
 /// An instance and the folders of its keeper.
@@ -118,6 +120,7 @@ impl Server {
             peers: BTreeMap::new(),
             receiver: None,
             flushing: false,
+            restarted_at: None,
         }
     }
 
@@ -213,6 +216,7 @@ impl World {
         let dies = is_below || instance.ailments.starts_die > 0 || instance.ailments.disk_full > 0;
         instance.ailments.starts_die = instance.ailments.starts_die.saturating_sub(1);
         server.orphaned = false;
+        server.restarted_at = writable.then(|| data.flush_lsn());
         instance.server = Some(server);
         instance.life += 1;
         if dies {
@@ -305,6 +309,7 @@ impl World {
                 if let Some(server) = self.instances[k].server.as_mut() {
                     server.ready = true;
                 }
+                self.note_caught_up(k);
             }
             PostgresEvent::Flushed(to) => self.flushed(k, to),
             PostgresEvent::Reloaded => self.reloaded(k),

@@ -11,8 +11,8 @@ use stolon_core::time::Instant;
 
 use super::calls::{Looking, Purpose};
 use super::event::{Actor, What};
-use super::store::Operation;
-use super::{Process, World};
+use super::store::{Decided, Operation};
+use super::{Process, Time, World};
 use crate::chance::Chance;
 
 /// A sentinel.
@@ -25,6 +25,10 @@ pub(crate) struct SentinelNode {
     token: String,
     /// Until when it leads, by its own clock.
     until: Option<Instant>,
+    /// Until when it believes that it leads, whatever the store says.
+    pub(super) deluded_until: Time,
+    /// The revision that it looked at last.
+    looked_at: Option<u64>,
     pub(crate) looking: Option<Looking>,
     looks: u64,
     /// Sees what the sentinel sees, to judge its decisions by.
@@ -42,6 +46,8 @@ impl SentinelNode {
             starts: 0,
             token: String::new(),
             until: None,
+            deluded_until: Time::ZERO,
+            looked_at: None,
             looking: None,
             looks: 0,
             memory: Memory::new(0),
@@ -57,7 +63,7 @@ impl SentinelNode {
 
 impl World {
     pub(crate) fn start_sentinel(&mut self, s: usize) {
-        let most_failovers = self.plan.shape.most_failovers;
+        let most_failovers = self.most_failovers();
         let node = &mut self.sentinels[s];
         node.starts += 1;
         node.token = format!("s{s}x{}", node.starts);
@@ -79,7 +85,8 @@ impl World {
 
     fn holds_lease(&self, s: usize) -> bool {
         let now = self.local(Actor::Sentinel(s));
-        self.sentinels[s].until.is_some_and(|until| now < until)
+        let node = &self.sentinels[s];
+        self.now < node.deluded_until || node.until.is_some_and(|until| now < until)
     }
 
     /// Hands an event to the state machine and carries out what it wants; leadership may end by time
@@ -132,11 +139,13 @@ impl World {
             Effect::Write { expected, data } => {
                 let data = self.tamper_with_decision(*data);
                 self.judge(s, &data);
-                self.call(
-                    actor,
-                    Purpose::Write,
-                    Operation::Swap(expected, Arc::new(data)),
-                );
+                let decided = Decided {
+                    by: self.sentinels[s].token.clone(),
+                    base: self.sentinels[s].looked_at,
+                    data: Arc::new(data),
+                };
+                let swap = Operation::Swap(expected, Arc::new(decided));
+                self.call(actor, Purpose::Write, swap);
             }
             Effect::Publish(_, _) => self.call(actor, Purpose::Publish, Operation::PublishSentinel),
             Effect::Record { .. } => {}
@@ -148,6 +157,7 @@ impl World {
     /// A look is whole.
     pub(crate) fn take_look(&mut self, s: usize, look: Look) {
         self.sentinels[s].judged = None;
+        self.sentinels[s].looked_at = look.revision;
         if self.judges_documents()
             && let Some((revision, data)) = look.revision.zip(look.data.clone())
             && data
@@ -214,6 +224,14 @@ impl World {
             self.queue.put(at, What::LeaseEnds(s, life));
         }
         self.lease_turn(s);
+    }
+
+    /// What it believes about its leadership has begun or ended; one that does not run learns nothing.
+    pub(crate) fn sentinel_turns(&mut self, s: usize) {
+        if self.sentinels[s].process.up {
+            let life = self.sentinels[s].process.life;
+            self.queue.put(self.now, What::LeaseEnds(s, life));
+        }
     }
 
     /// Looks whether leadership came or went.

@@ -33,7 +33,7 @@ pub(crate) enum Operation {
     /// A keeper tells what came of a request.
     Note(KeeperUid, RequestId, Progress),
     /// The cluster data are to be these if they are still of that revision.
-    Swap(Option<u64>, Arc<ClusterData>),
+    Swap(Option<u64>, Arc<Decided>),
     /// A keeper publishes, by a lease that ends then.
     PublishKeeper(Arc<KeeperInfo>, Time),
     /// A proxy publishes, by a lease that ends then.
@@ -52,6 +52,17 @@ impl Operation {
             Self::Get | Self::Keepers | Self::Asked | Self::Proxies | Self::PublishSentinel
         )
     }
+}
+
+/// What a sentinel decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// The life of the sentinel.
+    pub(crate) by: String,
+    /// The revision that it was decided from.
+    pub(crate) base: Option<u64>,
+    /// What the cluster data are to be.
+    pub(crate) data: Arc<ClusterData>,
 }
 
 /// What it answers.
@@ -184,11 +195,11 @@ impl Store {
                     .map(|(_, info)| info.clone())
                     .collect(),
             ),
-            Operation::Swap(expected, data) => {
+            Operation::Swap(expected, decided) => {
                 if self.data.as_ref().map(|(revision, _)| *revision) != *expected {
                     return (Reply::Conflict, false);
                 }
-                self.put(Arc::clone(data));
+                self.put(Arc::clone(&decided.data));
                 self.past.decided();
                 self.remember(now);
                 Reply::Written
@@ -265,8 +276,13 @@ impl World {
     }
 
     fn carry_out_at_store(&mut self, call: u64, operation: &Operation) -> Reply {
+        let as_asked = self.as_store_reads(operation);
+        let operation = as_asked.as_ref().unwrap_or(operation);
         let before = self.store.data.clone();
         let (reply, changed) = self.store.apply(self.now, call, operation);
+        if let (Operation::Swap(_, decided), Reply::Written) = (operation, &reply) {
+            self.check_chain(before.as_ref(), decided);
+        }
         if changed {
             self.document_may_have_changed(before.as_ref());
         }

@@ -39,10 +39,13 @@ impl World {
     pub(crate) fn client_connects_to(&mut self, k: usize, id: ConnectionId) {
         let life = self.instances[k].life;
         let server = self.instances[k].server.as_ref();
-        if !server.is_some_and(|server| server.accepts() && server.lets_users_in()) {
+        let lets_anybody_in = self.lets_users_in_at_once();
+        let lets_in = |server: &super::Server| lets_anybody_in || server.lets_users_in();
+        if !server.is_some_and(|server| server.accepts() && lets_in(server)) {
             self.answer_client(k, id, Response::Closed);
             return;
         }
+        self.check_gate(k);
         let connection = self.connections.get(&id);
         if connection.is_some_and(|connection| connection.proxy.is_some()) {
             self.opened_to_users(k);

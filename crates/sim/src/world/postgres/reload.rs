@@ -16,6 +16,10 @@ impl World {
         server.names = names.cloned().unwrap_or_default();
         let follows_another = server.config.follow != config.follow;
         server.config = config;
+        self.note_caught_up(k);
+        let Some(server) = self.instances[k].server.as_ref() else {
+            return;
+        };
         if server.names.is_empty() {
             // Who waits is let go (syncrep.c, SyncRepUpdateSyncStandbysDefined).
             self.release(k, true);

@@ -328,6 +328,7 @@ impl World {
         }
         let is_quiet = now.saturating_sub(peer.spoken) > SILENCE / 4;
         if writable {
+            self.note_caught_up(k);
             self.release(k, false);
         }
         self.ship(k, name, is_quiet);
