@@ -59,6 +59,8 @@ fn tell(written: &str) -> String {
 /// * `useless NAME WORD …` its instance is down and its data cannot be used, and why
 /// * `removed NAME BYTES` has no WAL any more from before this position
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
+/// * `without-keeper NAME` takes it out of the document and leaves its db; `duties NAME` gives its db, a
+///   standby, what only a primary has
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
 /// * `ask pause`, `ask resync NAME` an operator's request, which the keeper knows of; `resume` ends all
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
@@ -150,6 +152,17 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
         "fail" => world.edit(|data| {
             let keeper = data.keepers.get_mut(name).expect("keeper");
             keeper.status.force_fail = true;
+        }),
+        "without-keeper" => world.edit(|data| {
+            data.keepers.remove(name);
+        }),
+        "duties" => world.edit(|data| {
+            let uid = data.db_of(&name.into()).expect("a db").uid.clone();
+            let db = data.dbs.get_mut(&uid).expect("a db");
+            db.spec.followers = [uid.clone()].into_iter().collect();
+            db.spec.synchronous_replication = true;
+            db.spec.synchronous_standbys = [uid].into_iter().collect();
+            db.spec.external_synchronous_standbys = ["other".to_owned()].into_iter().collect();
         }),
         "remove" => world.edit(|data| {
             let uid = name.into();
