@@ -43,6 +43,8 @@ pub enum Kind {
     DeprecatedText(&'static str),
     /// Yes or no, for which another flag is to be used; whoever uses it is told.
     DeprecatedBool(&'static str),
+    /// A text that only this variable of the environment holds, as other programs name it.
+    Variable,
 }
 
 /// A flag that holds a text.
@@ -62,6 +64,16 @@ pub const fn yes_no(name: &'static str, default: &'static str, help: &'static st
         kind: Kind::Bool,
         default,
         help,
+    }
+}
+
+/// A text that no flag gives, but a variable of the environment that other programs share.
+pub const fn shared_variable(name: &'static str) -> Flag {
+    Flag {
+        name,
+        kind: Kind::Variable,
+        default: "",
+        help: "",
     }
 }
 
@@ -195,7 +207,9 @@ pub fn arguments(flags: &[Flag], prefix: &str) -> Vec<Arg> {
             .value_name("VALUE")
             .help(help);
         let argument = match flag.kind {
-            Kind::Text | Kind::DeprecatedText(_) => argument.allow_hyphen_values(true),
+            Kind::Text | Kind::DeprecatedText(_) | Kind::Variable => {
+                argument.allow_hyphen_values(true)
+            }
             Kind::Bool | Kind::DeprecatedBool(_) => argument
                 .num_args(0..=1)
                 .require_equals(true)
@@ -207,7 +221,8 @@ pub fn arguments(flags: &[Flag], prefix: &str) -> Vec<Arg> {
             Kind::DeprecatedText(_) | Kind::DeprecatedBool(_)
         ))
     };
-    flags.iter().map(argument).collect()
+    let on_the_line = |flag: &&Flag| flag.kind != Kind::Variable;
+    flags.iter().filter(on_the_line).map(argument).collect()
 }
 
 /// Under which heading the help shows a flag; none: with the program's own.
@@ -239,7 +254,10 @@ pub fn values(
             .flatten()
             .map(|text| (text.clone(), Source::Flag));
         let value = given.or_else(|| {
-            let text = environment(&variable(prefix, flag.name));
+            let text = match flag.kind {
+                Kind::Variable => environment(flag.name),
+                _ => environment(&variable(prefix, flag.name)),
+            };
             let text = text.filter(|text| !text.is_empty())?;
             Some((text, Source::Environment))
         });
@@ -253,7 +271,7 @@ pub fn values(
                 values.by_name.insert(flag.name, value);
             }
             (Kind::DeprecatedText(_) | Kind::DeprecatedBool(_), None) => {}
-            (Kind::Text | Kind::Bool, value) => {
+            (Kind::Text | Kind::Bool | Kind::Variable, value) => {
                 let value = value.unwrap_or_else(|| (flag.default.to_owned(), Source::Default));
                 values.by_name.insert(flag.name, value);
             }

@@ -9,6 +9,7 @@ mod keepers;
 mod mixed;
 mod promote;
 pub mod reasons;
+mod register;
 mod requests;
 mod session;
 mod settings;
@@ -52,9 +53,6 @@ const FLAGS: &[Flag] = &[
 pub fn flags() -> Vec<Flag> {
     [common::STORE, FLAGS].concat()
 }
-
-const NO_REGISTER: &str = "register is not in this version: it comes with the Consul store. \
-                           Service discovery can follow stolonctl status -f json meanwhile";
 
 /// What a command failed with.
 #[derive(Debug)]
@@ -155,10 +153,7 @@ fn command() -> Command {
                 ))
                 .subcommand(command("write", "Write cluster data into a store").arg(file()).arg(yes())),
         )
-        .subcommand(
-            command("register", "Register the cluster in service discovery (not in this version)")
-                .arg(Arg::new("ignored").num_args(0..).allow_hyphen_values(true).hide(true)),
-        )
+        .subcommand(register::command())
         .subcommand(crate::dev::command())
         .subcommand(command("version", "Print the version"))
 }
@@ -176,7 +171,6 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         None => return crate::refuse("say what to do: see stolonctl --help"),
         Some(("version", _)) => return crate::print(&version),
         Some(("dev", own)) => return crate::dev::main(own),
-        Some(("register", _)) => return crate::refuse(NO_REGISTER),
         Some(found) => found,
     };
     let values = args::values(&flags(), &matches, PREFIX, &args::environment);
@@ -224,6 +218,7 @@ async fn run(name: &str, own: &clap::ArgMatches, values: &args::Values) -> Resul
         "resume" => requests::resume(&session, own).await,
         "cancel" => requests::cancel(&session, own).await,
         "clusterdata" => clusterdata::run(&session, own).await,
+        "register" => register::run(&session, own, values, &config).await,
         other => Err(Failure::Error(format!("no such command: {other}"))),
     }
 }

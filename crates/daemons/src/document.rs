@@ -24,7 +24,7 @@ pub(crate) async fn read(store: &dyn Store) -> Option<Reading> {
     let entry = match store.get(&Key::ClusterData).await {
         Ok(entry) => entry,
         Err(error) => {
-            tracing::warn!(%error, "cannot read the cluster data");
+            tracing::debug!(%error, "cannot read the cluster data");
             return None;
         }
     };

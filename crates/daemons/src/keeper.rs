@@ -78,7 +78,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.tls.check()?;
     let installation = Installation::find(config.pg_bin_path.as_deref())?;
     let local = LocalState::open(&config)?;
-    let store = stolon_store::open(&config.common.store)?;
+    let (mut registry, metrics) = metrics::registry(&config.common.cluster_name);
+    let store = crate::runtime::store::open(&config.common.store, &mut registry)?;
     stolon_postgres::process::become_subreaper()?;
     let uid = local.keeper_uid();
     let settings = settings(&config, &uid, &installation);
@@ -95,7 +96,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     instance.tell_of_the_end(&events);
     let disk = instance.try_inspect(process.is_running()).await?;
     let keeper = Keeper::new(settings, clock::now(), disk, process);
-    let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
     http::serve(
         config.common.metrics_listen_address,
@@ -267,7 +267,7 @@ impl Shell {
                     match wire::write(&*info) {
                         Ok(bytes) => {
                             if let Err(error) = store.publish(&key, &bytes, ttl).await {
-                                tracing::warn!(%error, "cannot publish the keeper's state");
+                                tracing::debug!(%error, "cannot publish the keeper's state");
                             }
                         }
                         Err(error) => tracing::error!(%error, "cannot write the keeper's state"),

@@ -31,7 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Runs a proxy until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     reread::outlive_hangup();
-    let store = stolon_store::open(&config.common.store)?;
+    let (mut registry, metrics) = metrics::registry(&config.common.cluster_name);
+    let store = crate::runtime::store::open(&config.common.store, &mut registry)?;
     let uid = names::short();
     tracing::info!(
         uid,
@@ -44,7 +45,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         version: VERSION.to_owned(),
         stop_listening: config.stop_listening,
     };
-    let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
     http::serve(
         config.common.metrics_listen_address,
@@ -155,7 +155,7 @@ impl Shell {
                         Err(error) => Err(stolon_store::Error::Config(error.to_string())),
                     };
                     if let Err(error) = &stored {
-                        tracing::warn!(%error, "cannot publish the proxy's state");
+                        tracing::debug!(%error, "cannot publish the proxy's state");
                     }
                     let _ = events.send(Event::Published(stored.is_ok())).await;
                 });

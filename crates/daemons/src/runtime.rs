@@ -7,3 +7,4 @@ pub mod logging;
 pub mod names;
 pub mod reread;
 pub mod shutdown;
+pub mod store;

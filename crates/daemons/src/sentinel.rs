@@ -24,7 +24,8 @@ use config::Config;
 /// Runs a sentinel until `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     reread::outlive_hangup();
-    let store = stolon_store::open(&config.common.store)?;
+    let (mut registry, metrics) = metrics::registry(&config.common.cluster_name);
+    let store = crate::runtime::store::open(&config.common.store, &mut registry)?;
     let uid = names::short();
     tracing::info!(
         uid,
@@ -38,7 +39,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         initial_spec: config.initial_spec.clone(),
         most_failovers: config.most_failovers,
     };
-    let (registry, metrics) = metrics::registry(&config.common.cluster_name);
     let health = Health::default();
     http::serve(
         config.common.metrics_listen_address,
@@ -123,7 +123,10 @@ impl Shell {
                     let event = match look(store.as_ref()).await {
                         Ok(look) => Event::Looked(Box::new(look)),
                         Err(error) => {
-                            tracing::warn!(%error, "cannot look at the cluster");
+                            // The store tells of its own failures, once.
+                            if matches!(error, stolon_store::Error::Config(_)) {
+                                tracing::warn!(%error, "cannot look at the cluster");
+                            }
                             Event::LookFailed
                         }
                     };
@@ -150,7 +153,7 @@ impl Shell {
                     };
                     let sent_at = clock::now();
                     if let Err(error) = store.publish(&key, &bytes, ttl).await {
-                        tracing::warn!(%error, "cannot publish the sentinel's state");
+                        tracing::debug!(%error, "cannot publish the sentinel's state");
                         let _ = events.send(Event::PublishFailed(sent_at)).await;
                     }
                 });

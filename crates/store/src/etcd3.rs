@@ -1,13 +1,11 @@
 //! etcd by its version 3 API.
 //!
-//! Every write is guarded by the revision it expects, also those that overwrite whatever is there:
-//! only so can a write be tried again at another endpoint after one gave no answer, because the
-//! first try may still be carried out when a frozen server wakes up.
+//! Every write is guarded by the revision it expects, also those that overwrite whatever is there
+//! (`overwrite.rs` says why).
 
 mod election;
-pub(crate) mod endpoint;
+mod endpoint;
 mod failure;
-mod pool;
 mod watching;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,20 +17,19 @@ use etcd_client::{
 use tokio::time::Instant;
 
 use crate::keys::Keys;
+use crate::overwrite::{Guarded, overwrite};
+use crate::pool::{self, Pool};
 use crate::{
     Config, Entry, Error, Expected, Folder, Key, Leadership, Revision, Store, Watch, Written,
 };
-use pool::{Outcome, Pool};
+use endpoint::Etcd;
+use failure::lease_is_gone;
 use watching::Watching;
-
-/// How often a write that overwrites whatever is there starts again because another writer was
-/// faster. The time allowed for the call ends it sooner.
-const OVERWRITE_ROUNDS: u32 = 100;
 
 /// A cluster's store in etcd.
 #[derive(Debug)]
 pub(crate) struct Etcd3Store {
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Etcd>>,
     keys: Keys,
     /// Begun by the first one who wants to know of changes, ended when the store is dropped.
     watching: OnceLock<Watching>,
@@ -43,7 +40,7 @@ pub(crate) struct Etcd3Store {
 impl Etcd3Store {
     pub(crate) fn open(config: &Config, keys: Keys) -> Result<Self, Error> {
         Ok(Self {
-            pool: Arc::new(Pool::open(config)?),
+            pool: Arc::new(Pool::new(Etcd::new(config)?, pool::timeout(config)?)),
             keys,
             watching: OnceLock::new(),
             unanswered: Mutex::default(),
@@ -61,7 +58,7 @@ impl Etcd3Store {
     async fn end_unanswered(&self, end: Instant) {
         let leases = std::mem::take(&mut *self.unanswered());
         for lease in leases {
-            if let Err(error) = self.pool.revoke(end, lease).await {
+            if let Err(error) = revoke(&self.pool, end, lease).await {
                 tracing::debug!(%error, "cannot revoke the lease of a publication without answer");
                 self.unanswered().push(lease);
             }
@@ -104,18 +101,44 @@ impl Etcd3Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes, or with no value removes, a key if it is as expected.
-    async fn swap(
+    async fn read(
         &self,
         path: &str,
+        options: GetOptions,
+        end: Instant,
+    ) -> Result<etcd_client::GetResponse, Error> {
+        let read = |mut client: etcd_client::Client| {
+            let options = options.clone();
+            async move { client.get(path, Some(options)).await }
+        };
+        self.pool.call(end, read).await.result
+    }
+}
+
+#[async_trait::async_trait]
+impl Guarded for Etcd3Store {
+    async fn written_at(
+        &self,
+        key: &Key,
+        end: Instant,
+    ) -> Result<(Option<Revision>, Revision), Error> {
+        let keys_only = GetOptions::new().with_keys_only();
+        let found = self.read(&self.keys.path(key), keys_only, end).await?;
+        Ok((found.kvs().first().map(mod_revision), revision(&found)))
+    }
+
+    async fn swap(
+        &self,
+        key: &Key,
         expected: Expected,
         value: Option<&[u8]>,
         end: Instant,
     ) -> Written {
+        let path = self.keys.path(key);
         let compare = match expected {
-            Expected::Absent => Compare::create_revision(path, CompareOp::Equal, 0),
+            Expected::Absent => Compare::create_revision(path.as_str(), CompareOp::Equal, 0),
             Expected::At(Revision(revision)) => match i64::try_from(revision) {
-                Ok(revision) => Compare::mod_revision(path, CompareOp::Equal, revision),
+                Ok(revision) => Compare::mod_revision(path.as_str(), CompareOp::Equal, revision),
                 // etcd's revisions are signed: no key is at this one.
                 Err(_) => return Written::Conflict,
             },
@@ -132,47 +155,24 @@ impl Etcd3Store {
                 async move { client.txn(txn).await }
             })
             .await;
-        written(outcome)
-    }
-
-    /// Writes, or with no value removes, a key, whatever it holds.
-    async fn overwrite(&self, key: &Key, value: Option<&[u8]>) -> Written {
-        let path = self.keys.path(key);
-        let end = self.pool.deadline();
-        for _ in 0..OVERWRITE_ROUNDS {
-            let keys_only = GetOptions::new().with_keys_only();
-            let found = self.read(&path, keys_only, end).await;
-            let (present, now) = match found {
-                Ok(answer) => (answer.kvs().first().map(mod_revision), revision(&answer)),
-                Err(error) => return Written::No(error),
-            };
-            let expected = present.map_or(Expected::Absent, Expected::At);
-            if present.is_none() && value.is_none() {
-                return Written::Yes(now);
-            }
-            match self.swap(&path, expected, value, end).await {
-                Written::Conflict => {}
-                outcome => return outcome,
-            }
-        }
-        Written::No(Error::Unavailable {
-            store: self.describe(),
-            cause: format!("{key} was changed by another writer {OVERWRITE_ROUNDS} times"),
-        })
-    }
-
-    async fn read(
-        &self,
-        path: &str,
-        options: GetOptions,
-        end: Instant,
-    ) -> Result<etcd_client::GetResponse, Error> {
-        let read = |mut client: etcd_client::Client| {
-            let options = options.clone();
-            async move { client.get(path, Some(options)).await }
+        let revision = |answer: TxnResponse| {
+            let header = answer.header();
+            let revision = counted(header.map_or(0, etcd_client::ResponseHeader::revision));
+            answer.succeeded().then_some(revision)
         };
-        self.pool.call(end, read).await.result
+        outcome.map(revision).written()
     }
+}
+
+/// Ends a lease, and with it the keys that hang on it.
+async fn revoke(pool: &Pool<Etcd>, end: Instant, lease: i64) -> Result<(), Error> {
+    let revoke = |mut client: etcd_client::Client| async move {
+        match client.lease_revoke(lease).await {
+            Err(error) if !lease_is_gone(&error) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    };
+    pool.call(end, revoke).await.result
 }
 
 /// A revision as etcd counts it; it never counts below zero.
@@ -193,23 +193,6 @@ fn revision(answer: &etcd_client::GetResponse) -> Revision {
     )
 }
 
-/// What came of a guarded write, with all its tries.
-fn written(outcome: Outcome<TxnResponse>) -> Written {
-    match (outcome.result, outcome.doubt) {
-        (Ok(answer), _) if answer.succeeded() => {
-            let header = answer.header();
-            Written::Yes(counted(
-                header.map_or(0, etcd_client::ResponseHeader::revision),
-            ))
-        }
-        // Perhaps an earlier try of ours is what changed the key.
-        (Ok(_), Some(doubt)) => Written::Unknown(doubt),
-        (Ok(_), None) => Written::Conflict,
-        (Err(error), Some(_)) => Written::Unknown(error),
-        (Err(error), None) => Written::No(error),
-    }
-}
-
 #[async_trait::async_trait]
 impl Store for Etcd3Store {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
@@ -225,17 +208,17 @@ impl Store for Etcd3Store {
     }
 
     async fn compare_and_swap(&self, key: &Key, expected: Expected, value: &[u8]) -> Written {
-        let path = self.keys.path(key);
-        self.swap(&path, expected, Some(value), self.pool.deadline())
+        self.swap(key, expected, Some(value), self.pool.deadline())
             .await
     }
 
     async fn put(&self, key: &Key, value: &[u8]) -> Written {
-        self.overwrite(key, Some(value)).await
+        let end = self.pool.deadline();
+        overwrite(self, self.describe(), key, Some(value), end).await
     }
 
     async fn delete(&self, key: &Key) -> Written {
-        self.overwrite(key, None).await
+        overwrite(self, self.describe(), key, None, self.pool.deadline()).await
     }
 
     /// A lease of its own for every try (contract, section 3).

@@ -4,7 +4,7 @@
 
 use tonic::transport::Endpoint;
 
-use crate::etcd3::endpoint::addresses;
+use crate::addresses::{ETCD_PORT, addresses};
 use crate::keys::{Folder, Key, Keys};
 use pieces::pieces;
 
@@ -12,7 +12,7 @@ use pieces::pieces;
 /// and stays as it is when it is given again; what is not says which it is.
 pub fn endpoints(bytes: &[u8]) {
     let given: Vec<String> = pieces(bytes).collect();
-    match addresses(&given) {
+    match addresses(&given, ETCD_PORT) {
         Ok(found) => {
             assert_eq!(found.len(), given.len().max(1));
             for address in &found {
@@ -23,7 +23,7 @@ pub fn endpoints(bytes: &[u8]) {
                 assert!(uri.host().is_some_and(|host| !host.is_empty()), "{uri}");
                 assert!(matches!(uri.path(), "" | "/"), "{uri}");
             }
-            let again = addresses(&found).expect("addresses");
+            let again = addresses(&found, ETCD_PORT).expect("addresses");
             assert_eq!(again, found);
         }
         Err(error) => {

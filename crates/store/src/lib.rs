@@ -3,21 +3,29 @@
 //! Only this crate knows keys and backends. Every backend satisfies the same list of checks,
 //! [`conformance`]. A watch only wakes; what is true is always read.
 
+mod addresses;
 mod clock;
 pub mod conformance;
+mod consul;
 mod error;
+mod etcd2;
 mod etcd3;
+mod failure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod http;
 mod keys;
 mod leadership;
 pub mod memory;
+mod overwrite;
+mod pool;
 mod sqlite;
 mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use consul::services::{Service, Services};
 pub use error::Error;
 pub use keys::{Folder, Key};
 pub use leadership::Leadership;
@@ -121,22 +129,31 @@ impl Watch {
 pub enum Backend {
     /// etcd by its version 3 API.
     Etcd3,
+    /// etcd by its version 2 API.
+    Etcd2,
+    /// Consul's key-value store.
+    Consul,
     /// A SQLite file, for the components of one host.
     Sqlite,
 }
+
+/// What `--store-backend` may be, for messages.
+pub const BACKENDS: &str = "etcdv3, etcdv2, consul, or sqlite for a cluster on one host";
 
 impl Backend {
     /// The backend of that name in `--store-backend`.
     pub fn from_name(name: &str) -> Result<Self, Error> {
         match name {
             "etcdv3" => Ok(Self::Etcd3),
+            // The Go program's short name is the older API's.
+            "etcd" | "etcdv2" => Ok(Self::Etcd2),
+            "consul" => Ok(Self::Consul),
             "sqlite" => Ok(Self::Sqlite),
-            "etcd" | "etcdv2" | "consul" | "kubernetes" => Err(Error::Config(format!(
-                "the store backend {name:?} is not in this version: use etcdv3, or sqlite for a \
-                 cluster on one host"
+            "kubernetes" => Err(Error::Config(format!(
+                "the store backend {name:?} is not in this version: use {BACKENDS}"
             ))),
             _ => Err(Error::Config(format!(
-                "unknown store backend {name:?}: use etcdv3, or sqlite for a cluster on one host"
+                "unknown store backend {name:?}: use {BACKENDS}"
             ))),
         }
     }
@@ -155,6 +172,31 @@ pub struct Tls {
     pub skip_verify: bool,
 }
 
+/// Who we are to a store, besides by a certificate.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Consul's ACL token.
+    pub token: Option<String>,
+    /// A file with Consul's ACL token, read again when the token is refused; it goes before `token`.
+    pub token_file: Option<std::path::PathBuf>,
+    /// User and password, by HTTP's basic authentication.
+    pub user: Option<(String, String)>,
+    /// Consul's datacenter that holds the cluster; none: that of the agent.
+    pub datacenter: Option<String>,
+}
+
+impl std::fmt::Debug for Access {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("token_file", &self.token_file)
+            .field("user", &self.user.as_ref().map(|(user, _)| user))
+            .field("datacenter", &self.datacenter)
+            .finish()
+    }
+}
+
 /// How to reach the store of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -170,6 +212,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Certificates.
     pub tls: Tls,
+    /// Who we are, besides.
+    pub access: Access,
 }
 
 /// Opens the store of a cluster. It does not wait for a server: calls tell whether there is one.
@@ -177,6 +221,8 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let keys = keys::Keys::new(&config.prefix, &config.cluster_name);
     match config.backend {
         Backend::Etcd3 => Ok(Arc::new(etcd3::Etcd3Store::open(config, keys)?)),
+        Backend::Etcd2 => Ok(Arc::new(etcd2::Etcd2Store::open(config)?)),
+        Backend::Consul => Ok(Arc::new(consul::ConsulStore::open(config)?)),
         Backend::Sqlite => Ok(Arc::new(sqlite::SqliteStore::open(config, keys)?)),
     }
 }

@@ -7,7 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{Error, Tls};
@@ -24,15 +24,8 @@ pub(crate) struct Client {
 /// Reads the files, and refuses what would only fail later, at every connection.
 pub(crate) fn load(tls: &Tls) -> Result<Client, Error> {
     let mut client = ClientTlsConfig::new();
-    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
-        let certificate = certificates("--store-cert-file", certificate)?;
-        let key = private_key("--store-key", key)?;
+    if let Some((certificate, key)) = identity(tls)? {
         client = client.identity(Identity::from_pem(certificate, key));
-    } else if tls.certificate.is_some() || tls.key.is_some() {
-        // The Go program ignores the one without the other too.
-        tracing::warn!(
-            "no client certificate is used: --store-cert-file and --store-key go together"
-        );
     }
     if tls.skip_verify {
         let verifier = Arc::new(AcceptAny::default());
@@ -52,6 +45,99 @@ pub(crate) fn load(tls: &Tls) -> Result<Client, Error> {
         client,
         verifier: None,
     })
+}
+
+/// The same for what speaks HTTP/1.
+pub(crate) fn rustls(tls: &Tls) -> Result<ClientConfig, Error> {
+    let builder = versions()?;
+    let builder = if tls.skip_verify {
+        let verifier = Arc::new(AcceptAny::default());
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    } else {
+        builder.with_root_certificates(authorities(tls)?)
+    };
+    let Some((certificate, key)) = identity(tls)? else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<_, _>>();
+    let refused = |error: &dyn std::fmt::Display| {
+        Error::Config(format!("--store-cert-file and --store-key: {error}"))
+    };
+    let chain = chain.map_err(|error| refused(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| refused(&error))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| refused(&error))
+}
+
+/// For endpoints without TLS; certificates that are given all the same are told of.
+pub(crate) fn unused(tls: &Tls) -> Result<ClientConfig, Error> {
+    warn_unused(tls);
+    let nobody = RootCertStore::empty();
+    Ok(versions()?
+        .with_root_certificates(nobody)
+        .with_no_client_auth())
+}
+
+/// Says so when certificates are given that no endpoint asks for.
+pub(crate) fn warn_unused(tls: &Tls) {
+    if *tls != Tls::default() {
+        tracing::warn!("the store's certificates are not used: its endpoints are http, not https");
+    }
+}
+
+fn versions() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Config(format!("TLS: {error}")))
+}
+
+/// Whom to believe: the authority that is given, else those of the system.
+fn authorities(tls: &Tls) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &tls.authority else {
+        // What cannot be read of the system's is left out, as everywhere.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let pem = certificates("--store-ca-file", path)?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        let refused = |error| Error::Config(format!("--store-ca-file {}: {error}", path.display()));
+        added.map_err(refused)?;
+    }
+    Ok(roots)
+}
+
+/// The text of a file.
+type Pem = Vec<u8>;
+
+/// Who we are: certificate and key.
+fn identity(tls: &Tls) -> Result<Option<(Pem, Pem)>, Error> {
+    match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => Ok(Some((
+            certificates("--store-cert-file", certificate)?,
+            private_key("--store-key", key)?,
+        ))),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            // The Go program ignores the one without the other too.
+            tracing::warn!(
+                "no client certificate is used: --store-cert-file and --store-key go together"
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Error> {
@@ -94,10 +180,9 @@ struct AcceptAny {
 
 impl Default for AcceptAny {
     fn default() -> Self {
-        let provider = CryptoProvider::get_default()
-            .cloned()
-            .unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
-        Self { provider }
+        Self {
+            provider: provider(),
+        }
     }
 }
 

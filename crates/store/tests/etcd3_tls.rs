@@ -1,52 +1,17 @@
 //! TLS between a store and etcd: whom each side believes, and what is said when it does not.
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "support/etcd.rs"]
 #[allow(dead_code, reason = "shared with the other tests of etcd")]
 mod etcd;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use authority::Authority;
+
 use etcd::{Certificates, Etcd, ready};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use stolon_store::{Config, Error, Key, Tls};
-
-/// An authority in a folder, and what it signed.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Authority {
-    fn new(folder: &Path, name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut parameters = CertificateParams::new(vec![]).expect("parameters");
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = parameters.self_signed(&key).expect("a certificate");
-        let file = folder.join(format!("{name}.pem"));
-        std::fs::write(&file, certificate.pem()).expect("written");
-        let issuer = Issuer::new(parameters, key);
-        Self { issuer, file }
-    }
-
-    /// The files of a certificate for 127.0.0.1.
-    fn sign(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-        let pair = KeyPair::generate().expect("a key");
-        let mut parameters = CertificateParams::new(vec![]).expect("parameters");
-        parameters.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
-        let certificate = parameters
-            .signed_by(&pair, &self.issuer)
-            .expect("a certificate");
-        let files = (
-            folder.join(format!("{name}.pem")),
-            folder.join(format!("{name}.key")),
-        );
-        std::fs::write(&files.0, certificate.pem()).expect("written");
-        std::fs::write(&files.1, pair.serialize_pem()).expect("written");
-        files
-    }
-}
 
 async fn failure(config: &Config) -> Error {
     let store = stolon_store::open(config).expect("a store");

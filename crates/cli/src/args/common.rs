@@ -6,10 +6,10 @@ use std::net::ToSocketAddrs as _;
 use stolon_core::model::GoDuration;
 use stolon_daemons::config::CommonConfig;
 use stolon_daemons::runtime::logging::{LogConfig, LogFormat};
-use stolon_store::{Backend, Tls};
+use stolon_store::{Access, BACKENDS, Backend, Tls};
 use tracing::Level;
 
-use super::{Flag, Values, text, yes_no};
+use super::{Flag, Source, Values, shared_variable, text, yes_no};
 
 /// The flags by which the store is found.
 pub const STORE: &[Flag] = &[
@@ -17,13 +17,13 @@ pub const STORE: &[Flag] = &[
     text(
         "store-backend",
         "",
-        "store backend type: etcdv3, or sqlite for a cluster on one host",
+        "store backend type: etcdv3, etcdv2, consul, or sqlite for a cluster on one host",
     ),
     text(
         "store-endpoints",
         "",
         "comma separated addresses of the store, of one scheme (default http://127.0.0.1:2379 for \
-         etcd); for sqlite one absolute file path",
+         etcd, http://127.0.0.1:8500 for Consul); for sqlite one absolute file path",
     ),
     text(
         "store-prefix",
@@ -52,6 +52,36 @@ pub const STORE: &[Flag] = &[
         "bound on one call to the store, over all endpoints",
     ),
     text(
+        "store-token-file",
+        "",
+        "file with the ACL token for Consul, read again when it is refused (default \
+         CONSUL_HTTP_TOKEN_FILE)",
+    ),
+    text(
+        "store-token",
+        "",
+        "ACL token for Consul; a file keeps it out of the list of processes (default \
+         CONSUL_HTTP_TOKEN)",
+    ),
+    text(
+        "store-datacenter",
+        "",
+        "Consul's datacenter that holds the cluster (default: that of the agent)",
+    ),
+    text(
+        "store-username",
+        "",
+        "user for etcdv2 or Consul, used together with --store-password-file",
+    ),
+    text(
+        "store-password-file",
+        "",
+        "file with the password of --store-username",
+    ),
+    shared_variable("CONSUL_HTTP_TOKEN_FILE"),
+    shared_variable("CONSUL_HTTP_TOKEN"),
+    shared_variable("CONSUL_HTTP_AUTH"),
+    text(
         "metrics-listen-address",
         "",
         "address for /metrics, /livez and /readyz, as 127.0.0.1:9100",
@@ -77,11 +107,7 @@ pub const DAEMON: &[Flag] = &[
 /// What the store flags mean.
 pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> {
     let cluster_name = values.required("cluster-name", "cluster name required", "any name")?;
-    let backend = values.required(
-        "store-backend",
-        "store backend type required",
-        "etcdv3, or sqlite for a cluster on one host",
-    )?;
+    let backend = values.required("store-backend", "store backend type required", BACKENDS)?;
     let backend = Backend::from_name(&backend).map_err(|error| error.to_string())?;
     let endpoints: Vec<String> = values
         .text("store-endpoints")
@@ -110,8 +136,78 @@ pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> 
         cluster_name: cluster_name.clone(),
         timeout: timeout.to_std(),
         tls,
+        access: access(values, backend)?,
     };
     Ok((cluster_name, config))
+}
+
+/// Who we are to the store, besides by a certificate. What Consul's own programs take from the
+/// environment counts where no flag says otherwise (contract, section 3); there as here a file with
+/// the token goes before the token.
+fn access(values: &Values, backend: Backend) -> Result<Access, String> {
+    let only_for = |name: &str, backends: &[Backend], named: &str| {
+        let given = values.source(name) == Source::Flag && !backends.contains(&backend);
+        if given {
+            Err(format!("--{name} is for --store-backend={named}"))
+        } else {
+            Ok(())
+        }
+    };
+    for name in ["store-token", "store-token-file", "store-datacenter"] {
+        only_for(name, &[Backend::Consul], "consul")?;
+    }
+    let with_users = [Backend::Consul, Backend::Etcd2];
+    only_for("store-username", &with_users, "consul or etcdv2")?;
+    let user = match (
+        values.given("store-username"),
+        values.given("store-password-file"),
+    ) {
+        (Some(user), Some(path)) => Some((user, password(&path)?)),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err("--store-username and --store-password-file go together".to_owned());
+        }
+    };
+    if backend != Backend::Consul {
+        return Ok(Access {
+            user,
+            ..Access::default()
+        });
+    }
+    let consul = consul_access(values);
+    Ok(Access {
+        user: user.or(consul.user),
+        ..consul
+    })
+}
+
+/// Who we are to Consul, whatever the store is: what Consul's own programs take from the environment
+/// counts where no flag says otherwise.
+pub fn consul_access(values: &Values) -> Access {
+    let (mut token, mut token_file) = (
+        values.given("store-token"),
+        values.given("store-token-file"),
+    );
+    if token.is_none() && token_file.is_none() {
+        token = values.given("CONSUL_HTTP_TOKEN");
+        token_file = values.given("CONSUL_HTTP_TOKEN_FILE");
+    }
+    let user = values.given("CONSUL_HTTP_AUTH").map(|text| {
+        let (user, password) = text.split_once(':').unwrap_or((&text, ""));
+        (user.to_owned(), password.to_owned())
+    });
+    Access {
+        token,
+        token_file: token_file.map(Into::into),
+        user,
+        datacenter: values.given("store-datacenter"),
+    }
+}
+
+fn password(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--store-password-file {path:?}: {error}"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// What the daemons' common flags mean.

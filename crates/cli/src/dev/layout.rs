@@ -157,6 +157,7 @@ impl Layout {
             cluster_name: CLUSTER.to_owned(),
             timeout: Duration::from_secs(5),
             tls: stolon_store::Tls::default(),
+            access: stolon_store::Access::default(),
         }
     }
 

@@ -205,7 +205,7 @@ fn what_is_missing_is_said_with_what_to_do() {
     assert_eq!(
         error,
         "store backend type required: give --store-backend or set STSENTINEL_STORE_BACKEND, \
-         etcdv3, or sqlite for a cluster on one host"
+         etcdv3, etcdv2, consul, or sqlite for a cluster on one host"
     );
     for (name, words) in [
         (
@@ -370,15 +370,56 @@ fn wrong_values_of_any_daemon_are_refused_with_what_is_valid() {
     );
     sentinel(
         "--store-backend=zookeeper",
-        &["\"zookeeper\"", "etcdv3", "sqlite"],
+        &["\"zookeeper\"", "etcdv3", "etcdv2", "consul", "sqlite"],
     );
-    for later in ["etcd", "etcdv2", "consul", "kubernetes"] {
-        let words = format!("--store-backend={later}");
-        sentinel(
-            &words,
-            &[later, "is not in this version", "etcdv3", "sqlite"],
-        );
-    }
+    sentinel(
+        "--store-backend=kubernetes",
+        &["kubernetes", "is not in this version", "etcdv3", "sqlite"],
+    );
+    sentinel(
+        "--store-token=t",
+        &["--store-token is for --store-backend=consul"],
+    );
+    sentinel(
+        "--store-username=u",
+        &["--store-username", "consul or etcdv2"],
+    );
+    sentinel(
+        "--store-backend=etcdv2 --store-username=u",
+        &["--store-username", "--store-password-file"],
+    );
+}
+
+#[test]
+fn the_token_for_consul_comes_from_a_flag_a_file_or_the_environment() {
+    let access = |words: &str, environment: &[(&str, &str)]| {
+        let words = format!("--cluster-name=c {words}");
+        let config = parse(&sentinel::DAEMON, &words, "", environment).expect("accepted");
+        config.common.store.access
+    };
+    let shared = [
+        ("CONSUL_HTTP_TOKEN", "shared"),
+        ("CONSUL_HTTP_TOKEN_FILE", "/shared"),
+        ("CONSUL_HTTP_AUTH", "u:p:q"),
+    ];
+    let found = access("--store-backend=consul", &shared);
+    assert_eq!(found.token_file, Some("/shared".into()));
+    assert_eq!(found.user, Some(("u".to_owned(), "p:q".to_owned())));
+    let found = access("--store-backend=consul --store-token=ours", &shared);
+    assert_eq!(
+        (found.token.as_deref(), found.token_file),
+        (Some("ours"), None)
+    );
+    let ours = [("STSENTINEL_STORE_TOKEN", "ours"), shared[0]];
+    let found = access("--store-backend=consul --store-datacenter=dc2", &ours);
+    assert_eq!(found.token.as_deref(), Some("ours"));
+    assert_eq!(found.datacenter.as_deref(), Some("dc2"));
+    assert!(!format!("{found:?}").contains("ours"), "it is not shown");
+    // A machine's environment for Consul is nobody else's.
+    assert_eq!(
+        access("--store-backend=etcd", &shared),
+        stolon_store::Access::default()
+    );
 }
 
 #[track_caller]

@@ -123,6 +123,7 @@ impl Cluster {
             cluster_name: "test".to_owned(),
             timeout: Duration::from_secs(5),
             tls: stolon_store::Tls::default(),
+            access: stolon_store::Access::default(),
         })
         .expect("opened")
     }

@@ -104,6 +104,7 @@ fn help_texts() -> Vec<(&'static str, Vec<String>)> {
         "pause",
         "resume",
         "cancel",
+        "register",
         "dev",
     ];
     texts.extend(commands.map(|name| ("stolonctl", help(&[name]))));
@@ -121,12 +122,18 @@ fn what_cannot_be_understood_fails_and_says_so() {
     run("stolonctl", &["stauts"]).fails(1, &["stauts", "status"]);
     run("stolonctl", &["clusterdata"]).fails(1, &["read", "write"]);
     run("stolonctl", &["status", "-f", "yaml"]).fails(1, &["yaml", "text", "json"]);
-    for words in [
-        &["register"][..],
-        &["register", "--register-backend", "consul"],
-    ] {
-        run("stolonctl", words).fails(1, &["register is not in this version", "Consul"]);
-    }
+    let register = [
+        "--cluster-name=c",
+        "--store-backend=etcdv3",
+        "register",
+        "--register-backend",
+    ];
+    run("stolonctl", &[&register[..], &["zookeeper"]].concat())
+        .fails(1, &["\"zookeeper\"", "use consul"]);
+    let two = ["consul", "--register-endpoints=a:1,b:1"];
+    run("stolonctl", &[&register[..], &two].concat()).fails(1, &["a:1,b:1", "one agent"]);
+    let never = ["consul", "--sleep-interval=0"];
+    run("stolonctl", &[&register[..], &never].concat()).fails(1, &["--sleep-interval", "\"0\""]);
 }
 
 #[test]

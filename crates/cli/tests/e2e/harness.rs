@@ -5,6 +5,7 @@
 
 mod certificates;
 pub(crate) mod cluster;
+pub(crate) mod consul;
 mod disk;
 pub(crate) mod etcd;
 #[path = "../../../../testing/free_port.rs"]

@@ -10,6 +10,7 @@ mod initialisation;
 mod lifecycle;
 mod network;
 mod operator;
+mod other_stores;
 mod requests;
 mod standby_cluster;
 mod store;

@@ -28,6 +28,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         cluster_name: "test".to_owned(),
         timeout: LIMIT,
         tls: stolon_store::Tls::default(),
+        access: stolon_store::Access::default(),
     };
     let log = crate::runtime::logging::LogConfig {
         level: tracing::Level::ERROR,

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::endpoint::Etcd;
 use super::failure::lease_is_gone;
-use super::pool::Pool;
 use crate::clock::boot_time;
 use crate::leadership::holds_until;
+use crate::pool::Pool;
 use crate::{Error, Leadership};
 
 /// How long a leader holds on after it was last heard. The Go program's is 20 s; each candidate has a
@@ -32,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// All candidates, the leader first.
 pub(super) async fn candidates(
-    pool: &Pool,
+    pool: &Pool<Etcd>,
     folder: &str,
     end: Instant,
 ) -> Result<Vec<KeyValue>, Error> {
@@ -50,7 +51,7 @@ pub(super) async fn candidates(
 
 /// Stands for election until the handle is dropped or resigned.
 pub(super) fn stand(
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Etcd>>,
     changes: watch::Receiver<u64>,
     folder: &str,
     uid: &str,
@@ -68,7 +69,7 @@ pub(super) fn stand(
 }
 
 struct Candidate {
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Etcd>>,
     folder: String,
     uid: String,
     /// Until when, on the boot clock, it leads; none: it does not.
@@ -124,7 +125,7 @@ impl Candidate {
         };
         self.leads_until(None);
         drop(renewal);
-        if let Err(error) = self.pool.revoke(self.pool.deadline(), lease.id).await {
+        if let Err(error) = super::revoke(&self.pool, self.pool.deadline(), lease.id).await {
             tracing::debug!(%error, "cannot end the candidacy; it ends with its lease");
         }
         outcome
@@ -219,7 +220,7 @@ impl Candidate {
 }
 
 /// Renews a lease until it is gone.
-async fn renew(pool: Arc<Pool>, lease: i64, ttl: Duration, holds: watch::Sender<Duration>) {
+async fn renew(pool: Arc<Pool<Etcd>>, lease: i64, ttl: Duration, holds: watch::Sender<Duration>) {
     let mut pause = ttl / 3;
     loop {
         tokio::time::sleep(pause).await;

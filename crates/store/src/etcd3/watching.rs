@@ -12,8 +12,9 @@ use etcd_client::{
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failure::Failure;
-use super::pool::{Pool, Ticket};
+use super::endpoint::Etcd;
+use crate::failure::Failure;
+use crate::pool::{Pool, Ticket};
 
 /// A stream that was silent for so long is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Follows all changes of keys that begin with `prefix`, until it is dropped.
-    pub(super) fn begin(pool: Arc<Pool>, prefix: String) -> Self {
+    pub(super) fn begin(pool: Arc<Pool<Etcd>>, prefix: String) -> Self {
         let changes = watch::channel(0).0;
         let follower = Follower {
             pool,
@@ -60,14 +61,20 @@ enum End {
     Broken(String),
 }
 
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Broken(failure.text)
+    }
+}
+
 impl From<EtcdError> for End {
     fn from(error: EtcdError) -> Self {
-        Self::Broken(Failure::new(&error).text)
+        Self::Broken(Failure::from(error).text)
     }
 }
 
 struct Follower {
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Etcd>>,
     prefix: String,
     /// The revision to go on from; none: from now.
     next: Option<i64>,
@@ -115,7 +122,7 @@ impl Follower {
         let options = WatchOptions::new().with_prefix().with_start_revision(from);
         let open = async {
             let mut client = self.pool.client(ticket).await?;
-            client.watch(self.prefix.as_str(), Some(options)).await
+            Ok::<_, Failure>(client.watch(self.prefix.as_str(), Some(options)).await?)
         };
         match tokio::time::timeout(limit, open).await {
             Ok(stream) => Ok(stream?),

@@ -1,34 +1,15 @@
 //! Real etcd servers for the tests: started on free loopback ports, ended when they are dropped.
 
-#[path = "../../../../testing/free_port.rs"]
-mod free_port;
+#[path = "server.rs"]
+pub(crate) mod server;
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use std::time::Duration;
 
-use free_port::free_port;
-use rustix::process::{Pid, Signal, kill_process};
-use stolon_store::{Backend, Config, Key, Store, Tls};
-
-/// Bound on everything a test waits for.
-pub(crate) const LIMIT: Duration = Duration::from_secs(40);
-
-/// Waits until `look` finds something.
-pub(crate) async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let end = tokio::time::Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+use server::free_port;
+#[allow(unused_imports, reason = "not every test needs all of it")]
+pub(crate) use server::{LIMIT, Server, eventually, ready};
+use stolon_store::{Backend, Config};
 
 /// Certificates of a server, and of the authority whose clients it takes.
 #[derive(Clone)]
@@ -36,13 +17,6 @@ pub(crate) struct Certificates {
     pub(crate) authority: std::path::PathBuf,
     pub(crate) certificate: std::path::PathBuf,
     pub(crate) key: std::path::PathBuf,
-}
-
-/// One etcd server.
-pub(crate) struct Server {
-    child: Child,
-    command: Command,
-    pub(crate) endpoint: String,
 }
 
 /// A cluster of etcd servers with a folder of its own.
@@ -95,21 +69,19 @@ impl Etcd {
                     .args(["--initial-cluster", &members.join(",")])
                     .arg("--data-dir")
                     .arg(folder.path().join(format!("m{index}")))
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null());
+                    // Used by its own tests; it costs nothing.
+                    .arg("--enable-v2=true");
                 if let Some(files) = certificates {
                     command.arg("--client-cert-auth");
                     command.arg("--trusted-ca-file").arg(&files.authority);
                     command.arg("--cert-file").arg(&files.certificate);
                     command.arg("--key-file").arg(&files.key);
                 }
-                log_to(&mut command, &folder.path().join(format!("m{index}.log")));
-                let child = command.spawn().expect("etcd in the path");
-                Server {
-                    child,
+                Server::start(
                     command,
+                    &folder.path().join(format!("m{index}.log")),
                     endpoint,
-                }
+                )
             })
             .collect();
         let etcd = Self {
@@ -137,67 +109,7 @@ impl Etcd {
     }
 }
 
-/// Waits until a store can be read.
-pub(crate) async fn ready(store: &Arc<dyn Store>) {
-    eventually("etcd answers", || async {
-        store.get(&Key::ClusterData).await.ok()
-    })
-    .await;
-}
-
 /// How to reach a cluster's store in etcd at these endpoints.
 pub(crate) fn config(endpoints: Vec<String>, timeout: Duration) -> Config {
-    Config {
-        backend: Backend::Etcd3,
-        endpoints,
-        prefix: "stolon/cluster".to_owned(),
-        cluster_name: "test".to_owned(),
-        timeout,
-        tls: Tls::default(),
-    }
-}
-
-fn log_to(command: &mut Command, path: &Path) {
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .expect("a log");
-    command.stderr(log);
-}
-
-impl Server {
-    fn send(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("the server is ours");
-    }
-
-    /// It no longer answers, and its connections stay open.
-    pub(crate) fn freeze(&self) {
-        self.send(Signal::STOP);
-    }
-
-    /// It goes on where it was frozen.
-    pub(crate) fn thaw(&self) {
-        self.send(Signal::CONT);
-    }
-
-    /// Ends it as a power cut would.
-    pub(crate) fn kill(&mut self) {
-        self.send(Signal::KILL);
-        self.child.wait().expect("it ends");
-    }
-
-    /// Starts it again, with the data it had.
-    pub(crate) fn restart(&mut self) {
-        self.child = self.command.spawn().expect("etcd again");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Nothing is lost when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    server::reach(Backend::Etcd3, endpoints, timeout)
 }

@@ -9,6 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "not every test needs every kind of loss")]
 pub(crate) enum Passing {
     /// Everything.
     All,
@@ -19,6 +20,9 @@ pub(crate) enum Passing {
     /// Nothing. The first request for the cluster data on each connection waits and arrives late,
     /// with what came before it; all that comes after it is lost.
     Nothing,
+    /// Everything but the first request for the cluster data on each connection, which waits and
+    /// arrives late.
+    Late,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +104,11 @@ impl State {
     fn carries(&self, number: u64) -> bool {
         self.passing != Passing::Nothing && self.stranded <= number
     }
+
+    /// Whether a request for the cluster data goes on its way.
+    fn asks(&self, number: u64) -> bool {
+        self.passing != Passing::Late && self.carries(number)
+    }
 }
 
 /// What a request for the cluster data contains.
@@ -116,11 +125,13 @@ async fn ask(
     let mut held = Vec::new();
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         held.extend_from_slice(&buffer[..count]);
-        let late = !state.borrow().carries(number);
-        if late && !held.windows(REQUEST.len()).any(|part| part == REQUEST) {
+        let now = *state.borrow();
+        let is_request = held.windows(REQUEST.len()).any(|part| part == REQUEST);
+        let late = is_request && !now.asks(number);
+        if !is_request && !now.carries(number) {
             continue;
         }
-        if state.wait_for(|state| state.carries(number)).await.is_err()
+        if late && state.wait_for(|state| state.asks(number)).await.is_err()
             || to.write_all(&held).await.is_err()
         {
             return;
@@ -147,7 +158,7 @@ async fn answer(
         let lost = match now.passing {
             Passing::Questions => true,
             Passing::Until(most) => now.answers > most,
-            Passing::All | Passing::Nothing => false,
+            Passing::All | Passing::Nothing | Passing::Late => false,
         };
         let lost = lost || !now.carries(number);
         if !lost {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::certificates;
+use super::consul::Consul;
 use super::disk::Disk;
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
@@ -25,6 +26,21 @@ const REPLICATION_PASSWORD: &str = "replication secret";
 pub(crate) enum Store {
     Sqlite,
     Etcd,
+    /// The same servers by their version 2 API.
+    Etcd2,
+    Consul,
+}
+
+impl Store {
+    /// Its name in `--store-backend`.
+    const fn backend(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Etcd => "etcdv3",
+            Self::Etcd2 => "etcdv2",
+            Self::Consul => "consul",
+        }
+    }
 }
 
 /// What a cluster is to be.
@@ -115,6 +131,7 @@ pub(crate) struct Cluster {
     pub(crate) sentinels: Vec<Daemon>,
     pub(crate) proxy: Daemon,
     pub(crate) etcd: Vec<Etcd>,
+    pub(crate) consul: Option<Consul>,
     pub(crate) proxy_port: u16,
     place: Place,
     /// After everything that runs in it.
@@ -182,9 +199,9 @@ impl Cluster {
         }
         let network = plan.hosts.then(|| Network::new(plan.keepers + 1));
         let etcd = match (plan.store, &network) {
-            (Store::Sqlite, _) => Vec::new(),
-            (Store::Etcd, None) => vec![Etcd::single(path)],
-            (Store::Etcd, Some(network)) => {
+            (Store::Sqlite | Store::Consul, _) => Vec::new(),
+            (Store::Etcd | Store::Etcd2, None) => vec![Etcd::single(path)],
+            (Store::Etcd | Store::Etcd2, Some(network)) => {
                 let host = |n| Host {
                     address: network.address(n),
                     namespace: Some(network.namespace(n)),
@@ -192,23 +209,21 @@ impl Cluster {
                 Etcd::members(path, &(0..3).map(host).collect::<Vec<_>>())
             }
         };
+        let consul = (plan.store == Store::Consul).then(|| Consul::start_new(path));
         let endpoints = match plan.store {
             Store::Sqlite => path.join("store.db").display().to_string(),
-            Store::Etcd => {
+            Store::Consul => consul.iter().map(|consul| consul.url.clone()).collect(),
+            Store::Etcd | Store::Etcd2 => {
                 let urls: Vec<&str> = etcd.iter().map(|member| member.url.as_str()).collect();
                 urls.join(",")
             }
-        };
-        let backend = match plan.store {
-            Store::Sqlite => "sqlite",
-            Store::Etcd => "etcdv3",
         };
         let place = Place {
             folder: path.to_owned(),
             program,
             store: vec![
                 "--cluster-name=test".to_owned(),
-                format!("--store-backend={backend}"),
+                format!("--store-backend={}", plan.store.backend()),
                 format!("--store-endpoints={endpoints}"),
             ],
             keeper_flags: Vec::new(),
@@ -222,6 +237,7 @@ impl Cluster {
                 network.as_ref().map(|n| n.namespace(plan.keepers)),
             ),
             etcd,
+            consul,
             proxy_port,
             place,
             network,
@@ -338,6 +354,22 @@ impl Cluster {
         }
     }
 
+    /// Stops the store, one server, from running until it is thawed.
+    pub(crate) fn freeze_store(&self) {
+        self.signal_store(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw_store(&self) {
+        self.signal_store(Signal::CONT);
+    }
+
+    fn signal_store(&self, signal: Signal) {
+        let consul = self.consul.as_ref().map(|consul| &consul.process);
+        let etcd = || self.etcd.first().and_then(Etcd::process);
+        consul.or_else(etcd).expect("a server").signal(signal);
+    }
+
     /// The file of a cluster on the embedded store.
     pub(crate) fn store_file(&self) -> PathBuf {
         self.place.folder.join("store.db")
@@ -452,7 +484,7 @@ impl Cluster {
     pub(crate) fn freeze(&self, keeper: usize) {
         eventually("a keeper is frozen outside a transaction", || {
             self.keepers[keeper].freeze();
-            if self.etcd.is_empty() && !self.store_is_free() {
+            if self.store_file().exists() && !self.store_is_free() {
                 self.keepers[keeper].thaw();
                 return None;
             }

@@ -57,6 +57,8 @@ impl Etcd {
                 format!("--listen-client-urls={url}"),
                 format!("--advertise-client-urls={url}"),
                 format!("--initial-cluster={}", initial.join(",")),
+                // For the clusters that use it; it costs the others nothing.
+                "--enable-v2=true".to_owned(),
             ];
             let mut member = Self {
                 words: words.to_vec(),
@@ -100,6 +102,11 @@ impl Etcd {
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// Its process, while it runs.
+    pub(crate) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

@@ -1,20 +1,19 @@
 //! One client at a time, at one endpoint, until it fails: then the next endpoint's.
 //!
-//! The balancer of the client library is no failover: it goes on choosing dead endpoints, and a
-//! frozen one costs whole time limits (dependencies.md, 3.2). And a client whose call got no answer
-//! in time is thrown away, because its connection may take long to notice that the network is back.
+//! The balancer of etcd's client library is no failover: it goes on choosing dead endpoints, and a
+//! frozen one costs whole time limits (dependencies.md, 3.2); the one for HTTP has none. And a
+//! client whose call got no answer in time is thrown away, because its connection may take long to
+//! notice that the network is back.
 
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions, Error as EtcdError};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
 
-use super::endpoint;
-use super::failure::{Failure, Kind, lease_is_gone};
-use crate::{Config, Error};
+use crate::failure::{Failure, Kind};
+use crate::{Config, Error, Revision, Written};
 
 /// Pauses after rounds in which every endpoint failed at once: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -23,16 +22,33 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How it looks when the other side ends a connection.
 const CLOSED: [&str; 3] = ["connection closed", "broken pipe", "onnection reset"];
 
+/// A kind of server, and how clients of its endpoints are made.
+pub(crate) trait Connect: Send + Sync + 'static {
+    /// What asks one endpoint. Clones share its connections.
+    type Client: Clone + Send + Sync;
+    /// Why it got no answer.
+    type Error: Into<Failure> + Send;
+
+    /// The store's name in messages, as in `--store-backend`.
+    fn name(&self) -> &'static str;
+    /// The server's name in messages.
+    fn server(&self) -> &'static str;
+    /// The endpoints' addresses, as shown in messages; at least one.
+    fn addresses(&self) -> &[String];
+    /// A client of the endpoint with this index. It connects when it is first used.
+    fn client(&self, index: usize) -> impl Future<Output = Result<Self::Client, Failure>> + Send;
+}
+
 /// The endpoints, and the client of the one in use.
-pub(super) struct Pool {
-    endpoints: Vec<(String, Endpoint)>,
+pub(crate) struct Pool<C: Connect> {
+    connect: C,
     timeout: Duration,
-    current: Mutex<Current>,
+    current: Mutex<Current<C::Client>>,
     /// Counts the changes of client: what holds streams of an old one makes them anew.
     turns: watch::Sender<u64>,
 }
 
-struct Current {
+struct Current<Client> {
     index: usize,
     turn: u64,
     client: Option<Client>,
@@ -40,70 +56,107 @@ struct Current {
 
 /// Which client a try was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     turn: u64,
     index: usize,
 }
 
 /// What came of a call, with all its tries.
-pub(super) struct Outcome<T> {
-    pub(super) result: Result<T, Error>,
+pub(crate) struct Outcome<T> {
+    pub(crate) result: Result<T, Error>,
     /// Why a try failed that may have been carried out, or may be later.
-    pub(super) doubt: Option<Error>,
+    pub(crate) doubt: Option<Error>,
 }
 
-impl std::fmt::Debug for Pool {
+impl<T> Outcome<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        Outcome {
+            result: self.result.map(change),
+            doubt: self.doubt,
+        }
+    }
+}
+
+impl Outcome<Option<Revision>> {
+    /// What came of a guarded write, with all its tries; none: the key was not as expected.
+    pub(crate) fn written(self) -> Written {
+        match (self.result, self.doubt) {
+            (Ok(Some(revision)), _) => Written::Yes(revision),
+            // Perhaps an earlier try of ours is what changed the key.
+            (Ok(None), Some(doubt)) => Written::Unknown(doubt),
+            (Ok(None), None) => Written::Conflict,
+            (Err(error), Some(_)) => Written::Unknown(error),
+            (Err(error), None) => Written::No(error),
+        }
+    }
+}
+
+impl<C: Connect> std::fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool")
-            .field("endpoints", &self.addresses())
+            .field("endpoints", &self.connect.addresses())
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
 }
 
-impl Pool {
-    pub(super) fn open(config: &Config) -> Result<Self, Error> {
-        if config.timeout.is_zero() {
-            return Err(Error::Config(
-                "--store-timeout 0s: it must be longer, for example 5s".to_owned(),
-            ));
-        }
-        let share = share(config.timeout, config.endpoints.len().max(1));
-        Ok(Self {
-            endpoints: endpoint::endpoints(config, share / 2)?,
-            timeout: config.timeout,
+/// `--store-timeout`, the bound on one call; refused when there is none.
+pub(crate) fn timeout(config: &Config) -> Result<Duration, Error> {
+    if config.timeout.is_zero() {
+        return Err(Error::Config(
+            "--store-timeout 0s: it must be longer, for example 5s".to_owned(),
+        ));
+    }
+    Ok(config.timeout)
+}
+
+/// How long one endpoint may take to accept a connection.
+pub(crate) fn connect_timeout(timeout: Duration, endpoints: usize) -> Duration {
+    share(timeout, endpoints) / 2
+}
+
+impl<C: Connect> Pool<C> {
+    pub(crate) fn new(connect: C, timeout: Duration) -> Self {
+        Self {
+            connect,
+            timeout,
             current: Mutex::new(Current {
                 index: 0,
                 turn: 0,
                 client: None,
             }),
             turns: watch::channel(0).0,
-        })
+        }
     }
 
     /// When a call that begins now has to end.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
+    /// What a call may take.
+    pub(crate) fn longest_call(&self) -> Duration {
+        self.timeout
+    }
+
     /// What one endpoint gets of a call's time, so that others are reached when it is frozen.
-    pub(super) fn share(&self) -> Duration {
-        share(self.timeout, self.endpoints.len())
+    pub(crate) fn share(&self) -> Duration {
+        share(self.timeout, self.connect.addresses().len())
     }
 
     /// The backend and the endpoint in use.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let index = self.lock().index;
-        format!("etcdv3 {}", self.endpoints[index].0)
+        self.named(index)
     }
 
     /// Tells of every change of client.
-    pub(super) fn turns(&self) -> watch::Receiver<u64> {
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
         self.turns.subscribe()
     }
 
     /// Which client a try that begins now is made with.
-    pub(super) fn ticket(&self) -> Ticket {
+    pub(crate) fn ticket(&self) -> Ticket {
         let current = self.lock();
         Ticket {
             turn: current.turn,
@@ -112,13 +165,11 @@ impl Pool {
     }
 
     /// The client of a ticket, made now if there is none. It connects when it is first used.
-    pub(super) async fn client(&self, ticket: Ticket) -> Result<Client, EtcdError> {
+    pub(crate) async fn client(&self, ticket: Ticket) -> Result<C::Client, Failure> {
         if let Some(client) = self.present(ticket) {
             return Ok(client);
         }
-        let channel = Channel::Tonic(self.endpoints[ticket.index].1.connect_lazy());
-        let options = ConnectOptions::new().with_require_leader(true);
-        let client = Client::from_channel(channel, Some(options)).await?;
+        let client = self.connect.client(ticket.index).await?;
         let mut current = self.lock();
         if current.turn != ticket.turn {
             return Ok(client);
@@ -129,13 +180,13 @@ impl Pool {
 
     /// Throws the client of a failed try away and turns to the next endpoint, once for all calls
     /// that failed with it.
-    pub(super) fn turn_from(&self, ticket: Ticket) {
+    pub(crate) fn turn_from(&self, ticket: Ticket) {
         let mut current = self.lock();
         if current.turn != ticket.turn {
             return;
         }
         current.turn += 1;
-        current.index = (current.index + 1) % self.endpoints.len();
+        current.index = (current.index + 1) % self.connect.addresses().len();
         current.client = None;
         let turn = current.turn;
         drop(current);
@@ -145,10 +196,10 @@ impl Pool {
     /// Asks the endpoints in turn until one answers or the time is over.
     ///
     /// What is asked must do no harm when it is done twice, or late.
-    pub(super) async fn call<T, F, W>(&self, end: Instant, ask: F) -> Outcome<T>
+    pub(crate) async fn call<T, F, W>(&self, end: Instant, ask: F) -> Outcome<T>
     where
-        F: Fn(Client) -> W,
-        W: Future<Output = Result<T, EtcdError>>,
+        F: Fn(C::Client) -> W,
+        W: Future<Output = Result<T, C::Error>>,
     {
         let mut tries = Tries::new(self);
         loop {
@@ -156,18 +207,18 @@ impl Pool {
             let ticket = self.ticket();
             let attempt = async {
                 let client = self.client(ticket).await?;
-                ask(client).await
+                ask(client).await.map_err(Into::into)
             };
             let failure = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(answer)) => return tries.answered(answer),
-                Ok(Err(error)) => Failure::new(&error),
+                Ok(Err(failure)) => failure,
                 Err(_) => Failure::timeout(limit),
             };
             if failure.kind != Kind::Refused {
                 self.turn_from(ticket);
             }
             tracing::debug!(
-                endpoint = %self.endpoints[ticket.index].0,
+                endpoint = %self.connect.addresses()[ticket.index],
                 cause = %failure.text,
                 "a call to the store failed"
             );
@@ -178,29 +229,24 @@ impl Pool {
         }
     }
 
-    /// Ends a lease, and with it the keys that hang on it.
-    pub(super) async fn revoke(&self, end: Instant, lease: i64) -> Result<(), Error> {
-        let revoke = |mut client: Client| async move {
-            match client.lease_revoke(lease).await {
-                Err(error) if !lease_is_gone(&error) => Err(error),
-                Ok(_) | Err(_) => Ok(()),
-            }
-        };
-        self.call(end, revoke).await.result
-    }
-
-    fn present(&self, ticket: Ticket) -> Option<Client> {
+    fn present(&self, ticket: Ticket) -> Option<C::Client> {
         let current = self.lock();
         let client = current.client.as_ref()?;
         (current.turn == ticket.turn).then(|| client.clone())
     }
 
-    fn addresses(&self) -> String {
-        let addresses: Vec<&str> = self.endpoints.iter().map(|(name, _)| &**name).collect();
-        addresses.join(",")
+    fn named(&self, index: usize) -> String {
+        let (name, addresses) = (self.connect.name(), self.connect.addresses());
+        format!("{name} {}", addresses[index])
     }
 
-    fn lock(&self) -> MutexGuard<'_, Current> {
+    /// The backend and all endpoints.
+    fn all(&self) -> String {
+        let (name, addresses) = (self.connect.name(), self.connect.addresses());
+        format!("{name} {}", addresses.join(","))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current<C::Client>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -210,20 +256,20 @@ fn share(timeout: Duration, endpoints: usize) -> Duration {
 }
 
 /// The tries of one call.
-struct Tries<'a> {
-    pool: &'a Pool,
+struct Tries<'a, C: Connect> {
+    pool: &'a Pool<C>,
     count: usize,
     /// Why each endpoint failed last.
     causes: Vec<Option<(Kind, String)>>,
     doubt: Option<Error>,
 }
 
-impl<'a> Tries<'a> {
-    fn new(pool: &'a Pool) -> Self {
+impl<'a, C: Connect> Tries<'a, C> {
+    fn new(pool: &'a Pool<C>) -> Self {
         Self {
             pool,
             count: 0,
-            causes: vec![None; pool.endpoints.len()],
+            causes: vec![None; pool.connect.addresses().len()],
             doubt: None,
         }
     }
@@ -232,7 +278,7 @@ impl<'a> Tries<'a> {
     /// an equal part of what is left, so that a slow answer is waited for longer, and a frozen
     /// endpoint still leaves time for the others.
     fn limit(&self, end: Instant) -> Duration {
-        let endpoints = self.pool.endpoints.len();
+        let endpoints = self.pool.connect.addresses().len();
         let left = end.saturating_duration_since(Instant::now());
         let unasked = endpoints - self.count % endpoints;
         let part = left / u32::try_from(unasked).unwrap_or(u32::MAX);
@@ -245,7 +291,7 @@ impl<'a> Tries<'a> {
 
     /// A short wait after each round over all endpoints, longer each time.
     fn pause(&self) -> Duration {
-        let endpoints = self.pool.endpoints.len();
+        let endpoints = self.pool.connect.addresses().len();
         if !self.count.is_multiple_of(endpoints) {
             return Duration::ZERO;
         }
@@ -272,7 +318,7 @@ impl<'a> Tries<'a> {
     /// Notes a failure; an error when it is time to give up.
     fn failed(&mut self, index: usize, failure: Failure, end: Instant) -> Option<Error> {
         self.count += 1;
-        let store = format!("etcdv3 {}", self.pool.endpoints[index].0);
+        let store = self.pool.named(index);
         let doubtful = failure.doubtful;
         if failure.kind == Kind::Refused {
             let cause = failure.text;
@@ -298,13 +344,14 @@ impl<'a> Tries<'a> {
 
     /// What there is to say of all endpoints that were asked.
     fn error(&self) -> Error {
-        let store = format!("etcdv3 {}", self.pool.addresses());
+        let store = self.pool.all();
         let failed: Vec<(&str, Kind, &str)> = self
             .pool
-            .endpoints
+            .connect
+            .addresses()
             .iter()
             .zip(&self.causes)
-            .filter_map(|((name, _), cause)| {
+            .filter_map(|(name, cause)| {
                 let (kind, text) = cause.as_ref()?;
                 Some((name.as_str(), *kind, text.as_str()))
             })
@@ -315,7 +362,7 @@ impl<'a> Tries<'a> {
             return Error::Timeout { store, limit };
         }
         let mut cause = match failed.as_slice() {
-            [(_, _, text)] if self.pool.endpoints.len() == 1 => (*text).to_owned(),
+            [(_, _, text)] if self.pool.connect.addresses().len() == 1 => (*text).to_owned(),
             several => several
                 .iter()
                 .map(|(name, _, text)| format!("{name}: {text}"))
@@ -326,7 +373,11 @@ impl<'a> Tries<'a> {
             return Error::Tls { store, cause };
         }
         if all(Kind::Unreachable) {
-            cause.push_str(" (does etcd run there? --store-endpoints says where)");
+            let server = self.pool.connect.server();
+            let _ = write!(
+                cause,
+                " (does {server} run there? --store-endpoints says where)"
+            );
         }
         Error::Unavailable { store, cause }
     }

@@ -1,0 +1,424 @@
+//! The backends that speak HTTP against real servers, well and unwell: etcd by its version 2 API,
+//! and Consul.
+
+#[path = "support/consul.rs"]
+mod consul;
+#[path = "support/etcd.rs"]
+#[allow(dead_code, reason = "shared with the tests of version 3")]
+mod etcd;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consul::{Consul, consul_or_not_run};
+use etcd::server::{Server, reach};
+use etcd::{Etcd, eventually, ready};
+use proxy::{Passing, Proxy};
+use serde_json::json;
+use stolon_store::conformance::{CHECKS, Open};
+use stolon_store::{Backend, Config, Error, Expected, Folder, Key, Store, Watch, Written};
+use tokio::time::Instant;
+
+const KEY: Key = Key::ClusterData;
+/// What a call may take beyond its limit on a busy machine.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// A server of one of the two kinds.
+enum World {
+    Etcd(Etcd),
+    Consul(Box<Consul>),
+}
+
+impl World {
+    /// A server that answers; none: the test is not run.
+    async fn start(backend: Backend, test: &str) -> Option<Self> {
+        let world = if backend == Backend::Consul {
+            let program = consul_or_not_run(test)?;
+            Self::Consul(Box::new(Consul::start(&program, &json!({}), false)))
+        } else {
+            Self::Etcd(Etcd::single().await)
+        };
+        ready(&world.open(Duration::from_secs(5))).await;
+        Some(world)
+    }
+
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Etcd(_) => Backend::Etcd2,
+            Self::Consul(_) => Backend::Consul,
+        }
+    }
+
+    fn server(&mut self) -> &mut Server {
+        match self {
+            Self::Etcd(etcd) => &mut etcd.servers[0],
+            Self::Consul(consul) => &mut consul.server,
+        }
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::Etcd(etcd) => etcd.servers[0].endpoint.clone(),
+            Self::Consul(consul) => consul.server.endpoint.clone(),
+        }
+    }
+
+    fn config(&self, endpoints: &[&str], timeout: Duration) -> Config {
+        let endpoints = endpoints.iter().map(|&text| text.to_owned()).collect();
+        reach(self.backend(), endpoints, timeout)
+    }
+
+    fn at(&self, endpoints: &[&str], timeout: Duration) -> Arc<dyn Store> {
+        stolon_store::open(&self.config(endpoints, timeout)).expect("a store")
+    }
+
+    fn open(&self, timeout: Duration) -> Arc<dyn Store> {
+        self.at(&[&self.endpoint()], timeout)
+    }
+}
+
+/// A test for each of the two, by the name of a function that takes a world.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod etcd2 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let world = super::World::start(stolon_store::Backend::Etcd2, "").await;
+                super::$test(world.expect("etcd")).await;
+            })*
+        }
+        mod on_consul {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let test = concat!("on_consul::", stringify!($test));
+                let world = super::World::start(stolon_store::Backend::Consul, test).await;
+                if let Some(world) = world {
+                    super::$test(world).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both!(
+    the_list_is_satisfied,
+    a_frozen_server_is_waited_for_no_longer_than_the_limit,
+    a_killed_server_is_told_and_its_restart_is_noticed,
+    calls_go_around_an_endpoint_that_is_silent,
+    a_write_whose_answer_is_lost_is_neither_yes_nor_no,
+    a_late_try_does_not_overwrite_what_came_after_it,
+    a_publication_without_answer_cannot_come_late,
+    a_watch_whose_connection_went_silent_wakes_again,
+    leadership_ends_by_the_local_clock_before_another_one_leads,
+);
+
+/// The value of the key; none when it is absent.
+async fn value(store: &Arc<dyn Store>) -> Option<Vec<u8>> {
+    let found = store.get(&KEY).await.expect("an answer");
+    found.map(|entry| entry.value)
+}
+
+/// Waits for a call, which may not take longer than its limit.
+async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let answer = call.await;
+    let took = began.elapsed();
+    assert!(took < limit + SLACK, "took {took:?}, limit {limit:?}");
+    answer
+}
+
+async fn stored(store: &Arc<dyn Store>, bytes: &[u8]) {
+    let outcome = store.put(&KEY, bytes).await;
+    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+}
+
+/// Writes through one store and waits until the watch of another has shown it.
+async fn seen_by(watch: &mut Watch, store: &Arc<dyn Store>, writer: &Arc<dyn Store>, bytes: &[u8]) {
+    stored(writer, bytes).await;
+    let seen = async {
+        loop {
+            watch.changed().await;
+            if let Ok(Some(found)) = store.get(&KEY).await
+                && found.value == bytes
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(etcd::LIMIT, seen)
+        .await
+        .expect("the watch wakes");
+}
+
+async fn the_list_is_satisfied(world: World) {
+    let mut checks = tokio::task::JoinSet::new();
+    for (index, (name, check)) in CHECKS.iter().enumerate() {
+        // Each in a cluster of its own, so that they can run side by side.
+        let mut config = world.config(&[&world.endpoint()], Duration::from_secs(5));
+        config.cluster_name = format!("c{index}");
+        let open: Open = Arc::new(move || stolon_store::open(&config));
+        checks.spawn(async move { check(open).await.map_err(|why| format!("{name}: {why}")) });
+    }
+    let outcomes = checks.join_all().await;
+    let failed: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+async fn a_frozen_server_is_waited_for_no_longer_than_the_limit(mut world: World) {
+    let limit = Duration::from_secs(2);
+    let store = world.open(limit);
+    ready(&store).await;
+
+    world.server().freeze();
+    let error = within(limit, store.get(&KEY)).await.expect_err("no answer");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&world.endpoint()), "{text}");
+    let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
+    assert!(matches!(outcome, Written::Unknown(_)), "{outcome:?}");
+    within(limit, store.list(Folder::Keepers))
+        .await
+        .expect_err("no answer");
+
+    world.server().thaw();
+    ready(&store).await;
+    // Whether the write came about is seen by reading, and by nothing else.
+    eventually("a write on what is read is stored", || async {
+        let expected = store.get(&KEY).await.expect("an answer");
+        let expected = expected.map_or(Expected::Absent, |found| Expected::At(found.revision));
+        let outcome = store.compare_and_swap(&KEY, expected, b"2").await;
+        matches!(outcome, Written::Yes(_)).then_some(())
+    })
+    .await;
+}
+
+async fn a_killed_server_is_told_and_its_restart_is_noticed(mut world: World) {
+    let limit = Duration::from_secs(1);
+    let store = world.open(limit);
+    let mut watch = store.watch();
+    stored(&store, b"kept").await;
+    let leadership = store.lead("first");
+    eventually("it leads", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
+
+    world.server().kill();
+    let error = within(limit, store.get(&KEY)).await.expect_err("no server");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("refused"), "{text}");
+    let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
+    assert!(
+        matches!(outcome, Written::No(_)),
+        "nothing was sent, so nothing is stored: {outcome:?}"
+    );
+
+    world.server().restart();
+    ready(&store).await;
+    assert_eq!(value(&store).await.as_deref(), Some(&b"kept"[..]));
+    let other = world.open(Duration::from_secs(5));
+    seen_by(&mut watch, &store, &other, b"after").await;
+    eventually("it leads, still or again", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
+}
+
+async fn calls_go_around_an_endpoint_that_is_silent(world: World) {
+    let limit = Duration::from_secs(6);
+    let direct = world.endpoint();
+    let proxy = Proxy::before(&direct).await;
+    let store = world.at(&[&proxy.endpoint, &direct], limit);
+    ready(&store).await;
+    assert!(store.describe().contains(&proxy.endpoint));
+
+    proxy.let_pass(Passing::Nothing);
+    within(limit, store.get(&KEY)).await.expect("an answer");
+    assert!(store.describe().contains(&direct), "{}", store.describe());
+    let outcome = within(limit, store.put(&KEY, b"p")).await;
+    let Written::Yes(revision) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let swap = store.compare_and_swap(&KEY, Expected::At(revision), b"s");
+    let swapped = within(limit, swap).await;
+    assert!(matches!(swapped, Written::Yes(_)), "{swapped:?}");
+    let info = Key::KeeperInfo("k".into());
+    within(limit, store.publish(&info, b"i", Duration::from_secs(20)))
+        .await
+        .expect("published");
+    let listed = within(limit, store.list(Folder::Keepers)).await;
+    assert_eq!(listed.expect("an answer").len(), 1);
+    let outcome = within(limit, store.delete(&KEY)).await;
+    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+}
+
+async fn a_write_whose_answer_is_lost_is_neither_yes_nor_no(world: World) {
+    let limit = Duration::from_secs(2);
+    let proxy = Proxy::before(&world.endpoint()).await;
+    let store = world.at(&[&proxy.endpoint], limit);
+    let direct = world.open(limit);
+    ready(&store).await;
+
+    proxy.let_pass(Passing::Questions);
+    let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
+    assert!(matches!(outcome, Written::Unknown(_)), "{outcome:?}");
+    assert_eq!(value(&direct).await.as_deref(), Some(&b"1"[..]));
+    let error = within(limit, store.publish(&KEY, b"x", Duration::from_secs(20))).await;
+    error.expect_err("no answer");
+
+    // The first try is done and its answer lost; the second finds another revision than expected.
+    proxy.let_pass(Passing::All);
+    ready(&store).await;
+    let found = direct.get(&KEY).await.expect("an answer").expect("a value");
+    proxy.let_pass(Passing::Questions);
+    let swap = store.compare_and_swap(&KEY, Expected::At(found.revision), b"2");
+    let heal = async {
+        eventually("the first try is done", || async {
+            (value(&direct).await.as_deref() == Some(b"2")).then_some(())
+        })
+        .await;
+        proxy.let_pass(Passing::All);
+    };
+    let (outcome, ()) = tokio::join!(swap, heal);
+    assert!(
+        matches!(outcome, Written::Unknown(_)),
+        "the conflict is with our own first try: {outcome:?}"
+    );
+}
+
+async fn a_late_try_does_not_overwrite_what_came_after_it(world: World) {
+    let limit = Duration::from_secs(6);
+    let direct = world.endpoint();
+    let proxy = Proxy::before(&direct).await;
+    let store = world.at(&[&proxy.endpoint, &direct], limit);
+    let other = world.open(limit);
+    ready(&store).await;
+
+    proxy.let_pass(Passing::Nothing);
+    let swap = store.compare_and_swap(&KEY, Expected::Absent, b"old");
+    let outcome = within(limit, swap).await;
+    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+    stored(&other, b"new").await;
+    // What was on its way to the silent endpoint arrives now.
+    let before = proxy.answers();
+    proxy.let_pass(Passing::All);
+    eventually("it is answered", || async {
+        (proxy.answers() > before).then_some(())
+    })
+    .await;
+    assert_eq!(value(&other).await.as_deref(), Some(&b"new"[..]));
+}
+
+async fn a_publication_without_answer_cannot_come_late(world: World) {
+    let limit = Duration::from_secs(2);
+    let direct = world.endpoint();
+    let proxy = Proxy::before(&direct).await;
+    let store = world.at(&[&proxy.endpoint], limit);
+    let ttl = Duration::from_mins(1);
+    store.publish(&KEY, b"1", ttl).await.expect("published");
+    proxy.let_pass(Passing::Late);
+    let published = store.publish(&KEY, b"2", ttl).await;
+    let error = published.expect_err("no answer");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    // The same process, by another way.
+    let other = world.open(Duration::from_secs(5));
+    other.publish(&KEY, b"3", ttl).await.expect("published");
+    let before = proxy.answers();
+    proxy.let_pass(Passing::All);
+    eventually("what was on its way is answered", || async {
+        (proxy.answers() > before).then_some(())
+    })
+    .await;
+    assert_eq!(value(&other).await.as_deref(), Some(&b"3"[..]));
+    store.publish(&KEY, b"4", ttl).await.expect("published");
+    assert_eq!(value(&other).await.as_deref(), Some(&b"4"[..]));
+}
+
+async fn a_watch_whose_connection_went_silent_wakes_again(world: World) {
+    let proxy = Proxy::before(&world.endpoint()).await;
+    let store = world.at(&[&proxy.endpoint], Duration::from_secs(3));
+    let other = world.open(Duration::from_secs(5));
+    let mut watch = store.watch();
+    seen_by(&mut watch, &store, &other, b"before").await;
+
+    // Nothing but the watch uses the connection: it has to notice by itself.
+    let before = proxy.connections();
+    proxy.strand();
+    stored(&other, b"behind its back").await;
+    if world.backend() == Backend::Etcd2 {
+        // Meanwhile the thousand events that etcd keeps are all of others.
+        forget_events(&other).await;
+    }
+    let woken = tokio::time::timeout(etcd::LIMIT, watch.changed()).await;
+    woken.expect("the watch notices");
+    eventually("a new connection", || async {
+        (proxy.connections() > before).then_some(())
+    })
+    .await;
+    seen_by(&mut watch, &store, &other, b"afterwards").await;
+    seen_by(&mut watch, &store, &other, b"and on").await;
+}
+
+/// Writes so often that etcd no longer has the events of before.
+async fn forget_events(store: &Arc<dyn Store>) {
+    let mut writes = tokio::task::JoinSet::new();
+    for writer in 0..20 {
+        let store = store.clone();
+        writes.spawn(async move {
+            let key = Key::Request(format!("{writer}"));
+            for round in 0..55 {
+                let outcome = store.put(&key, format!("{round}").as_bytes()).await;
+                assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+            }
+        });
+    }
+    writes.join_all().await;
+}
+
+async fn leadership_ends_by_the_local_clock_before_another_one_leads(world: World) {
+    let proxy = Proxy::before(&world.endpoint()).await;
+    let limit = Duration::from_secs(2);
+    let store = world.at(&[&proxy.endpoint], limit);
+    let direct = world.open(Duration::from_secs(5));
+    let mut first = store.lead("first");
+    eventually("the first leads", || async {
+        first.is_leader().then_some(())
+    })
+    .await;
+    let second = direct.lead("second");
+
+    proxy.let_pass(Passing::Nothing);
+    while first.is_leader() {
+        assert!(!second.is_leader(), "two lead at once");
+        tokio::time::timeout(etcd::LIMIT, first.changed())
+            .await
+            .expect("the clock alone ends it");
+    }
+    eventually("the second leads", || async {
+        assert!(!first.is_leader(), "it cannot know");
+        second.is_leader().then_some(())
+    })
+    .await;
+    proxy.let_pass(Passing::All);
+    ready(&store).await;
+    assert_eq!(
+        store.leader().await.expect("an answer").as_deref(),
+        Some("second")
+    );
+    assert!(!first.is_leader(), "the second leads");
+    // Dropped, not resigned: it is given up all the same.
+    drop(second);
+    eventually("the first leads again", || async {
+        first.is_leader().then_some(())
+    })
+    .await;
+    first.resign().await;
+    eventually("nobody leads", || async {
+        let leader = direct.leader().await.expect("an answer");
+        leader.is_none().then_some(())
+    })
+    .await;
+}
