@@ -14,10 +14,10 @@ SECONDS ?= 180
 FIRST ?= 1
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test sim fuzz bench lint release install links build
+.PHONY: help demo test test-all sim fuzz bench lint release install links build
 
 help: ## Tell what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "What this machine lacks is installed by scripts/setup, or named when you are not root."
 
@@ -35,6 +35,10 @@ demo: links ## Run a whole highly available PostgreSQL here, to try and to break
 test: ## Run all tests, on real PostgreSQL and real stores, as root or as a plain user
 	@scripts/setup test
 	@scripts/test
+
+test-all: ## Run all tests on PostgreSQL 13, 15, 17 and 18 (an hour and more)
+	@scripts/setup --all
+	@scripts/test-all
 
 sim: ## Run simulated clusters with drawn faults for SECONDS=180, or one of them again (SEED=n)
 	@cargo build --quiet --package stolon-sim --profile sim
