@@ -11,6 +11,7 @@ mod lifecycle;
 mod network;
 mod operator;
 mod other_stores;
+mod reading;
 mod requests;
 mod standby_cluster;
 mod store;

@@ -30,7 +30,8 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+    /// A session.
+    pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         self.connect_within(CONNECT_LIMIT).await
     }
 
