@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 pub mod config;
+mod disk;
 mod instance;
 pub(crate) mod local;
 mod metrics;

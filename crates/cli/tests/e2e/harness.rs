@@ -64,6 +64,19 @@ pub(crate) fn can_mount(test: &str) -> bool {
     is_root_for(test, "mount file systems")
 }
 
+/// Whether this test can make file systems that hang.
+pub(crate) fn can_freeze(test: &str) -> bool {
+    let can = rustix::process::geteuid().is_root()
+        && std::path::Path::new("/dev/loop-control").exists()
+        && std::path::Path::new("/usr/sbin/fsfreeze").exists();
+    if !can {
+        let why = "only root can freeze file systems, with loop devices and fsfreeze";
+        let told = writeln!(std::io::stderr(), "not run: {test}: {why}");
+        drop(told);
+    }
+    can
+}
+
 fn is_root_for(test: &str, what: &str) -> bool {
     let can = rustix::process::geteuid().is_root();
     if !can {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::process;
-use crate::harness::{can_mount, eventually, stays};
+use crate::harness::{can_freeze, can_mount, eventually, stays};
 use crate::synchronous::synchronous_standby;
 
 /// B1, B2: commits that wait for a standby that hangs hold every connection, the superuser's too. That is no
@@ -125,6 +125,34 @@ fn a_primary_whose_disk_is_full_gives_way_and_comes_back() {
     cluster.is_whole();
     assert_eq!(cluster.primary(), new, "it takes nothing back");
     cluster.has_all(&writer.stop());
+    cluster.follows(primary);
+}
+
+/// B10: the file system under the primary's data hangs. PostgreSQL answers, out of memory, and every commit
+/// waits: it is failed like one that does not answer, and comes back when the file system does.
+#[test]
+fn a_primary_whose_disk_hangs_gives_way_and_comes_back() {
+    if !can_freeze("a_primary_whose_disk_hangs_gives_way_and_comes_back") {
+        return;
+    }
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(2)
+        .with("usePgrewind", json!(true))
+        .hanging_disks();
+    let cluster = Cluster::start(&plan);
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.hang_disk(primary);
+    eventually("status says what it is", || {
+        let status = cluster.ctl(&["status"]);
+        status.contains("the disk hangs").then_some(())
+    });
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    cluster.mend_disk(primary);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new, "it takes nothing back");
+    drop(writer.stop());
     cluster.follows(primary);
 }
 

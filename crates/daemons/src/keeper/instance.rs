@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::Error;
 use super::access::Access;
 use super::config::Config;
+use super::disk::DiskProbe;
 use super::local::LocalState;
 use super::observe::Looks;
 use super::parameters::Checked;
@@ -47,6 +48,7 @@ pub(super) struct Instance {
     pub(super) looks: Mutex<Looks>,
     pub(super) checked: Mutex<Checked>,
     pub(super) access: Mutex<Access>,
+    pub(super) disk: DiskProbe,
     /// What its WAL receiver complained of last.
     pub(super) stream_error: Arc<Mutex<String>>,
     /// The data at rest as they were last seen.
@@ -65,6 +67,7 @@ impl Instance {
     pub(super) fn new(config: Config, installation: Installation, local: LocalState) -> Self {
         Self {
             passwords: Passwords::new(&config),
+            disk: DiskProbe::new(&config.data_dir),
             config,
             installation,
             local,

@@ -57,6 +57,8 @@ impl Instance {
 
     async fn ask(&self, limit: Duration, thorough: bool) -> Result<Observation, Error> {
         if thorough {
+            // First: an instance may not answer because of its disk.
+            self.disk.check(limit)?;
             self.probe(limit).await?;
         }
         let mut session = self.session.lock().await;

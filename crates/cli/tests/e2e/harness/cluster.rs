@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::certificates;
 use super::consul::Consul;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
 use super::process::{self, Process, Surroundings};
@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     sentinels: usize,
     hosts: bool,
     secured: bool,
-    small_disks: bool,
+    disks: disk::Kind,
     spec: Value,
     proxy_flags: Vec<String>,
 }
@@ -65,7 +65,7 @@ impl Plan {
             sentinels: 1,
             hosts: false,
             secured: false,
-            small_disks: false,
+            disks: disk::Kind::Shared,
             proxy_flags: Vec::new(),
             spec: json!({
                 "initMode": "new", "sleepInterval": "1s", "failInterval": "6s",
@@ -93,7 +93,13 @@ impl Plan {
 
     /// Each keeper's folder is a file system of its own that can be filled; only for root.
     pub(crate) fn small_disks(mut self) -> Self {
-        self.small_disks = true;
+        self.disks = disk::Kind::Small;
+        self
+    }
+
+    /// The same with file systems that can hang.
+    pub(crate) fn hanging_disks(mut self) -> Self {
+        self.disks = disk::Kind::Hanging;
         self
     }
 
@@ -264,9 +270,11 @@ impl Cluster {
             cluster.sentinels.push(sentinel);
         }
         for number in 0..plan.keepers {
-            if plan.small_disks {
-                let disk = Disk::small(&cluster.keeper_folder(number));
-                cluster.disks.push(disk);
+            let folder = cluster.keeper_folder(number);
+            match plan.disks {
+                disk::Kind::Shared => {}
+                disk::Kind::Small => cluster.disks.push(Disk::small(&folder)),
+                disk::Kind::Hanging => cluster.disks.push(Disk::hanging(&folder)),
             }
             cluster.add_keeper(number);
         }
@@ -544,6 +552,16 @@ impl Cluster {
         self.disks[keeper].empty();
     }
 
+    /// Has the disk of a keeper with disks that can hang do so.
+    pub(crate) fn hang_disk(&self, keeper: usize) {
+        self.disks[keeper].hang();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn mend_disk(&self, keeper: usize) {
+        self.disks[keeper].go_on();
+    }
+
     /// Somebody who reads an instance's WAL for as long as they are there.
     pub(crate) fn receive_wal(&self, keeper: usize, number: usize) -> Process {
         let folder = self.place.folder.join(format!("wal{number}"));
@@ -616,6 +634,9 @@ impl Drop for Cluster {
         }
         for member in &self.etcd {
             member.thaw();
+        }
+        for disk in &self.disks {
+            disk.go_on();
         }
         for keeper in &mut self.keepers {
             keeper.kill();

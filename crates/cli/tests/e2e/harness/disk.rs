@@ -9,9 +9,20 @@ use super::process;
 const SIZE: &str = "size=900m,mode=700";
 const FILLER: &str = "filler";
 
-/// A file system in memory, gone at the end.
+/// A file system in memory, or in a file, gone at the end.
 #[derive(Debug)]
 pub(crate) struct Disk(PathBuf);
+
+/// What kind of disks keepers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The one that tests run on.
+    Shared,
+    /// Small ones, which can be filled.
+    Small,
+    /// Ones that can hang.
+    Hanging,
+}
 
 impl Disk {
     /// Makes the folder one.
@@ -22,6 +33,38 @@ impl Disk {
             .arg(folder));
         process::give(folder);
         Self(folder.to_owned())
+    }
+
+    /// Makes the folder one that can hang.
+    pub(crate) fn hanging(folder: &Path) -> Self {
+        std::fs::create_dir(folder).expect("a folder");
+        let file = folder.with_extension("disk");
+        run(Command::new("truncate").args(["-s", "900M"]).arg(&file));
+        run(Command::new("mkfs.ext4").arg("-q").arg(&file));
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&file)
+            .arg(folder));
+        std::fs::remove_dir(folder.join("lost+found")).expect("an empty disk");
+        process::give(folder);
+        Self(folder.to_owned())
+    }
+
+    /// Lets it take nothing; for some minutes only, should nobody be left to mend it.
+    pub(crate) fn hang(&self) {
+        let script =
+            "(sleep 300; fsfreeze --unfreeze \"$1\") >/dev/null 2>&1 & fsfreeze --freeze \"$1\"";
+        run(Command::new("sh").args(["-c", script, "sh"]).arg(&self.0));
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        let unfrozen = Command::new("fsfreeze")
+            .arg("--unfreeze")
+            .arg(&self.0)
+            .output();
+        // It may not hang at all.
+        drop(unfrozen);
     }
 
     /// Leaves no room on it.
