@@ -6,6 +6,8 @@ mod consul;
 #[path = "support/etcd.rs"]
 #[allow(dead_code, reason = "shared with the tests of version 3")]
 mod etcd;
+#[path = "../../../testing/plain_http.rs"]
+mod plain_http;
 #[path = "support/proxy.rs"]
 mod proxy;
 
@@ -16,7 +18,7 @@ use consul::{Consul, consul_or_not_run};
 use etcd::server::{Server, reach};
 use etcd::{Etcd, eventually, ready};
 use proxy::{Passing, Proxy};
-use serde_json::json;
+use serde_json::{Value, json};
 use stolon_store::conformance::{CHECKS, Open};
 use stolon_store::{Backend, Config, Error, Expected, Folder, Key, Store, Watch, Written};
 use tokio::time::Instant;
@@ -112,6 +114,7 @@ on_both!(
     a_publication_without_answer_cannot_come_late,
     a_watch_whose_connection_went_silent_wakes_again,
     leadership_ends_by_the_local_clock_before_another_one_leads,
+    what_the_go_program_holds_is_not_taken_and_what_it_reads_is_there,
 );
 
 /// The value of the key; none when it is absent.
@@ -421,4 +424,82 @@ async fn leadership_ends_by_the_local_clock_before_another_one_leads(world: Worl
         leader.is_none().then_some(())
     })
     .await;
+}
+
+/// The leader's key as the Go program makes it, and gives it up.
+async fn what_the_go_program_holds_is_not_taken_and_what_it_reads_is_there(world: World) {
+    let endpoint = world.endpoint();
+    let address = endpoint.trim_start_matches("http://");
+    let ask = |method: &str, path: &str, body: &str| {
+        plain_http::ask(address, method, path, body).expect("an answer")
+    };
+    let is_consul = world.backend() == Backend::Consul;
+    let store = world.open(Duration::from_secs(5));
+    let flags = "flags=3304740253564472344";
+    let (key, release) = if is_consul {
+        let wanted = r#"{"Behavior":"release","TTL":"10s","LockDelay":"1ms"}"#;
+        let made: Value = json_of(&ask("PUT", "/v1/session/create", wanted));
+        let session = made["ID"].as_str().expect("an id").to_owned();
+        let key = "/v1/kv/stolon/cluster/test/sentinel-leader".to_owned();
+        let taken = ask("PUT", &format!("{key}?acquire={session}&{flags}"), "go");
+        assert_eq!(taken.trim(), "true");
+        (
+            key.clone(),
+            ("PUT", format!("{key}?release={session}&{flags}")),
+        )
+    } else {
+        let key = "/v2/keys/stolon/cluster/test/sentinel-leader".to_owned();
+        let go = format!("{key}?prevExist=false&value=go&ttl=20");
+        ask("PUT", &go, "");
+        (key.clone(), ("DELETE", key))
+    };
+    let ours = store.lead("ours");
+    store
+        .publish(
+            &Key::SentinelInfo("s".into()),
+            b"{}",
+            Duration::from_secs(20),
+        )
+        .await
+        .expect("published");
+    assert_eq!(
+        store.leader().await.expect("an answer").as_deref(),
+        Some("go")
+    );
+    assert!(!ours.is_leader(), "the Go program leads");
+    ask(release.0, &release.1, "go");
+    eventually("ours leads", || async { ours.is_leader().then_some(()) }).await;
+    if is_consul {
+        for path in ["sentinel-leader", "sentinels/info/s"] {
+            let found = json_of(&ask(
+                "GET",
+                &format!("/v1/kv/stolon/cluster/test/{path}"),
+                "",
+            ));
+            assert_eq!(found[0]["Flags"], 3_304_740_253_564_472_344_u64, "{path}");
+            assert!(found[0]["Session"].is_string(), "{found}");
+        }
+        let sessions = json_of(&ask("GET", "/v1/session/list", ""));
+        for session in sessions.as_array().expect("sessions") {
+            assert_eq!(session["LockDelay"], 1_000_000, "{session}");
+            assert_eq!(
+                session["TTL"].as_str().map(str::is_empty),
+                Some(false),
+                "{session}"
+            );
+        }
+    } else {
+        let found = json_of(&ask("GET", &key, ""));
+        assert_eq!(found["node"]["value"], "ours");
+        assert!(found["node"]["ttl"].is_u64(), "{found}");
+    }
+    ours.resign().await;
+    assert_eq!(store.leader().await.expect("an answer"), None);
+    // Go's candidates wait for the key of version 2 to go; at Consul the value stays.
+    let left = plain_http::ask(address, "GET", &key, "");
+    assert_eq!(left.is_some(), is_consul);
+}
+
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
 }

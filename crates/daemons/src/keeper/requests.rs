@@ -14,7 +14,7 @@ pub(super) async fn ask(store: &dyn Store, peers: bool) -> Event {
     match read(store, peers).await {
         Ok(asked) => Event::Asked(Box::new(asked)),
         Err(error) => {
-            tracing::warn!(%error, "cannot read what operators ask for");
+            tracing::debug!(%error, "cannot read what operators ask for");
             Event::AskFailed
         }
     }
