@@ -83,7 +83,7 @@ pub fn set_identity(pgdata: &Path, uid: &str) -> Result<(), Error> {
 /// Removes, durably, what a data directory says of itself; a copy brings that of its source along.
 pub fn clear_identity(pgdata: &Path) -> Result<(), Error> {
     remove_file(&pgdata.join(IDENTITY_FILE))?;
-    match sync_folder(pgdata) {
+    match sync_names(pgdata) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::file("sync", pgdata)(error))
         }
@@ -106,7 +106,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        sync_folder(path.parent().unwrap_or(Path::new("/")))
+        sync_names(path.parent().unwrap_or(Path::new("/")))
     };
     write().map_err(Error::file("write", path))
 }
@@ -145,7 +145,12 @@ pub fn make_private(path: &Path) -> Result<(), Error> {
         .map_err(Error::file("set permissions of", path))
 }
 
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &Path) -> Result<(), Error> {
+    sync_names(folder).map_err(Error::file("sync", folder))
+}
+
+fn sync_names(folder: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
@@ -165,8 +170,7 @@ pub fn swap(new: &Path, old: &Path) -> Result<(), Error> {
             old,
         )(error.into())
     })?;
-    let folder = old.parent().unwrap_or(Path::new("/"));
-    sync_folder(folder).map_err(Error::file("sync", folder))
+    sync_folder(old.parent().unwrap_or(Path::new("/")))
 }
 
 /// Refuses a data directory that is a mount point, which cannot be swapped with another.

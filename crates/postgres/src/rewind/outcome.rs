@@ -1,10 +1,10 @@
 //! What came of a rewind (scenario C4): `pg_rewind` has been seen to find nothing to do where there
 //! was something, and to leave data that cannot start.
 
-use stolon_core::model::{Lsn, TimelineId};
+use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
 
 use super::{Rewind, wal};
-use crate::controldata::{self, ClusterState};
+use crate::controldata::{self, ClusterState, ControlData};
 use crate::{Error, Installation, data_dir, history};
 
 /// What says where recovery is to begin (PostgreSQL manual, "Making a Base Backup").
@@ -40,22 +40,8 @@ pub(super) async fn check(
     };
     let control = controldata::read(installation, target).await?;
     let source = rewind.timeline;
-    if control.state != ClusterState::InRecovery || control.min_recovery_timeline != source {
-        return failed(format!(
-            "the data are {:?} on timeline {} after the rewind, and not on the source's {source}",
-            control.state, control.min_recovery_timeline
-        ));
-    }
     let switches = history::read(target, source);
-    let switch = switches.iter().find(|s| s.timeline_id == start.timeline);
-    let left_at = switch.map(|switch| switch.switch_point);
-    let is_shared = start.timeline == source || left_at.is_some_and(|point| start.at <= point);
-    if !is_shared {
-        return failed(format!(
-            "recovery is to begin at {} on timeline {}, which is not in the source's history",
-            start.at, start.timeline
-        ));
-    }
+    let left_at = leads_to(source, &start, &control, &switches).map_err(Error::Rewound)?;
     if let Some(left_at) = left_at {
         kept.put_back(target, start.timeline, start.at, left_at)?;
     }
@@ -63,7 +49,7 @@ pub(super) async fn check(
     timelines.push(source);
     let missing = match rewind.restore_command {
         None => wal::gap(target, start.at, &timelines)?,
-        // Where it fails the instance does not start, and its data are replaced.
+        // Where it has not got it either the instance says so, and its data are replaced.
         Some(_) => None,
     };
     match missing {
@@ -74,6 +60,31 @@ pub(super) async fn check(
             start.at
         )),
     }
+}
+
+/// Whether a recovery from `start` on ends on the source's timeline, and begins in its history: where that
+/// left the timeline of the beginning, when it did.
+fn leads_to(
+    source: TimelineId,
+    start: &Start,
+    control: &ControlData,
+    switches: &[TimelineSwitch],
+) -> Result<Option<Lsn>, String> {
+    if control.state != ClusterState::InRecovery || control.min_recovery_timeline != source {
+        return Err(format!(
+            "the data are {:?} on timeline {} after the rewind, and not on the source's {source}",
+            control.state, control.min_recovery_timeline
+        ));
+    }
+    let switch = switches.iter().find(|s| s.timeline_id == start.timeline);
+    let left_at = switch.map(|switch| switch.switch_point);
+    if start.timeline == source || left_at.is_some_and(|point| start.at <= point) {
+        return Ok(left_at);
+    }
+    Err(format!(
+        "recovery is to begin at {} on timeline {}, which is not in the source's history",
+        start.at, start.timeline
+    ))
 }
 
 /// Reads `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`.
@@ -93,7 +104,61 @@ pub(crate) fn parse_start(label: &str) -> Option<Start> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_start;
+    use super::{Start, leads_to, parse_start};
+    use crate::controldata::{ClusterState, ControlData};
+    use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
+
+    /// Data after a rewind to a source on timeline 3, that left 1 at 100 and 2 at 200.
+    fn judged(
+        at: u64,
+        timeline: u64,
+        state: ClusterState,
+        ends_on: u64,
+    ) -> Result<Option<Lsn>, String> {
+        let start = Start {
+            at: Lsn(at),
+            file: String::new(),
+            timeline: TimelineId(timeline),
+        };
+        let control = ControlData {
+            system_id: String::new(),
+            state,
+            checksums: false,
+            wal_log_hints: true,
+            checkpoint: Lsn(at),
+            timeline: TimelineId(timeline),
+            min_recovery: Lsn(500),
+            min_recovery_timeline: TimelineId(ends_on),
+            least_parameters: std::collections::BTreeMap::new(),
+        };
+        let switch = |number: u64| TimelineSwitch {
+            timeline_id: TimelineId(number),
+            switch_point: Lsn(number * 100),
+            ..TimelineSwitch::default()
+        };
+        leads_to(TimelineId(3), &start, &control, &[switch(1), switch(2)])
+    }
+
+    #[test]
+    fn data_that_do_not_lead_to_the_source_are_refused() {
+        let recovers = ClusterState::InRecovery;
+        assert_eq!(judged(90, 1, recovers, 3), Ok(Some(Lsn(100))));
+        assert_eq!(judged(200, 2, recovers, 3), Ok(Some(Lsn(200))));
+        assert_eq!(judged(400, 3, recovers, 3), Ok(None));
+        let refused = |found: Result<Option<Lsn>, String>, why: &str| {
+            let error = found.expect_err(why);
+            assert!(error.contains(why), "{error}");
+        };
+        // Nothing was undone: they are as they were stopped.
+        refused(judged(90, 1, ClusterState::ShutDown, 0), "ShutDown");
+        refused(judged(90, 1, ClusterState::InProduction, 3), "InProduction");
+        refused(judged(90, 1, recovers, 2), "on timeline 2");
+        // Recovery would begin in what the source does not have.
+        let parted = "not in the source's history";
+        refused(judged(101, 1, recovers, 3), parted);
+        refused(judged(201, 2, recovers, 3), parted);
+        refused(judged(90, 4, recovers, 3), parted);
+    }
 
     #[test]
     fn the_start_is_read() {

@@ -42,6 +42,7 @@ impl Kept {
         start: Lsn,
         left_at: Lsn,
     ) -> Result<(), Error> {
+        let mut is_changed = false;
         for name in names(&self.folder) {
             let (kept, place) = (self.folder.join(&name), target.join("pg_wal").join(&name));
             let size = std::fs::metadata(&kept).map_err(Error::file("look at", &kept))?;
@@ -52,7 +53,12 @@ impl Kept {
             if is_needed && !data_dir::exists(&place)? {
                 std::fs::hard_link(&kept, &place).map_err(Error::file("put back", &place))?;
                 tracing::info!(name, "a WAL file that the next start needs is put back");
+                is_changed = true;
             }
+        }
+        // pg_rewind has flushed what it left itself.
+        if is_changed {
+            data_dir::sync_folder(&target.join("pg_wal"))?;
         }
         Ok(())
     }
