@@ -8,6 +8,7 @@ mod coming_back;
 mod harness;
 mod initialisation;
 mod lifecycle;
+mod migration;
 mod network;
 mod operator;
 mod other_stores;

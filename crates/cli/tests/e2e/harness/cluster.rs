@@ -17,9 +17,9 @@ use super::writer::{Account, Address, Writer};
 use super::{LIMIT, eventually, free_port, within};
 
 /// The cluster's superuser, and its password.
-const SUPERUSER: (&str, &str) = ("stolon", "super secret");
-const REPLICATION_USER: &str = "repl";
-const REPLICATION_PASSWORD: &str = "replication secret";
+pub(crate) const SUPERUSER: (&str, &str) = ("stolon", "super secret");
+pub(crate) const REPLICATION_USER: &str = "repl";
+pub(crate) const REPLICATION_PASSWORD: &str = "replication secret";
 
 /// The store a cluster meets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +187,32 @@ impl Cluster {
 
     /// Starts it without waiting for anything.
     pub(crate) fn begin(plan: &Plan) -> Self {
+        let mut cluster = Self::nothing_but_a_store(plan);
+        let mut spec = plan.spec.clone();
+        if plan.secured {
+            for (name, value) in certificates::parameters(&cluster.place.folder) {
+                spec["pgParameters"][name] = value.into();
+            }
+        }
+        cluster.ctl(&["init", "-y", &spec.to_string()]);
+        for number in 0..plan.sentinels {
+            cluster.add_sentinel(number);
+        }
+        for number in 0..plan.keepers {
+            let folder = cluster.keeper_folder(number);
+            match plan.disks {
+                disk::Kind::Shared => {}
+                disk::Kind::Small => cluster.disks.push(Disk::small(&folder)),
+                disk::Kind::Hanging => cluster.disks.push(Disk::hanging(&folder)),
+            }
+            cluster.add_keeper(number);
+        }
+        cluster.proxy.start();
+        cluster
+    }
+
+    /// An empty store, and nobody who would use it.
+    pub(crate) fn nothing_but_a_store(plan: &Plan) -> Self {
         let folder = tempfile::Builder::new().prefix("stolon-e2e-").tempdir();
         let folder = folder.expect("a folder");
         let path = folder.path();
@@ -251,35 +277,22 @@ impl Cluster {
             folder,
         };
         cluster.proxy.words.extend(plan.proxy_flags.clone());
-        let mut spec = plan.spec.clone();
         if plan.secured {
             certificates::write(&cluster.place.folder);
             cluster.place.keeper_flags = certificates::flags(&cluster.place.folder);
-            for (name, value) in certificates::parameters(&cluster.place.folder) {
-                spec["pgParameters"][name] = value.into();
-            }
         }
-        cluster.ctl(&["init", "-y", &spec.to_string()]);
-        for number in 0..plan.sentinels {
-            let namespace = cluster.network.as_ref().map(|n| n.namespace(number));
-            let name = format!("s{number}");
-            let mut sentinel = cluster.place.daemon("sentinel", &name, namespace);
-            // One cluster fails over more often here than any does out there.
-            sentinel.words.push("--max-failovers=1000".to_owned());
-            sentinel.start();
-            cluster.sentinels.push(sentinel);
-        }
-        for number in 0..plan.keepers {
-            let folder = cluster.keeper_folder(number);
-            match plan.disks {
-                disk::Kind::Shared => {}
-                disk::Kind::Small => cluster.disks.push(Disk::small(&folder)),
-                disk::Kind::Hanging => cluster.disks.push(Disk::hanging(&folder)),
-            }
-            cluster.add_keeper(number);
-        }
-        cluster.proxy.start();
         cluster
+    }
+
+    /// Starts a sentinel.
+    pub(crate) fn add_sentinel(&mut self, number: usize) {
+        let namespace = self.network.as_ref().map(|n| n.namespace(number));
+        let name = format!("s{number}");
+        let mut sentinel = self.place.daemon("sentinel", &name, namespace);
+        // One cluster fails over more often here than any does out there.
+        sentinel.words.push("--max-failovers=1000".to_owned());
+        sentinel.start();
+        self.sentinels.push(sentinel);
     }
 
     /// Starts a keeper, on what its folder holds already.
@@ -289,6 +302,16 @@ impl Cluster {
 
     /// The same with more flags.
     pub(crate) fn add_keeper_with(&mut self, number: usize, flags: &[&str]) {
+        let mut keeper = self.keeper(number);
+        for flag in flags {
+            keeper.daemon.add_flag(flag);
+        }
+        keeper.daemon.start();
+        self.keepers.push(keeper);
+    }
+
+    /// A keeper that was not started yet.
+    pub(crate) fn keeper(&self, number: usize) -> Keeper {
         let uid = format!("k{number}");
         let network = self.network.as_ref();
         let namespace = network.map(|network| network.namespace(number));
@@ -315,16 +338,12 @@ impl Cluster {
             format!("--pg-repl-passwordfile={}", file("replication.password")),
         ]);
         daemon.words.extend(self.place.keeper_flags.clone());
-        daemon
-            .words
-            .extend(flags.iter().map(|&flag| flag.to_owned()));
-        daemon.start();
-        self.keepers.push(Keeper {
+        Keeper {
             uid,
             daemon,
             pgdata: folder.join("postgres"),
             direct,
-        });
+        }
     }
 
     /// The folder of a keeper, started already or not.
@@ -627,6 +646,40 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Waits until every instance holds the same rows in every table of the users'. Nobody may write
+    /// meanwhile.
+    #[track_caller]
+    pub(crate) fn holds_the_same(&self) {
+        let tables = "SELECT oid::regclass::text FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1";
+        let primary = &self.keepers[self.primary()].direct;
+        let names = primary.query(tables).expect("the tables");
+        assert!(!names.is_empty(), "nothing to compare");
+        let contents = |address: &Address| {
+            let one = |name: &String| {
+                let sql = format!(
+                    "SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '')
+                     FROM {name} t"
+                );
+                Some((name.clone(), address.query(&sql).ok()?.pop()?))
+            };
+            if address.query(tables).ok()? != names {
+                return None;
+            }
+            names.iter().map(one).collect::<Option<Vec<_>>>()
+        };
+        let expected = contents(primary).expect("the primary's rows");
+        for keeper in &self.keepers {
+            within(
+                2 * LIMIT,
+                "an instance holds what the primary holds",
+                || (contents(&keeper.direct)? == expected).then_some(()),
+            );
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -696,6 +749,11 @@ impl Place {
 }
 
 impl Daemon {
+    /// Gives it one more flag, from its next start on; of a flag that is repeated the last one counts.
+    pub(crate) fn add_flag(&mut self, flag: &str) {
+        self.words.push(flag.to_owned());
+    }
+
     /// Starts it, also again.
     pub(crate) fn start(&mut self) {
         let mut command = process::command(&self.place.program, &self.surroundings);

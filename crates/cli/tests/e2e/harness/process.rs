@@ -123,6 +123,12 @@ impl Process {
     /// Asks it to stop and waits for it.
     pub(crate) fn stop(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.wait(limit)
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("{} stops", self.name);
         within(limit, &what, || self.child.try_wait().expect("a child"))
     }
