@@ -45,6 +45,11 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
 }
 
 fn while_serving(scene: &Scene<'_>, uid: &DbUid, found: &mut Found) {
+    let later = scene.step.view.later_primaries(scene.before);
+    let is_later = later.iter().any(|db| db.uid == *uid);
+    found.require(!is_later, Invariant::I7, "later-primary-deleted", || {
+        format!("{uid} is deleted, and its instance was the primary by newer cluster data")
+    });
     let primaries = [master(scene.before), master(scene.after)];
     let is_primary = primaries
         .iter()

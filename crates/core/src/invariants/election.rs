@@ -25,7 +25,8 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         .filter(|db| is_standby(db) && exclusion(scene, db).is_none())
         .collect();
     if !scene.is_elected() {
-        let kept = cause.is_none() || !allowed || eligible.is_empty();
+        let behind = !scene.step.view.later_primaries(scene.before).is_empty();
+        let kept = cause.is_none() || !allowed || eligible.is_empty() || behind;
         found.require(kept, Invariant::Liveness, "failed-primary-kept", || {
             format!(
                 "the primary has failed and {} standbys are eligible",

@@ -19,6 +19,11 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     found.require(named, Invariant::I1, "proxies-name-another", || {
         format!("proxies forward to {to} while the primary is {primary:?}")
     });
+    let later = scene.step.view.later_primaries(scene.before);
+    let stands = to.is_empty() || later.is_empty() || !scene.is_normal();
+    found.require(stands, Invariant::I1, "open-behind-the-times", || {
+        format!("proxies are open to {to}, and newer cluster data made others the primary")
+    });
     if from.is_empty() && !to.is_empty() {
         opened(scene, to, found);
     }

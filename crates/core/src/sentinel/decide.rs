@@ -7,6 +7,7 @@
 pub mod elect;
 pub mod generations;
 
+mod behind;
 mod failover;
 mod first_db;
 mod init;
@@ -62,6 +63,11 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
         return draft.into_decision();
     }
     members::update(&mut draft);
+    if phase == Some(&Phase::Normal) && behind::note(&mut draft) {
+        proxies::close(&mut draft);
+        generations::raise(data, view, &mut draft.next);
+        return draft.into_decision();
+    }
     let paused = pause::note(&mut draft);
     if phase == Some(&Phase::Normal) {
         failover::decide(&mut draft);

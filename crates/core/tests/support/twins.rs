@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 use facts::{Copy, Facts, Relation};
 use stolon_core::model::db::PLACEHOLDER_STANDBY;
-use stolon_core::model::{ClusterData, DbUid, KeeperUid};
+use stolon_core::model::{ClusterData, DbUid, FollowType, KeeperUid, Role};
 use stolon_core::sentinel::observe::View;
 
 type Set = BTreeSet<DbUid>;
@@ -44,6 +44,14 @@ pub(crate) fn disagreements(before: &ClusterData, view: &View, after: &ClusterDa
         // What an operator asks for by name is told by stories alone.
         return found;
     }
+    if is_behind(before, view) {
+        // An operator is to choose: nobody is made or unmade anything.
+        let decided = after.cluster.as_ref().and_then(|c| c.status.master.clone());
+        compare("the primary", &facts.primary_uid, &decided, &mut found);
+        let changes = read_changes(before, after);
+        compare("the standbys", &Changes::default(), &changes, &mut found);
+        return found;
+    }
     let is_paused = view.asked.is_paused();
     let primary = if is_paused && !facts.forced {
         facts.primary_uid.clone()
@@ -70,6 +78,30 @@ pub(crate) fn disagreements(before: &ClusterData, view: &View, after: &ClusterDa
         &mut found,
     );
     found
+}
+
+/// Whether a standby's keeper has carried out more than the document asks of it, and holds what is no
+/// standby's: a later timeline than the primary is on, not in recovery.
+fn is_behind(before: &ClusterData, view: &View) -> bool {
+    let said = |uid: &DbUid| view.dbs.get(uid)?.report.as_ref();
+    let Some(primary) = before.primary() else {
+        return false;
+    };
+    let present = said(&primary.uid).filter(|report| report.healthy);
+    let present = present.map_or(primary.status.timeline_id, |report| report.timeline_id);
+    before.dbs.iter().any(|(uid, db)| {
+        let follows = db.spec.follow_config.as_ref();
+        let is_standby = *uid != primary.uid
+            && db.spec.role == Some(Role::Standby)
+            && follows.is_some_and(|f| f.follow_type == Some(FollowType::Internal));
+        is_standby
+            && said(uid).is_some_and(|report| {
+                let own = report.instance.as_ref();
+                report.generation > db.generation
+                    && report.timeline_id > present
+                    && own.is_some_and(|own| own.in_recovery != Some(true))
+            })
+    })
 }
 
 fn compare<T: PartialEq + Debug>(what: &str, ours: &T, theirs: &T, found: &mut Vec<String>) {

@@ -150,6 +150,9 @@ impl World {
         }
         let primary = data.primary()?;
         let k = self.keeper_of(&primary.uid);
+        if let Some(later) = self.later_than(k, data) {
+            return Some(format!("pg{later} was the primary by newer cluster data"));
+        }
         let has = |k: usize| {
             let instance = &self.instances[k];
             instance.pgdata.data.is_some()
@@ -160,6 +163,24 @@ impl World {
             Some(k) => Some(format!("the data of the primary at k{k} are lost")),
             None => Some("the primary's keeper is gone".to_owned()),
         }
+    }
+
+    /// Whose data are on a later timeline than those of the primary, at `k`, that the store went back to,
+    /// and were those of the primary by what it had: an operator has to choose.
+    fn later_than(&self, k: Option<usize>, data: &ClusterData) -> Option<usize> {
+        let timeline = |k: usize| {
+            let data = self.instances[k].pgdata.data.as_ref();
+            data.map_or(0, |data| data.timeline)
+        };
+        let named = k.map_or(0, timeline);
+        (0..self.instances.len()).find(|other| {
+            let held = self.keepers[*other].state.as_ref();
+            let knows_newer = held.is_some_and(|held| {
+                let db = data.dbs.get(&held.uid);
+                db.is_some_and(|db| held.generation > db.generation)
+            });
+            Some(*other) != k && knows_newer && timeline(*other) > named
+        })
     }
 
     /// A text of who is where, for a story's end.

@@ -60,6 +60,7 @@ impl World {
         let acts = match step {
             Step::Initialize { .. }
             | Step::Restore { .. }
+            | Step::FromOutside { .. }
             | Step::Rewind { .. }
             | Step::TakeOver { .. }
             | Step::Copy { .. }

@@ -44,7 +44,7 @@ pub(crate) struct KeeperNode {
     starts: u32,
     chance: Chance,
     /// `dbstate`.
-    state: Option<DbState>,
+    pub(crate) state: Option<DbState>,
     /// What it has read last, when that was asked for.
     pub(super) read: Option<(Instant, Origin, Arc<ClusterData>)>,
     pub(crate) known: Known,

@@ -1,5 +1,6 @@
 //! Running a standby.
 
+use super::super::facts::Health;
 use super::{
     Decision, Patience, Situation, Step, act, converged, listen, not_admitted, parameters, restart,
     resync, settled, slots, until_it_speaks, wait,
@@ -29,6 +30,9 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
             "the address of the db to follow is not known",
         ));
     };
+    if let Some(reason) = of_later_history(situation, db, source) {
+        return wait(reason);
+    }
     let wanted = parameters::wanted_standby(situation, db, resync::follow(db, source));
     let applied = facts.applied.as_ref();
     let running = facts.process.is_running();
@@ -52,6 +56,31 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
         return act(Step::Start { db: db.uid.clone() }, Vec::new());
     }
     settle(situation, db, source)
+}
+
+/// Whether the cluster data went back to before this instance was the primary: its keeper has carried out
+/// newer ones, and its timeline is later than that of the primary they name. It is left as it is: as a
+/// standby it could not follow, and would lose what tells that it was more.
+fn of_later_history(situation: &Situation<'_>, db: &Db, source: &Db) -> Option<Reason> {
+    let facts = situation.facts;
+    let went_back = facts.disk.state.as_ref()?.generation > db.generation;
+    let timeline = match &facts.health {
+        Health::Running(seen) | Health::Saturated(seen) => seen.timeline,
+        Health::Unknown | Health::Starting(_) | Health::Silent(_) => {
+            facts.disk.control.as_ref()?.timeline
+        }
+    };
+    if !went_back || timeline <= source.status.timeline_id {
+        return None;
+    }
+    let text = "the cluster data are from before this instance's timeline began: leaving it as it is, \
+                until an operator chooses between it and the primary named there";
+    let reason = Reason::error("later-history", text).with("db", &db.uid);
+    Some(
+        reason
+            .with("timeline", timeline)
+            .with("primary", &source.uid),
+    )
 }
 
 fn settle(situation: &Situation<'_>, db: &Db, source: &Db) -> Decision {

@@ -26,6 +26,16 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
     enable(draft);
 }
 
+/// Closes the proxies, whoever is the primary.
+pub(super) fn close(draft: &mut Draft<'_>) {
+    let open_to = std::mem::take(&mut draft.next.proxy.spec.primary_db_uid);
+    if !open_to.is_empty() {
+        let text = "closing all proxies: the cluster data are from before a failover";
+        draft.because(Reason::warn("proxies-close", text).with("db", open_to));
+    }
+    enable(draft);
+}
+
 fn open(draft: &mut Draft<'_>, primary: &DbUid) {
     let Some(db) = draft.next.dbs.get(primary) else {
         return;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::asked::Asked;
 use crate::model::{
-    Db, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, PostgresState, ProxyUid,
+    ClusterData, Db, DbUid, EffectiveSpec, FollowType, Generation, KeeperInfo, KeeperUid,
+    PostgresState, ProxyUid, Role,
 };
 use crate::time::Timestamp;
 
@@ -57,6 +58,38 @@ impl View {
         } else {
             present
         }
+    }
+
+    /// The standbys, by `data`, that are none: their keepers have carried out newer cluster data than
+    /// these, and hold an instance on a later timeline than the primary's, writable or at rest. So the
+    /// cluster data went back to before a failover; whoever goes on by them loses what was committed since
+    /// (I7).
+    pub fn later_primaries<'a>(&self, data: &'a ClusterData) -> Vec<&'a Db> {
+        let Some(primary) = data.primary() else {
+            return Vec::new();
+        };
+        let report = |db: &Db| self.dbs.get(&db.uid)?.report.as_ref();
+        let seen = report(primary).filter(|report| report.healthy);
+        let timeline = seen.map_or(primary.status.timeline_id, |report| report.timeline_id);
+        let system = seen.map_or(&primary.status.system_id, |report| &report.system_id);
+        let is_later = |db: &&Db| {
+            let follow = db.spec.follow_config.as_ref();
+            let follows = follow.and_then(|follow| follow.follow_type.as_ref());
+            let is_standby = db.spec.role == Some(Role::Standby)
+                && follows == Some(&FollowType::Internal)
+                && db.uid != primary.uid;
+            let went_back = self.generation_reached(&db.uid, db.generation) > db.generation;
+            is_standby
+                && went_back
+                && report(db).is_some_and(|report| {
+                    // The Go program's keepers do not tell what their instance is.
+                    let own = report.instance.as_ref();
+                    let follows_nobody = own.is_some_and(|own| own.in_recovery != Some(true));
+                    let same = system.is_empty() || report.system_id == *system;
+                    follows_nobody && same && report.timeline_id > timeline
+                })
+        };
+        data.dbs.values().filter(is_later).collect()
     }
 
     /// Whether a db is without WAL for good, which the primary has removed: it has stood still for as

@@ -200,6 +200,12 @@ fn obey_as_keeper(
     let Some(instance) = keeper.instance.as_mut() else {
         return;
     };
+    // What went back leaves a later history as it is.
+    let is_later = instance.generation > db.generation
+        && source.is_none_or(|source| instance.timeline > source.timeline);
+    if is_later && !is_primary {
+        return;
+    }
     if is_primary && db.spec.role == Some(Role::Primary) && !instance.primary {
         instance.history.push((instance.timeline, instance.lsn));
         instance.timeline += 1;

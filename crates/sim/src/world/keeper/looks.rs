@@ -60,6 +60,7 @@ fn observation(life: u32, server: &Server, data: &Data) -> Observation {
             .map(|receiver| (format!("10.0.0.{}", receiver.source + 1), "5432".to_owned())),
         silent_for: None,
         stream_error: String::new(),
+        source: None,
         replay_age: None,
         free_space: None,
         taken: String::new(),

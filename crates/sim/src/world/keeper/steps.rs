@@ -35,8 +35,10 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_rewind(k, db, from)
             }
-            // No cluster of this world is restored from a backup.
-            Step::Restore { .. } => vec![Act::Fail("there are no backups")],
+            // No cluster of this world is restored from a backup, or follows a server outside.
+            Step::Restore { .. } | Step::FromOutside { .. } => {
+                vec![Act::Fail("there is nothing outside")]
+            }
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
             Step::Claim { db } | Step::TakeOver { db, .. } => {
@@ -155,6 +157,7 @@ pub(super) fn name_of(step: &Step) -> String {
         Step::Copy { db, source, .. } => format!("copy {} for {db}", source.host),
         Step::Rewind { db, source, .. } => format!("rewind to {} for {db}", source.host),
         Step::Restore { db, .. } => format!("restore {db}"),
+        Step::FromOutside { db, .. } => format!("take {db} from outside"),
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
