@@ -64,6 +64,48 @@ pub fn take(pgdata: &Path) -> Result<(), Error> {
     data_dir::remove_file(&automatic)
 }
 
+/// The command by which data fetched WAL before [`take`] made it a comment, escaped for the file as it
+/// stands there; none: there was none.
+pub fn restore_command(pgdata: &Path) -> Result<Option<String>, Error> {
+    let base = read(&pgdata.join(BASE_CONFIGURATION))?.unwrap_or_default();
+    Ok(left_out(&base, "restore_command"))
+}
+
+/// The last value that a parameter had in lines that were left out of a base.
+fn left_out(base: &str, parameter: &str) -> Option<String> {
+    let lines = base.lines().filter_map(|line| line.strip_prefix("# "));
+    let values = lines.filter_map(|line| {
+        let (name, value) = name_and_value(line)?;
+        name.eq_ignore_ascii_case(parameter).then(|| text_of(value))
+    });
+    values.last().filter(|value| !value.is_empty())
+}
+
+/// The value of a parameter without what follows it: in quotes, of which two, or one after a backslash,
+/// are part of it; or a single word.
+fn text_of(value: &str) -> String {
+    let Some(quoted) = value.strip_prefix('\'') else {
+        return value
+            .split([' ', '\t', '#'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+    };
+    let mut text = String::new();
+    let mut letters = quoted.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let is_pair = letter == '\\' || (letter == '\'' && letters.peek() == Some(&'\''));
+        if letter == '\'' && !is_pair {
+            break;
+        }
+        text.push(letter);
+        if is_pair {
+            text.extend(letters.next());
+        }
+    }
+    text
+}
+
 fn read(path: &Path) -> Result<Option<String>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -111,7 +153,21 @@ fn name_and_value(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{base_of, take};
+    use super::{base_of, left_out, take};
+
+    #[test]
+    fn what_was_left_out_is_found_as_it_stands() {
+        let base = "# restore_command = 'cp /old/%f %p'\n#restore_command = ''  # a sample\n\
+                    # restore_command='it''s \\'x\\' %f' # now\n# restore_command_too = 'y'\n";
+        let found = |name: &str, text: &str| left_out(text, name);
+        let expected = Some("it''s \\'x\\' %f".to_owned());
+        assert_eq!(found("restore_command", base), expected);
+        assert_eq!(found("primary_conninfo", base), None);
+        let bare = found("restore_command", "# restore_command = false # never");
+        assert_eq!(bare.as_deref(), Some("false"));
+        let none = "restore_command = 'in force'\n# restore_command = ''\n";
+        assert_eq!(found("restore_command", none), None);
+    }
 
     fn read(path: &std::path::Path) -> String {
         std::fs::read_to_string(path).expect("readable")

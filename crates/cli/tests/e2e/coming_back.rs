@@ -59,6 +59,7 @@ fn the_old_primary_is_rewound() {
     assert_eq!(inode(), before, "its files are others");
     let forked = keeper.direct.query("SELECT to_regclass('forked') IS NULL");
     assert_eq!(forked.expect("an answer"), ["t"]);
+    cluster.holds_the_same();
 }
 
 /// C2: a primary that was killed recovers first. Killed in the middle of the rewind, it is copied. There
@@ -97,6 +98,7 @@ fn a_killed_primary_is_rewound_and_copied_where_that_is_broken_off() {
     let said = cluster.keepers[second].daemon.said();
     assert!(said.contains("having them recover"), "{said}");
     assert!(said.contains("rewind finished"), "{said}");
+    cluster.holds_the_same();
     assert_eq!(copies(&cluster.keepers[second]), 1, "only the first one");
 }
 

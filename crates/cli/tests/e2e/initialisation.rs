@@ -272,10 +272,59 @@ fn a_backup_is_restored_to_every_kind_of_target() {
         assert_eq!(times("\"output\": \"restoring\""), number + 1, "{target}");
     }
     cluster.writer().goes_on();
+    // What the recovery went by waits for no restart.
+    let status = eventually("a status", || {
+        let output = cluster.try_ctl(&["status", "-f", "json"]);
+        serde_json::from_slice::<Value>(&output.stdout).ok()
+    });
+    assert_eq!(
+        status["keepers"][0]["pending_restart"],
+        json!([]),
+        "{status}"
+    );
     assert!(
         !cluster.keepers[0].replaced().is_empty(),
         "the data before are kept"
     );
+}
+
+/// A standby's data that are taken over get the WAL that their archive has more than they, before they
+/// are promoted; whether the rest of their configuration is taken over or not.
+#[test]
+fn a_standby_that_is_taken_over_recovers_what_its_archive_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backup = Backup::make(folder.path());
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(0)
+        .with("initMode", json!("existing"))
+        .with("existingConfig", json!({"keeperUID": "k0"}))
+        .with("mergePgParameters", json!(false));
+    let mut cluster = Cluster::begin(&plan);
+    let place = cluster.keeper_folder(0);
+    std::fs::create_dir(&place).expect("a folder");
+    give(&place);
+    let pgdata = place.join("postgres").display().to_string();
+    run(Path::new("/bin/cp"), &["-a", &backup.base, &pgdata]);
+    let archive = format!(
+        "restore_command = 'cp {}/%f \"%p\"' # theirs\n",
+        backup.archive
+    );
+    for (name, text) in [
+        ("postgresql.auto.conf", archive.as_str()),
+        ("standby.signal", ""),
+    ] {
+        let path = Path::new(&pgdata).join(name);
+        std::fs::write(&path, text).expect("written");
+        give(&path);
+    }
+    cluster.add_keeper(0);
+    restored_rows(&cluster, "5");
+    let command = "SELECT setting FROM pg_file_settings WHERE name = 'restore_command'";
+    eventually("the archive is not gone by any more", || {
+        let found = cluster.keepers[0].direct.query(command).ok()?;
+        found.is_empty().then_some(())
+    });
+    cluster.writer().goes_on();
 }
 
 /// C8, C9: the keeper is killed while the data are restored, and with its PostgreSQL while they

@@ -99,7 +99,7 @@ impl LocalState {
             return Ok(());
         }
         if !keeper.cluster_uid.is_empty() {
-            replaced::disown(&self.pgdata())?;
+            replaced::disown(&self.pgdata(), &keeper.cluster_uid)?;
         }
         let noted = KeeperState {
             cluster_uid: uid.to_owned(),
@@ -110,6 +110,13 @@ impl LocalState {
         Ok(())
     }
 
+    /// The cluster that the keeper belongs to; empty: none yet.
+    pub(super) fn cluster_uid(&self) -> String {
+        let keeper = self.keeper.lock();
+        let keeper = keeper.unwrap_or_else(PoisonError::into_inner);
+        keeper.cluster_uid.clone()
+    }
+
     /// PGDATA.
     pub(super) fn pgdata(&self) -> PathBuf {
         self.folder.join("postgres")
@@ -118,6 +125,11 @@ impl LocalState {
     /// Where new data are made.
     pub(super) fn beside(&self) -> PathBuf {
         self.folder.join("postgres.new")
+    }
+
+    /// Says, while it is there, that what is beside PGDATA is not whole.
+    pub(super) fn making(&self) -> PathBuf {
+        self.folder.join("postgres.making")
     }
 
     /// Where data are restored.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use stolon_core::model::DbUid;
 use stolon_postgres::{controldata, data_dir, rewind};
 
 use super::Error;
@@ -9,7 +10,8 @@ use super::instance::Instance;
 
 /// A file in data that were in use and were replaced.
 const REPLACED: &str = "stolon.replaced";
-/// A file in data that another cluster left, before this keeper came to its present one.
+/// A file in data that another cluster left, before this keeper came to its present one; it names that
+/// cluster.
 const OTHER_CLUSTER: &str = "stolon.other-cluster";
 /// A file in data whose making was given up.
 const UNFINISHED: &str = "stolon.unfinished";
@@ -63,12 +65,13 @@ impl Instance {
     async fn take_away(&self, present: Option<&str>) -> Result<bool, Error> {
         let beside = self.local.beside();
         if !data_dir::exists(&beside)? {
+            self.end_making()?;
             return Ok(false);
         }
         // Only of whole data is it asked whose they are: an unfinished copy may not be able to tell.
-        if is_whole(&beside)?
+        if self.is_whole_beside()?
             && let Some(old) = self.system_id(&beside).await?
-            && (present != Some(old.as_str()) || is_of_other_cluster(&beside)?)
+            && (present != Some(old.as_str()) || self.is_of_other_cluster(&beside)?)
         {
             keep(&beside, &old)?;
             return Ok(false);
@@ -76,6 +79,7 @@ impl Instance {
         // Whatever becomes of it, nobody may take it for whole data.
         data_dir::clear_identity(&beside)?;
         data_dir::swap(&beside, &self.local.trash())?;
+        self.end_making()?;
         Ok(true)
     }
 
@@ -83,12 +87,52 @@ impl Instance {
     pub(super) async fn keep_beside(&self) -> Result<(), Error> {
         let beside = self.local.beside();
         if data_dir::exists(&beside)?
-            && is_whole(&beside)?
+            && self.is_whole_beside()?
             && let Some(system_id) = self.system_id(&beside).await?
         {
             keep(&beside, &system_id)?;
         }
         Ok(())
+    }
+
+    /// Whether what is beside PGDATA says that it is whole. What comes from elsewhere brings along what
+    /// its source says of itself, and what is rewound may have been whole before: both are noted outside.
+    fn is_whole_beside(&self) -> Result<bool, Error> {
+        let beside = self.local.beside();
+        let says =
+            data_dir::identity(&beside)?.is_some() || data_dir::exists(&beside.join(REPLACED))?;
+        Ok(says && !data_dir::exists(&self.local.making())?)
+    }
+
+    /// Whether what is beside PGDATA, if it has a name, was made to take its place: it was not there before,
+    /// and is not being made still.
+    pub(super) fn is_new_beside(&self) -> Result<bool, Error> {
+        let replaced = data_dir::exists(&self.local.beside().join(REPLACED))?;
+        Ok(!replaced && !data_dir::exists(&self.local.making())?)
+    }
+
+    /// Notes, durably, that what is beside PGDATA, or soon will be, is not whole.
+    pub(super) fn begin_making(&self) -> Result<(), Error> {
+        Ok(data_dir::replace_file(&self.local.making(), b"")?)
+    }
+
+    /// Gives the data made beside PGDATA their name, as the last step of making them.
+    pub(super) fn finish_making(&self, db: &DbUid) -> Result<(), Error> {
+        data_dir::set_identity(&self.local.beside(), db.as_str())?;
+        self.end_making()
+    }
+
+    fn end_making(&self) -> Result<(), Error> {
+        let note = self.local.making();
+        data_dir::remove_file(&note)?;
+        Ok(data_dir::sync_folder(
+            note.parent().unwrap_or(Path::new("/")),
+        )?)
+    }
+
+    /// Whether data are known to be of another cluster than the keeper's present one.
+    pub(super) fn is_of_other_cluster(&self, folder: &Path) -> Result<bool, Error> {
+        is_of_other_cluster(folder, &self.local.cluster_uid())
     }
 
     /// The database system that the data in a folder belong to; none: there are no data.
@@ -118,6 +162,8 @@ impl Instance {
     /// they are whole is noted before.
     pub(super) fn swap(&self) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
+        // What is put in place is whole, and so is what it replaces.
+        self.end_making()?;
         let is_cluster = data_dir::content(&pgdata)? == data_dir::Content::Cluster;
         if is_cluster && !pgdata.join(UNFINISHED).exists() {
             data_dir::replace_file(&pgdata.join(REPLACED), b"")?;
@@ -127,30 +173,36 @@ impl Instance {
     }
 }
 
-/// Whether data say that they are whole.
-fn is_whole(folder: &Path) -> Result<bool, Error> {
-    Ok(data_dir::identity(folder)?.is_some() || data_dir::exists(&folder.join(REPLACED))?)
-}
-
-/// Notes that data are those of another cluster than the keeper's: where they are replaced, nobody
-/// can tell whether what replaces them has all that they have.
-pub(super) fn disown(pgdata: &Path) -> Result<(), Error> {
-    if data_dir::content(pgdata)? == data_dir::Content::Cluster {
-        data_dir::replace_file(&pgdata.join(OTHER_CLUSTER), b"")?;
+/// Notes which cluster the data are of, when the keeper leaves it: where they are replaced by another
+/// one's, nobody can tell whether those have all that they have. What is noted already stays.
+pub(super) fn disown(pgdata: &Path, cluster: &str) -> Result<(), Error> {
+    let note = pgdata.join(OTHER_CLUSTER);
+    if data_dir::content(pgdata)? == data_dir::Content::Cluster && !data_dir::exists(&note)? {
+        data_dir::replace_file(&note, cluster.as_bytes())?;
     }
     Ok(())
 }
 
-/// Takes that note away, and that of data that never became a db: they are those of a db of this cluster
-/// from now on.
+/// Takes away all such notes, which data may have brought along from elsewhere: they are those of a db of
+/// this cluster from now on.
 pub(super) fn own(pgdata: &Path) -> Result<(), Error> {
+    data_dir::remove_file(&pgdata.join(REPLACED))?;
     data_dir::remove_file(&pgdata.join(UNFINISHED))?;
     Ok(data_dir::remove_file(&pgdata.join(OTHER_CLUSTER))?)
 }
 
-/// Whether that is noted.
-pub(super) fn is_of_other_cluster(folder: &Path) -> Result<bool, Error> {
-    Ok(data_dir::exists(&folder.join(OTHER_CLUSTER))?)
+/// Whether another cluster than `own` is noted: one that an operator made by mistake may have been
+/// given up for the one that the data are of.
+pub(super) fn is_of_other_cluster(folder: &Path, own: &str) -> Result<bool, Error> {
+    let path = folder.join(OTHER_CLUSTER);
+    match std::fs::read_to_string(&path) {
+        Ok(noted) => Ok(noted.trim() != own || own.is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => {
+            let text = format!("cannot read {}: {error}", path.display());
+            Err(Error::DataDir(text))
+        }
+    }
 }
 
 async fn remove(folder: &Path) -> Result<(), Error> {

@@ -73,6 +73,24 @@ pub(crate) fn reported(
         .collect()
 }
 
+/// What an instance reads while it recovers, and never again.
+const OF_RECOVERY: &[&str] = &[
+    "restore_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_min_apply_delay",
+];
+
+/// Whether a restart for the sake of a parameter would change anything that matters: not for what only
+/// a recovery goes by that has ended, nor where `wal_log_hints` stays on that nobody asks for any more.
+pub(crate) fn is_worth_a_restart(name: &str, in_recovery: bool, applied: Option<&Wanted>) -> bool {
+    let is_past =
+        name.starts_with("recovery_target") || (!in_recovery && OF_RECOVERY.contains(&name));
+    let is_left = name == "wal_log_hints"
+        && applied.is_some_and(|applied| !applied.parameters.contains_key(name));
+    !is_past && !is_left
+}
+
 /// Whether a parameter is the keeper's to set.
 pub fn is_managed(name: &str) -> bool {
     MANAGED.contains(&name) || name.starts_with("recovery_target")
@@ -113,10 +131,18 @@ pub(super) fn wanted_primary(situation: &Situation<'_>, db: &Db) -> Wanted {
     } else {
         Start::Primary
     };
+    // Data that were a standby's may have had more in their archive than they have here: it is fetched
+    // before they are promoted, and they go by nobody's archive afterwards.
+    let is_taken_over = start == Start::Standby && db.spec.init_mode == Some(InitMode::Existing);
+    let users = db.spec.pg_parameters.get("restore_command");
+    if let Some(command) = users.filter(|_| is_taken_over) {
+        parameters.insert("restore_command".to_owned(), command.clone());
+    }
     Wanted {
         parameters,
         include_base: db.spec.include_previous_config,
         access_rules: access::rules(situation, db, open),
+        own_archive: is_taken_over && users.is_none(),
         start,
         ..Wanted::default()
     }

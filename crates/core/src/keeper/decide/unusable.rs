@@ -1,13 +1,13 @@
 //! Data that cannot be served: gone, another db's, or such as no instance starts on (scenarios B9,
 //! C13). The keeper tells; a standby's the sentinel replaces, where nobody needs them any more.
 
-use super::super::facts::{Content, Facts};
+use super::super::facts::{Content, Disk, Facts, Health};
 use super::{Decision, Patience, Situation, Step, act, holds, wait};
 use crate::model::{Db, InitMode, Role};
 use crate::reason::Reason;
 
 /// So many starts in a row must lead nowhere before a standby's data count as unusable.
-pub(super) const MOST_FAILED_STARTS: u32 = 3;
+pub(crate) const MOST_FAILED_STARTS: u32 = 3;
 /// Where data were made anew and no instance started on them either, it is not the data: a copy costs
 /// the primary much, and the next one waits for so many times as many failed starts. With the longest
 /// pause between two starts that is some minutes, then more than an hour.
@@ -22,13 +22,30 @@ pub(crate) fn unusable(facts: &Facts, db: &Db) -> Option<String> {
     if is_to_be_there && facts.disk.content != Content::Cluster && !facts.process.is_running() {
         return Some("its data are gone".to_owned());
     }
-    let factor = MORE_EACH_TIME.saturating_pow(facts.made_anew);
-    let most = MOST_FAILED_STARTS.saturating_mul(factor);
-    if !holds(facts, &db.uid) || facts.starts_failed < most {
+    if !holds(facts, &db.uid) || facts.starts_failed < most_starts(facts) {
         return None;
     }
     let error = facts.error.clone().unwrap_or_default();
     Some(format!("it does not start: {error}"))
+}
+
+/// So many failed starts in a row are too many now.
+pub(super) fn most_starts(facts: &Facts) -> u32 {
+    let factor = MORE_EACH_TIME.saturating_pow(facts.made_anew);
+    MOST_FAILED_STARTS.saturating_mul(factor)
+}
+
+/// What the source of a standby answers that asks for WAL which is not there any more (PostgreSQL's
+/// `walsender.c` and `xlogreader.c`, versions 12 to 18, untranslated).
+const REMOVED: &str = "has already been removed";
+
+/// Why an instance that starts as a standby never ends that: the WAL it asks for is gone, and no archive
+/// had it before it asked.
+pub(crate) fn lacks_wal<'a>(disk: &Disk, health: &'a Health) -> Option<&'a str> {
+    let Health::Starting(why) = health else {
+        return None;
+    };
+    (disk.standby_signal && why.contains(REMOVED)).then_some(why)
 }
 
 /// What is there is not the db assigned, and nothing says that it is to be made.
