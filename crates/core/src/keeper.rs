@@ -24,7 +24,7 @@ use crate::model::{
 use crate::reason::Reason;
 use crate::time::Instant;
 use decide::Step;
-use facts::{Asked, Disk, Facts, Health, Observation, Process};
+use facts::{Asked, Disk, Facts, Health, Process};
 use requests::Part;
 use sync::SyncTracker;
 
@@ -189,6 +189,8 @@ pub struct Keeper {
     part: Part,
     /// Since when parameters wait for a restart.
     pending_since: Option<Instant>,
+    /// Since when the server outside tells of another history.
+    parted_since: Option<Instant>,
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
@@ -233,6 +235,7 @@ impl Keeper {
                 asked: None,
                 may_restart: false,
                 checkpoint_of: None,
+                has_parted: false,
             },
             document: None,
             last: None,
@@ -249,6 +252,7 @@ impl Keeper {
             publishing: false,
             part: Part::default(),
             pending_since: None,
+            parted_since: None,
             last_read: None,
             read_failed: false,
             last_observation: None,
@@ -360,13 +364,18 @@ impl Keeper {
         self.facts.disk = disk;
     }
 
-    fn take_health(&mut self, now: Instant, health: Health) {
+    fn take_health(&mut self, now: Instant, mut health: Health) {
         if !self.facts.process.is_running() {
             return;
         }
         self.facts.is_health_fresh = true;
+        self.keep_worthwhile_restarts(&mut health);
+        if let Some(why) = decide::lacks_wal(&self.facts.disk, &health) {
+            self.never_starts(why);
+        }
         if let Health::Running(observation) = &health {
             self.answered();
+            self.note_parting(now, observation);
             if !observation.in_recovery {
                 self.facts.writable_until = now;
             }
@@ -378,23 +387,5 @@ impl Keeper {
             (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
             (health, _) => health,
         };
-    }
-
-    fn observe_sync(&mut self, observation: &Observation) {
-        let Some((document, db)) = self.document.as_ref().and_then(|document| {
-            let db = document.data.db_of(&self.settings.uid)?;
-            Some((document, db))
-        }) else {
-            return;
-        };
-        let is_primary = document
-            .data
-            .primary()
-            .is_some_and(|primary| primary.uid == db.uid);
-        if is_primary && !observation.in_recovery {
-            let names = decide::synchronous_standby_names(&db.spec);
-            self.sync
-                .observe(&names, &db.spec.synchronous_standbys, observation);
-        }
     }
 }

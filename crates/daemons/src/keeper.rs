@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 pub mod config;
+mod copy;
 mod disk;
 mod instance;
 pub(crate) mod local;
@@ -15,6 +16,7 @@ mod requests;
 mod restore;
 mod rewind;
 mod served;
+mod source_outside;
 mod take_over;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::conninfo::ConnInfo;
+use crate::outside::Outside;
 use crate::watched::{self, Watch};
 use crate::{Error, Installation, data_dir, process};
 
@@ -40,35 +41,60 @@ pub async fn run(
     patience: Duration,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
-    process::kill_makers(target).await?;
-    data_dir::remove_all(target)?;
     let password_file = target.with_extension("pgpass");
     data_dir::replace_file(&password_file, source.password_line().as_bytes())?;
     let mut command = installation.command("pg_basebackup");
     command
         .env("PGPASSFILE", &password_file)
-        .arg("-D")
-        .arg(target)
         .arg("-d")
         .arg(source.to_text_without_password())
-        .args([
-            "-X",
-            "stream",
-            "--checkpoint=fast",
-            "--progress",
-            "--no-password",
-            "--slot",
-            slot,
-        ]);
+        .args(["--slot", slot]);
+    let outcome = copy(command, target, patience, progress).await;
+    data_dir::remove_file(&password_file)?;
+    outcome
+}
+
+/// The same from a server outside the cluster, through a slot that goes with the connection: the one that
+/// its operators made may be in use still.
+///
+/// # Errors
+///
+/// As above.
+pub async fn run_outside(
+    installation: &Installation,
+    target: &Path,
+    source: &Outside,
+    patience: Duration,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<(), Error> {
+    let mut command = installation.command("pg_basebackup");
+    source.give_password(&mut command);
+    command.arg("-d").arg(source.to_text(&[]));
+    copy(command, target, patience, progress).await
+}
+
+async fn copy(
+    mut command: tokio::process::Command,
+    target: &Path,
+    patience: Duration,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<(), Error> {
+    process::kill_makers(target).await?;
+    data_dir::remove_all(target)?;
+    command.arg("-D").arg(target).args([
+        "-X",
+        "stream",
+        "--checkpoint=fast",
+        "--progress",
+        "--no-password",
+    ]);
     let watch = Watch {
         program: "pg_basebackup",
         awaited: "progress of pg_basebackup",
         patience,
         aloud: false,
     };
-    let outcome = watched::run(command, watch, progress).await;
-    data_dir::remove_file(&password_file)?;
-    outcome?;
+    watched::run(command, watch, progress).await?;
     data_dir::clear_identity(target)
 }
 

@@ -7,7 +7,8 @@
 //!   [`restore`] make data
 //! * [`data_dir`] and [`controldata`] look at data at rest; [`config_files`] writes configuration
 //! * [`process`] owns a running postmaster; [`query`] talks to it
-//! * [`conninfo`] writes connection strings
+//! * [`conninfo`] writes connection strings; [`outside`] reads those of operators, and asks the servers that
+//!   they lead to
 
 pub mod base_config;
 pub mod basebackup;
@@ -22,6 +23,7 @@ pub mod fuzzing;
 pub mod history;
 pub mod initdb;
 pub mod installation;
+pub mod outside;
 pub mod process;
 pub mod query;
 pub mod receiver;

@@ -17,6 +17,7 @@ use crate::basebackup::Progress;
 use crate::config_files;
 use crate::conninfo::ConnInfo;
 use crate::controldata::{self, ClusterState};
+use crate::outside::{self, Outside};
 use crate::watched::{self, Watch};
 use crate::{Error, Installation, data_dir, process};
 
@@ -26,6 +27,8 @@ pub use source::Source;
 
 /// The first major version that can leave the recovery to us, and can fetch WAL from an archive.
 const HAS_OPTIONS: i64 = 13;
+/// The database that every server has.
+const DATABASE: [(&str, &str); 1] = [("dbname", "postgres")];
 /// So much WAL is kept while data recover: their end would remove what the rewind has to read.
 const KEEP_ALL: (&str, &str) = ("wal_keep_size=2000000", "wal_keep_segments=100000");
 
@@ -34,8 +37,8 @@ const KEEP_ALL: (&str, &str) = ("wal_keep_size=2000000", "wal_keep_segments=1000
 pub struct Rewind<'a> {
     /// The data; no server runs on them.
     pub target: &'a Path,
-    /// How a superuser reaches the primary.
-    pub source: &'a ConnInfo,
+    /// How the primary is reached.
+    pub source: Reach<'a>,
     /// The timeline the primary is on.
     pub timeline: TimelineId,
     /// Whether the data must recover from a crash before.
@@ -44,6 +47,15 @@ pub struct Rewind<'a> {
     pub restore_command: Option<&'a str>,
     /// A program that says and does nothing for so long is ended.
     pub patience: Duration,
+}
+
+/// How a primary is reached by somebody who may read its files.
+#[derive(Debug, Clone, Copy)]
+pub enum Reach<'a> {
+    /// A member of the cluster, by its superuser.
+    Member(&'a ConnInfo),
+    /// A server outside, as its operators say.
+    Outside(&'a Outside),
 }
 
 /// Rewinds the data. They are on disk when this returns, without `standby.signal` and with the
@@ -71,13 +83,60 @@ pub async fn run(
         config_files::add_parameter(target, "restore_command", command)?;
     }
     let kept = wal::keep(target)?;
-    let rewound = match undo(installation, &rewind, progress).await {
+    let rewound = match undo(installation, &rewind, &[], progress).await {
         Ok(()) => outcome::check(installation, &rewind, &kept).await,
         Err(error) => Err(error),
     };
     data_dir::remove_all(&kept_wal(target))?;
     rewound?;
     data_dir::clear_identity(target)
+}
+
+/// Has `pg_rewind` say whether it can rewind data that were shut down cleanly, which keep all they hold
+/// but what `ALTER SYSTEM` wrote.
+///
+/// # Errors
+///
+/// When it cannot, or does not say.
+pub async fn try_out(
+    installation: &Installation,
+    rewind: Rewind<'_>,
+    progress: impl FnMut(Progress) + Send,
+) -> Result<(), Error> {
+    process::kill_makers(rewind.target).await?;
+    config_files::allow_alter_system(rewind.target)?;
+    if let Some(command) = rewind.restore_command {
+        config_files::add_parameter(rewind.target, "restore_command", command)?;
+    }
+    undo(installation, &rewind, &["--dry-run"], progress).await
+}
+
+/// Does something small at a server outside that it may forbid: a checkpoint, or a little WAL.
+///
+/// # Errors
+///
+/// When it cannot be done within `limit`.
+pub async fn request(
+    installation: &Installation,
+    server: &Outside,
+    request: Request,
+    limit: Duration,
+) -> Result<(), Error> {
+    let sql = match request {
+        Request::Checkpoint => "CHECKPOINT",
+        Request::Stir => "SELECT pg_logical_emit_message(true, 'stolon', '')",
+    };
+    outside::ask(installation, server, &DATABASE, &[sql], limit).await?;
+    Ok(())
+}
+
+/// What a server outside is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Write a checkpoint.
+    Checkpoint,
+    /// Write a little WAL that means nothing.
+    Stir,
 }
 
 /// Where the WAL of data is kept that are rewound; left there by a rewind that was broken off.
@@ -88,18 +147,28 @@ pub fn kept_wal(target: &Path) -> PathBuf {
 async fn undo(
     installation: &Installation,
     rewind: &Rewind<'_>,
+    more: &[&str],
     progress: impl FnMut(Progress) + Send,
 ) -> Result<(), Error> {
     let password_file = rewind.target.with_extension("pgpass");
-    data_dir::replace_file(&password_file, rewind.source.password_line().as_bytes())?;
-    let source = rewind.source.to_text_without_password();
     let mut command = installation.command("pg_rewind");
+    let source = match rewind.source {
+        Reach::Member(member) => {
+            data_dir::replace_file(&password_file, member.password_line().as_bytes())?;
+            command.env("PGPASSFILE", &password_file);
+            format!("{} dbname=postgres", member.to_text_without_password())
+        }
+        Reach::Outside(server) => {
+            server.give_password(&mut command);
+            server.to_text(&DATABASE)
+        }
+    };
     command
-        .env("PGPASSFILE", &password_file)
         .arg("-D")
         .arg(rewind.target)
-        .arg(format!("--source-server={source} dbname=postgres"))
-        .arg("--progress");
+        .arg(format!("--source-server={source}"))
+        .arg("--progress")
+        .args(more);
     if installation.version().major >= HAS_OPTIONS {
         command.arg("--no-ensure-shutdown");
         if rewind.restore_command.is_some() {

@@ -15,7 +15,7 @@ use crate::harness::cluster::{
     Cluster, Keeper, Plan, REPLICATION_PASSWORD, REPLICATION_USER, SUPERUSER, Store,
 };
 use crate::harness::process::{self, Process, Surroundings, give};
-use crate::harness::{eventually, stays};
+use crate::harness::{LIMIT, eventually, stays};
 
 /// The names that the Go program gave.
 const CLUSTER: &str = "a1b2c3d4";
@@ -448,6 +448,8 @@ fn a_cluster_of_the_go_program_is_taken_over_one_process_at_a_time() {
     let writer = cluster.writer();
     writer.goes_on();
     cluster.keepers[0].kill();
+    // It is this test's child: until somebody asks for its end it counts as running.
+    go[0].postgres.wait(LIMIT);
     assert_eq!(cluster.another_primary_than(0), 1);
     // Commits wait for it.
     cluster.keepers[0].daemon.start();

@@ -1,10 +1,17 @@
 //! Clusters that follow a server outside.
 
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::cluster::{Cluster, Keeper, Plan, Store};
-use crate::harness::process::give;
-use crate::harness::{LIMIT, eventually, within};
+use crate::harness::cluster::{
+    Cluster, Keeper, Plan, REPLICATION_PASSWORD, REPLICATION_USER, SUPERUSER, Store,
+};
+use crate::harness::process::{self, Process, Surroundings, give};
+use crate::harness::writer::Address;
+use crate::harness::{LIMIT, eventually, free_port, stays, within};
 
 /// Waits until an instance has the rows that there are.
 #[track_caller]
@@ -103,4 +110,180 @@ fn a_standby_cluster_follows_fails_over_and_is_promoted() {
     own.expect("it is writable");
     has_rows(&cluster.keepers[first], 4);
     has_rows(primary, 3);
+}
+
+/// A server that nobody manages: a copy of another one, promoted.
+struct Fork {
+    process: Process,
+    address: Address,
+}
+
+impl Fork {
+    /// Copies the server at `source`, and promotes the copy.
+    fn of(source: &Address, folder: &Path, name: &str) -> Self {
+        // Not among the data, which pg_rewind reads.
+        let (sockets, folder) = (folder, folder.join(name));
+        let port = source.port.to_string();
+        run_program(
+            "pg_basebackup",
+            &[
+                "-h",
+                "127.0.0.1",
+                "-U",
+                &source.user,
+                "-p",
+                &port,
+                "-c",
+                "fast",
+                "-D",
+            ],
+            &folder,
+        );
+        let signal = folder.join("standby.signal");
+        std::fs::write(&signal, "").expect("written");
+        give(&signal);
+        let address = Address {
+            port: free_port(),
+            ..source.clone()
+        };
+        let mut command = process::command(
+            &process::postgres_program("postgres"),
+            &Surroundings::default(),
+        );
+        command.arg("-D").arg(&folder).args([
+            "-c",
+            &format!("port={}", address.port),
+            "-c",
+            "primary_conninfo=",
+            "-c",
+            "primary_slot_name=",
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            &format!("unix_socket_directories={}", sockets.display()),
+        ]);
+        let process = Process::start(name, command, &folder.with_extension("log"));
+        eventually("it can be promoted", || {
+            address.query("SELECT pg_promote(false)").ok()
+        });
+        let sql = "SELECT pg_is_in_recovery()::text";
+        eventually("it is promoted", || {
+            (address.query(sql).ok()? == ["false"]).then_some(())
+        });
+        Self { process, address }
+    }
+
+    /// How a standby connects to it.
+    fn conninfo(&self, user: (&str, &str)) -> String {
+        format!(
+            "host=127.0.0.1 port={} user={} password=''{}''",
+            self.address.port, user.0, user.1
+        )
+    }
+}
+
+#[track_caller]
+fn run_program(name: &str, words: &[&str], folder: &Path) {
+    let program = process::postgres_program(name);
+    let mut command = process::command(&program, &Surroundings::default());
+    command.env("PGPASSWORD", SUPERUSER.1);
+    let output = command.args(words).arg(folder).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}");
+}
+
+/// C11, C3: twice the source is replaced by one that lacks what the standby cluster has already. A single
+/// instance is rewound; of two the first is copied while it is read, and the other one follows suit. A
+/// source that is merely gone costs nobody anything.
+#[test]
+fn a_standby_cluster_goes_back_to_what_its_new_source_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    give(folder.path());
+    let checksums = json!({"dataChecksums": true});
+    let superuser = format!("host replication {} 127.0.0.1/32 md5", SUPERUSER.0);
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(1)
+        .with("pgHBA", json!(["host all all 127.0.0.1/32 md5", superuser]))
+        .with("newConfig", checksums);
+    let source = Cluster::start(&plan);
+    let first = source.keepers[0].direct.clone();
+    let ask = |server: &Address, sql: &str| server.query(sql).expect(sql);
+    ask(&first, "CREATE TABLE source AS SELECT 'shared' AS origin");
+    let base = folder.path().join("base");
+    source.keepers[0].copy_to(&base, &["-X", "stream"]);
+    let follow = |conninfo: String| json!({"standbySettings": {"primaryConninfo": conninfo}, "archiveRecoverySettings": null});
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(1)
+        .with("initMode", json!("pitr"))
+        .with("failInterval", json!("10s"))
+        .with("role", json!("standby"))
+        .with("usePgrewind", json!(true))
+        .with(
+            "pitrConfig",
+            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
+        )
+        .with(
+            "standbyConfig",
+            follow(source.keepers[0].replication_conninfo()),
+        );
+    let mut cluster = Cluster::begin(&plan);
+    let rows = |keeper: &Keeper| {
+        let sql = "SELECT string_agg(origin, ' ' ORDER BY origin) FROM source";
+        keeper.direct.query(sql).ok()?.pop()
+    };
+    let all_have = |cluster: &Cluster, expected: &str| {
+        for keeper in &cluster.keepers {
+            within(2 * LIMIT, "the rows of the source are there", || {
+                (rows(keeper)? == expected).then_some(())
+            });
+        }
+    };
+    all_have(&cluster, "shared");
+
+    let second = Fork::of(&first, folder.path(), "second");
+    ask(&first, "INSERT INTO source VALUES ('first alone')");
+    all_have(&cluster, "first alone shared");
+    ask(&second.address, "INSERT INTO source VALUES ('second')");
+    let config = json!({"standbyConfig": follow(second.conninfo(SUPERUSER))});
+    cluster.ctl(&["update", "--patch", &config.to_string()]);
+    all_have(&cluster, "second shared");
+    let said = cluster.keepers[0].daemon.said();
+    assert_eq!(said.matches("rewind finished").count(), 1, "{said}");
+    assert!(!said.contains("copying the server outside"), "{said}");
+
+    cluster.add_keeper(1);
+    all_have(&cluster, "second shared");
+    eventually("the second instance is a member", || {
+        let data = cluster.data()?;
+        let dbs = data["dbs"].as_object()?;
+        let healthy = dbs.values().filter(|db| db["status"]["healthy"] == true);
+        (healthy.count() == 2).then_some(())
+    });
+    let mut third = Fork::of(&second.address, folder.path(), "third");
+    ask(
+        &second.address,
+        "INSERT INTO source VALUES ('second alone')",
+    );
+    all_have(&cluster, "second second alone shared");
+    ask(&third.address, "INSERT INTO source VALUES ('third')");
+    let user = (REPLICATION_USER, REPLICATION_PASSWORD);
+    let config = json!({"standbyConfig": follow(third.conninfo(user))});
+    cluster.ctl(&["update", "--patch", &config.to_string()]);
+    all_have(&cluster, "second shared third");
+    let leading = cluster.primary();
+    let times = |text: &str| {
+        let all = cluster.keepers.iter();
+        let all = all.map(|keeper| keeper.daemon.said().matches(text).count());
+        all.sum::<usize>()
+    };
+    assert!(times("its source is copied beside its data") > 0);
+
+    third.process.signal(Signal::KILL);
+    third.process.wait(LIMIT);
+    let begun = times("history has parted");
+    stays(
+        Duration::from_secs(12),
+        "nothing is done without a source",
+        || times("history has parted") == begun && rows(&cluster.keepers[leading]).is_some(),
+    );
 }

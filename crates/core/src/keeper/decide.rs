@@ -18,10 +18,11 @@ mod unusable;
 use std::collections::BTreeMap;
 
 pub use access::{SCRAM, lets_users_in};
-pub(crate) use parameters::reported;
+pub(crate) use external::parted;
 pub use parameters::{is_managed, synchronous_standby_names};
+pub(crate) use parameters::{is_worth_a_restart, reported};
 pub use step::{Follow, Patience, Start, Step, Wanted};
-pub(crate) use unusable::unusable;
+pub(crate) use unusable::{MOST_FAILED_STARTS, lacks_wal, unusable};
 
 use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
@@ -238,7 +239,9 @@ fn make(situation: &Situation<'_>, db: &Db) -> Decision {
         Some(InitMode::Existing) => existing::make(situation, db),
         Some(InitMode::Pitr) => pitr::make(situation, db),
         Some(InitMode::Resync) => resync::make(situation, db),
-        Some(InitMode::None) | None => unusable::refuse(situation, db),
+        Some(InitMode::None) | None => {
+            external::make_again(situation, db).unwrap_or_else(|| unusable::refuse(situation, db))
+        }
         Some(mode @ InitMode::Unknown(_)) => {
             let text = "this init mode is not supported by this version: nothing is touched";
             wait(Reason::error("unsupported-init-mode", text).with("initMode", mode))

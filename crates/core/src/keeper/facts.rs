@@ -47,6 +47,9 @@ pub struct Facts {
     pub may_restart: bool,
     /// The postmaster that wrote a checkpoint to be restarted soon.
     pub checkpoint_of: Option<String>,
+    /// Of the first instance of a standby cluster: its history has parted from its source's, and every
+    /// answer of that has said so for long enough to be sure.
+    pub has_parted: bool,
 }
 
 /// What lies in the store beside the document, for this keeper to act by.
@@ -211,6 +214,9 @@ pub struct Observation {
     pub silent_for: Option<Duration>,
     /// Of a standby: why it does not stream, in PostgreSQL's words; empty: it has not said.
     pub stream_error: String,
+    /// Of the first instance of a standby cluster that does not stream: what the server says that it is to
+    /// follow; none: it was not asked, or did not answer.
+    pub source: Option<Outside>,
     /// Of a standby: how old the last transaction is that it has replayed; none: there was none.
     pub replay_age: Option<Duration>,
     /// Which of the places for connections are all taken, in words; empty: none.
@@ -237,6 +243,23 @@ pub struct Observation {
     pub md5_verifiers: Vec<String>,
     /// The parameters in its configuration files, without those the keeper manages.
     pub parameters: BTreeMap<String, String>,
+}
+
+/// What a server outside the cluster says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outside {
+    /// How far the instance here had replayed before it was asked.
+    pub replayed_before: Lsn,
+    /// Its system identifier.
+    pub system_id: String,
+    /// Whether it is known to be writable: a server in recovery may merely be behind.
+    pub is_writable: bool,
+    /// The timeline it is on.
+    pub timeline: TimelineId,
+    /// What it has flushed.
+    pub flush_lsn: Lsn,
+    /// All switches that led to its timeline.
+    pub history: Vec<TimelineSwitch>,
 }
 
 /// A physical replication slot.

@@ -121,6 +121,13 @@ fn state(
         let asked = assigned.map_or(&none, |db| &db.spec.pg_parameters);
         state.pg_parameters = reported(&observation.parameters, asked);
     }
+    // Of an instance at rest it is told how far it came, as long as somebody may mistake what it is.
+    if let Some(control) = facts.disk.control.as_ref().filter(|_| is_held)
+        && assigned.is_some_and(|db| db.generation < state.generation)
+    {
+        state.system_id.clone_from(&control.system_id);
+        state.timeline_id = control.timeline;
+    }
     if let Some(held) = held.filter(|held| held.uid == state.uid)
         && !held.init_parameters.is_empty()
     {
@@ -200,7 +207,8 @@ fn instance(
         report.silent_seconds = observation.silent_for.map(|time| time.as_secs());
         report.replay_age_seconds = observation.replay_age.map(|time| time.as_secs());
         if observation.streams_from.is_none() {
-            report.stream_error.clone_from(&observation.stream_error);
+            let parted = super::decide::parted(observation);
+            report.stream_error = parted.unwrap_or_else(|| observation.stream_error.clone());
         }
     } else {
         let known = |name: &str| {
@@ -261,6 +269,7 @@ fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
             | Step::Restore { .. }
             | Step::Copy { .. }
             | Step::Rewind { .. }
+            | Step::FromOutside { rewind: true, .. }
             | Step::Swap { .. },
         ) => {
             return (Condition::Initializing, with_trouble(facts, &error));

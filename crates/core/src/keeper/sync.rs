@@ -102,6 +102,27 @@ impl SyncTracker {
     }
 }
 
+impl super::Keeper {
+    /// Takes in what the primary says of its standbys.
+    pub(super) fn observe_sync(&mut self, observation: &Observation) {
+        let Some((document, db)) = self.document.as_ref().and_then(|document| {
+            let db = document.data.db_of(&self.settings.uid)?;
+            Some((document, db))
+        }) else {
+            return;
+        };
+        let is_primary = document
+            .data
+            .primary()
+            .is_some_and(|primary| primary.uid == db.uid);
+        if is_primary && !observation.in_recovery {
+            let names = super::decide::synchronous_standby_names(&db.spec);
+            self.sync
+                .observe(&names, &db.spec.synchronous_standbys, observation);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::SyncTracker;

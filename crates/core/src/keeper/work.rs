@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::decide::{Decision, Step, decide};
-use super::facts::{Health, Process};
+use super::facts::{Health, Observation, Process};
 use super::sync::SyncTracker;
 use super::{Effect, Keeper, Outcome};
 use crate::model::Role;
@@ -34,6 +34,14 @@ impl Keeper {
         self.retry_at = None;
         // I8: whatever comes next is decided from a document read after this moment.
         self.read(effects);
+    }
+
+    /// The instance runs and will never accept connections: its data are as those that no instance
+    /// starts on.
+    pub(super) fn never_starts(&mut self, why: &str) {
+        let most = super::decide::MOST_FAILED_STARTS;
+        self.facts.starts_failed = self.facts.starts_failed.max(most);
+        self.facts.error = Some(why.to_owned());
     }
 
     /// Nothing writable is left, or what is left is about to be ended.
@@ -117,7 +125,11 @@ impl Keeper {
             // Nobody knows how much of it was written.
             self.facts.applied = None;
         }
-        if let Step::Rewind { db, .. } = step {
+        if let Step::Rewind { db, .. }
+        | Step::FromOutside {
+            db, rewind: true, ..
+        } = step
+        {
             let before = self.facts.rewinds_failed.take();
             let before = before.filter(|(tried, _)| tried == db);
             let times = before.map_or(0, |(_, times)| times).saturating_add(1);
@@ -170,6 +182,8 @@ impl Keeper {
             // Other data take this place: nothing that was done to the old ones was done to them.
             Step::Swap { .. } => {
                 self.facts.applied = None;
+                self.facts.has_parted = false;
+                self.parted_since = None;
                 if self.facts.starts_failed > 0 {
                     self.facts.starts_failed = 0;
                     self.facts.made_anew = self.facts.made_anew.saturating_add(1);
@@ -185,6 +199,7 @@ impl Keeper {
             Step::SaveState(_)
             | Step::Copy { .. }
             | Step::Rewind { .. }
+            | Step::FromOutside { .. }
             | Step::Discard
             | Step::Claim { .. }
             | Step::Start { .. } => {}
@@ -245,6 +260,28 @@ impl Keeper {
         }
     }
 
+    /// Notes since when every answer of the server outside tells of a history that ours has left. No
+    /// answer tells nothing, and ends that too.
+    pub(super) fn note_parting(&mut self, now: Instant, observation: &Observation) {
+        let has_parted = super::decide::parted(observation).is_some();
+        let since = self.parted_since.unwrap_or(now);
+        self.parted_since = has_parted.then_some(since);
+        let spec = self.spec();
+        let wait = spec
+            .fail_interval
+            .max(spec.sleep_interval.saturating_mul(2));
+        self.facts.has_parted = has_parted && now.since(since) >= wait;
+    }
+
+    /// Leaves out the parameters whose restart would change nothing.
+    pub(super) fn keep_worthwhile_restarts(&self, health: &mut Health) {
+        if let Health::Running(seen) | Health::Saturated(seen) = health {
+            let (in_recovery, applied) = (seen.in_recovery, self.facts.applied.as_ref());
+            seen.pending_restart
+                .retain(|name| super::decide::is_worth_a_restart(name, in_recovery, applied));
+        }
+    }
+
     /// Notes since when parameters wait for a restart. A look right after a reload may miss it: only when
     /// everybody has looked once more does anybody act on what others report of themselves.
     fn note_pending(&mut self, now: Instant) {
@@ -293,10 +330,13 @@ fn is_overtaken(running: &Step, decision: &Decision) -> bool {
         let is_wanted = decision.step.as_ref() == Some(running);
         return !is_wanted && (decision.step.is_some() || decision.settled);
     }
-    let makes = matches!(running, Step::Restore { .. }) || running.makes_from().is_some();
+    let is_alone = |step: &Step| matches!(step, Step::Restore { .. } | Step::FromOutside { .. });
+    let makes = is_alone(running) || running.makes_from().is_some();
     match &decision.step {
         _ if !makes => false,
-        Some(Step::Restore { .. }) => decision.step.as_ref() != Some(running),
+        Some(Step::Restore { .. } | Step::FromOutside { .. }) => {
+            decision.step.as_ref() != Some(running)
+        }
         Some(step) => running.makes_from().is_none() || step.makes_from() != running.makes_from(),
         // The source may be silent for a moment; a copy that stands still ends by itself.
         None => decision.reasons.iter().any(|reason| reason.code == "no-db"),

@@ -74,6 +74,13 @@ impl World {
                 db, may_discard, ..
             } => self.acts_of_copy(db, *may_discard),
             Step::Rewind { db, .. } => self.acts_of_rewind(db),
+            Step::FromOutside { db, rewind, .. } => {
+                if *rewind {
+                    self.acts_of_rewind(db)
+                } else {
+                    self.acts_of_copy(db, false)
+                }
+            }
             Step::Restore { db, standby, .. } => self.acts_of_restore(db, *standby),
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => discard.to_vec(),
@@ -203,6 +210,7 @@ impl World {
                 let may = matches!(
                     step,
                     Step::Rewind { .. }
+                        | Step::FromOutside { rewind: true, .. }
                         | Step::Copy {
                             may_discard: true,
                             ..
@@ -213,7 +221,10 @@ impl World {
                 folder.given_up |= may || *place == Place::Beside;
             }
             Act::RemovePart(place) => self.remove_part(*place, step),
-            Act::Remove(place) => *self.folder(*place) = Folder::default(),
+            Act::Remove(place) => {
+                *self.folder(*place) = Folder::default();
+                self.beside_is_replaced &= *place != Place::Beside;
+            }
             Act::PutAside => {
                 assert_eq!(self.beside.content, Content::Nothing);
                 self.beside = std::mem::take(&mut self.pgdata);
@@ -241,7 +252,10 @@ impl World {
             Act::Identity(place, db) => self.set_identity(*place, db),
             Act::KeepConfig => self.pgdata.config = None,
             Act::PassOver(last) => self.pgdata.data.passed_over = *last,
-            Act::Swap => std::mem::swap(&mut self.pgdata, &mut self.beside),
+            Act::Swap => {
+                std::mem::swap(&mut self.pgdata, &mut self.beside);
+                self.beside_is_replaced = self.beside.content == Content::Cluster;
+            }
             Act::Write(wanted) => self.pgdata.config = Some((**wanted).clone()),
             Act::Spawn => self.spawn(),
             Act::Stop => self.stop(),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use stolon_core::keeper::decide::{Start, Step, is_managed};
-use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
+use stolon_core::keeper::facts::{
+    Content, Control, Disk, Health, Observation, Outside, Peer, Slot,
+};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch};
 
 use super::{Folder, World};
@@ -40,7 +42,13 @@ impl World {
             }
         });
         let beside = (self.beside.content != Content::Nothing)
-            .then(|| self.beside.identity.clone().unwrap_or_default());
+            .then(|| {
+                self.beside
+                    .identity
+                    .clone()
+                    .filter(|_| !self.beside_is_replaced)
+            })
+            .map(Option::unwrap_or_default);
         Disk {
             state: self.state.clone(),
             content: folder.content,
@@ -60,12 +68,38 @@ impl World {
         }
     }
 
+    /// What the server outside says, which was promoted to the third timeline; nobody asks it while it
+    /// streams.
+    fn outside(&self) -> Option<Outside> {
+        let parted = self.faults.source_parted?;
+        let data = &self.pgdata.data;
+        Some(Outside {
+            replayed_before: Lsn(data.lsn),
+            system_id: data.system.clone(),
+            is_writable: true,
+            timeline: TimelineId(3),
+            flush_lsn: Lsn(9000),
+            history: (1..3)
+                .map(|timeline| TimelineSwitch {
+                    timeline_id: TimelineId(timeline),
+                    switch_point: Lsn(parted),
+                    ..TimelineSwitch::default()
+                })
+                .collect(),
+        })
+    }
+
     pub(super) fn health(&self) -> Health {
         let Some(server) = &self.server else {
             return Health::Silent("connection refused".to_owned());
         };
         if self.faults.silent {
             return Health::Silent("no answer".to_owned());
+        }
+        if self.faults.wal_gone {
+            let text = "the database system is starting up: could not receive data from WAL stream: \
+                        ERROR:  requested WAL segment 3 has already been removed";
+            return Health::Starting(text.to_owned());
         }
         if server.ready_at > self.now {
             return Health::Starting("the database system is starting up".to_owned());
@@ -96,14 +130,16 @@ impl World {
                 .map(|follow| (follow.host.clone(), follow.port.clone()))
                 .or_else(|| {
                     let outside = server.in_force.recovery.get("primary_conninfo");
-                    let streams =
-                        !self.faults.source_silent && server.in_force.start == Start::Standby;
+                    let streams = !self.faults.source_silent
+                        && self.outside().is_none()
+                        && server.in_force.start == Start::Standby;
                     let outside = outside.filter(|_| streams && !server.writable);
                     Some((outside?.clone(), String::new()))
                 }),
             md5_verifiers: self.stored_for_md5.iter().cloned().collect(),
             silent_for: None,
             stream_error: String::new(),
+            source: self.outside(),
             replay_age: None,
             free_space: self.faults.disk_full.then_some(0),
             taken: if self.faults.taken {
@@ -255,6 +291,14 @@ pub(super) fn name_of(step: &Step) -> String {
             format!("rewind for {db}{first}{archive}")
         }
         Step::Restore { db, .. } => format!("restore {db} from a backup"),
+        Step::FromOutside {
+            db,
+            conninfo,
+            rewind,
+        } => {
+            let what = if *rewind { "rewind" } else { "copy" };
+            format!("{what} for {db}, from {conninfo} outside")
+        }
         Step::Swap { db } => format!("put {db} in place"),
         Step::Discard => "remove the old copy".to_owned(),
         Step::Claim { db } => format!("claim the data for {db}"),
@@ -277,6 +321,7 @@ pub(super) fn name_of(step: &Step) -> String {
             };
             let has = |part: &str| wanted.access_rules.iter().any(|rule| rule.contains(part));
             let said = [
+                (wanted.own_archive, ", with the archive they came with"),
                 (has("hostssl"), ", by TLS only"),
                 (has("scram-sha-256"), ", by SCRAM"),
                 (!has(" all all "), ", users kept out"),

@@ -51,7 +51,10 @@ impl World {
             Place::Beside => (&self.beside, &self.pgdata),
         };
         if this.whole {
-            let copy = matches!(step, Step::Copy { .. } | Step::Rewind { .. });
+            let copy = matches!(
+                step,
+                Step::Copy { .. } | Step::Rewind { .. } | Step::FromOutside { rewind: true, .. }
+            );
             // An operator who has a cluster initialised has said what that means.
             let ordered = matches!(step, Step::Initialize { .. });
             let allowed = other.whole || (copy && this.given_up) || ordered;

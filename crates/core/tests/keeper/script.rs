@@ -35,6 +35,9 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 ///   `stored md5|scram` what the superuser's password is stored for
 /// * `version MAJOR` the PostgreSQL that the next start of the keeper finds; `access all|strict` whom the
 ///   keeper's own access rules let in
+/// * `outside LSN|follows` the server outside is on the third timeline, and left the others there; or is
+///   followed
+/// * `pending NAME …` parameters that PostgreSQL says wait for a restart
 /// * `passwords` others are given, which stand in the configuration of a standby
 /// * `restore N` the store goes back by so many revisions; `write-back N` only the document does
 pub(crate) fn change(world: &mut World, words: &[&str]) {
@@ -103,6 +106,11 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
         }),
         "by" | "stored" => authentication(world, words),
         "keep" | "version" | "access" | "set" => setting(world, words),
+        "outside" => world.faults.source_parted = rest[0].parse().ok(),
+        "pending" => {
+            let server = world.server.as_mut().expect("an instance");
+            server.pending_restart = rest.iter().map(|&name| name.to_owned()).collect();
+        }
         "passwords" => world.change_passwords(),
         "no-document" => world.store(None),
         "fault" => fault(world, rest[0], rest[1] == "on"),
@@ -185,6 +193,7 @@ fn fault(world: &mut World, name: &str, on: bool) {
         "source" => &mut faults.source_silent,
         "room" => &mut faults.no_room,
         "rewind" => &mut faults.rewind_fails,
+        "wal-gone" => &mut faults.wal_gone,
         "rewind-refused" => &mut faults.rewind_refused,
         "silent" => &mut faults.silent,
         "slow" => &mut faults.slow,

@@ -107,7 +107,11 @@ pub(crate) struct Faults {
     pub(crate) restore_fails: bool,
     /// The server outside has nothing for us.
     pub(crate) source_silent: bool,
+    /// The server outside left every older timeline here.
+    pub(crate) source_parted: Option<u64>,
     pub(crate) no_room: bool,
+    /// A standby is not consistent, and its source has removed the WAL that would make it so.
+    pub(crate) wal_gone: bool,
     /// The source refuses a rewind before the data are touched.
     pub(crate) rewind_refused: bool,
     /// A rewind fails midway.
@@ -151,6 +155,8 @@ pub(crate) struct World {
     /// The user whose password is stored for md5.
     pub(crate) stored_for_md5: Option<String>,
     pub(crate) server: Option<Server>,
+    /// What is beside PGDATA was in its place before.
+    beside_is_replaced: bool,
     pub(crate) orphans: bool,
     pub(crate) faults: Faults,
     /// Who streams from our instance: name, and how far behind it is.
@@ -201,6 +207,7 @@ impl World {
             requires_tls: false,
             stored_for_md5: None,
             server: None,
+            beside_is_replaced: false,
             orphans: false,
             faults: Faults::default(),
             peers: BTreeMap::new(),

@@ -10,23 +10,20 @@ use stolon_core::model::spec::NewConfig;
 use stolon_core::time::Instant;
 use stolon_postgres::config_files::{self, Configuration};
 use stolon_postgres::conninfo::ConnInfo;
+use stolon_postgres::outside::Outside;
 use stolon_postgres::process::{self, Postmaster};
 use stolon_postgres::query::{Session, Target};
-use stolon_postgres::{basebackup, data_dir, history, initdb, receiver};
+use stolon_postgres::{base_config, basebackup, data_dir, history, initdb, receiver};
 
 use super::Error;
 use super::instance::Instance;
 use super::replaced;
 use crate::runtime::{clock, logging};
 
-/// A copy that does not get on for this long is given up.
-const COPY_PATIENCE: Duration = Duration::from_mins(1);
 /// How often the progress of a copy is told.
 const COPY_PROGRESS: Duration = Duration::from_secs(5);
 /// Bound on a query of a step.
 pub(super) const QUERY_LIMIT: Duration = Duration::from_secs(10);
-/// Room that a copy needs beyond the size of its source, for the WAL that comes meanwhile.
-pub(super) const COPY_RESERVE: u64 = 256 << 20;
 
 impl Instance {
     /// Runs a step.
@@ -75,6 +72,18 @@ impl Instance {
             } => {
                 self.rewind(&db, &source, recover_first, restore_command.as_deref())
                     .await
+            }
+            Step::FromOutside {
+                db,
+                conninfo,
+                rewind,
+            } => {
+                let outside = Outside::from_setting(&conninfo);
+                if rewind {
+                    self.rewind_to_outside(&db, &outside).await
+                } else {
+                    self.copy_outside(&db, &outside).await
+                }
             }
             Step::Swap { db } => {
                 tracing::info!(%db, "putting the new data in place");
@@ -145,39 +154,6 @@ impl Instance {
         Ok(data_dir::set_identity(&beside, db.as_str())?)
     }
 
-    async fn copy(&self, db: &DbUid, source: &Follow, may_discard: bool) -> Result<(), Error> {
-        let beside = self.local.beside();
-        let session = self.session_with(source, QUERY_LIMIT).await?;
-        let sql = "SELECT system_identifier::text FROM pg_control_system()";
-        let system = session.value("system identifier", sql).await?;
-        self.clear_beside(system.as_deref()).await?;
-        // What is in place may go first only where the source has it all.
-        let own = self.system_id(&self.local.pgdata()).await;
-        let is_its = own.is_ok_and(|own| own == system)
-            && !replaced::is_of_other_cluster(&self.local.pgdata())?;
-        self.make_room(&session, may_discard && is_its).await?;
-        let began = clock::now();
-        let info = self.conninfo(source);
-        basebackup::run(
-            &self.installation,
-            &beside,
-            &info,
-            &source.name,
-            COPY_PATIENCE,
-            telling("copying the followed instance"),
-        )
-        .await?;
-        config_files::set_standby(&beside, true)?;
-        // The source's notes about its own data came along.
-        replaced::own(&beside)?;
-        data_dir::set_identity(&beside, db.as_str())?;
-        tracing::info!(
-            seconds = clock::now().since(began).as_secs(),
-            "copy finished"
-        );
-        Ok(())
-    }
-
     /// A superuser's session with the db that is followed.
     pub(super) async fn session_with(
         &self,
@@ -192,44 +168,7 @@ impl Instance {
         Session::connect(&target, limit).await
     }
 
-    /// Checks the space for a copy before it begins (I7).
-    async fn make_room(&self, source: &Session, may_discard: bool) -> Result<(), Error> {
-        let pgdata = self.local.pgdata();
-        let sql = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database";
-        let size = source.value("size", sql).await?;
-        let needed = size.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        let needed = needed.saturating_add(COPY_RESERVE);
-        let free = data_dir::free_space(pgdata.parent().unwrap_or(&pgdata))?;
-        if free >= needed {
-            return Ok(());
-        }
-        let old = if may_discard {
-            data_dir::size_of(&pgdata)
-        } else {
-            0
-        };
-        if free.saturating_add(old) < needed {
-            return Err(Error::DataDir(format!(
-                "no room for the copy: {needed} bytes are needed and {free} are free: {} bytes \
-                 are missing in {}",
-                needed - free,
-                pgdata.display()
-            )));
-        }
-        tracing::warn!(
-            needed,
-            free,
-            "no room for two copies: removing the old one first, since the primary is healthy and \
-             has all of it"
-        );
-        // Moved away whole, so that at no moment a part of it stands where the whole is looked for.
-        data_dir::clear_identity(&pgdata)?;
-        let beside = self.local.beside();
-        data_dir::swap(&pgdata, &beside)?;
-        Ok(data_dir::discard(&beside)?)
-    }
-
-    fn conninfo(&self, follow: &Follow) -> ConnInfo {
+    pub(super) fn conninfo(&self, follow: &Follow) -> ConnInfo {
         let user = &self.config.replication_user;
         ConnInfo {
             application_name: follow.name.clone(),
@@ -252,6 +191,21 @@ impl Instance {
         if let Some(follow) = &wanted.follow {
             configuration.follow(&self.conninfo(follow), &follow.name);
         }
+        if wanted.own_archive
+            && let Some(command) = base_config::restore_command(&pgdata)?
+        {
+            tracing::info!(
+                command,
+                "fetching WAL as the data were set up for, until they are promoted"
+            );
+            configuration
+                .raw
+                .insert("restore_command".to_owned(), command);
+        }
+        let source = wanted.recovery.get("primary_conninfo");
+        let source = source.filter(|_| wanted.start == Start::Standby);
+        self.source
+            .follow(source.map(|text| Outside::from_setting(text)));
         self.leave_out_refused(&mut configuration).await?;
         self.leave_out_refused_rules(&mut configuration.access_rules);
         let before = config_files::access_rules(&pgdata)?;
@@ -291,6 +245,7 @@ impl Instance {
         tracing::info!(%db, "starting postgres");
         let socket = self.config.socket_folder.display().to_string();
         let settings = [("unix_socket_directories".to_owned(), socket)];
+        self.forget_stream_error();
         let complaints = self.stream_error.clone();
         let hear = move |line: String| {
             if let Some(complaint) = receiver::complaint(&line) {

@@ -22,6 +22,7 @@ use super::local::LocalState;
 use super::observe::Looks;
 use super::parameters::Checked;
 use super::passwords::Passwords;
+use super::source_outside::SourceOutside;
 
 /// How long a fast stop may take before what is left is stopped at once.
 const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
@@ -49,6 +50,8 @@ pub(super) struct Instance {
     pub(super) checked: Mutex<Checked>,
     pub(super) access: Mutex<Access>,
     pub(super) disk: DiskProbe,
+    /// The server outside that it follows.
+    pub(super) source: SourceOutside,
     /// What its WAL receiver complained of last.
     pub(super) stream_error: Arc<Mutex<String>>,
     /// The data at rest as they were last seen.
@@ -76,6 +79,7 @@ impl Instance {
             looks: Mutex::new(Looks::default()),
             checked: Mutex::default(),
             access: Mutex::default(),
+            source: SourceOutside::default(),
             stream_error: Arc::default(),
             last_disk: Mutex::default(),
         }
@@ -194,7 +198,10 @@ impl Instance {
             &self.config.replication_user.name,
         );
         let is_beside = data_dir::exists(&beside)?;
-        let beside = data_dir::identity(&beside)?.map(DbUid::new);
+        let is_new = self.is_new_beside()?;
+        let beside = data_dir::identity(&beside)?
+            .filter(|_| is_new)
+            .map(DbUid::new);
         let disk = Disk {
             state: self.local.db_state()?,
             content,
@@ -206,7 +213,7 @@ impl Instance {
                 self.control().await
             },
             recovery_signal: config_files::is_recovery(&pgdata)?,
-            of_other_cluster: super::replaced::is_of_other_cluster(&pgdata)?,
+            of_other_cluster: self.is_of_other_cluster(&pgdata)?,
             standby_signal: config_files::is_standby(&pgdata)?,
             gate_was_open: lets_users_in(&rules, users.0, users.1),
             trouble: trouble(&pgdata),

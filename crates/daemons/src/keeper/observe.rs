@@ -42,7 +42,11 @@ impl Instance {
                 .is_none_or(|last| clock::now().since(last) >= interval.mul_f64(0.9))
         };
         match self.ask(limit, due).await {
-            Ok(observation) => {
+            Ok(mut observation) => {
+                observation.source = self.source.heard(&observation, interval * LATEST);
+                if due {
+                    self.source.ask(&self.installation, &observation, limit);
+                }
                 self.tell_recovery(&observation);
                 let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
                 looks.last = Some(observation.clone());
@@ -148,6 +152,7 @@ impl Instance {
             streams_from: seen.streams_from,
             silent_for: seen.message_age.or(ended),
             stream_error,
+            source: None,
             replay_age: seen.replay_age,
             taken: seen.taken,
             free_space: data_dir::free_space(&self.local.pgdata().join("pg_wal")).ok(),
@@ -188,7 +193,7 @@ impl Instance {
         self.refused_parameters().into_iter().chain(rules).collect()
     }
 
-    fn forget_stream_error(&self) {
+    pub(super) fn forget_stream_error(&self) {
         let last = self.stream_error.lock();
         last.unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -202,7 +207,16 @@ impl Instance {
             .clone();
         match (error, last) {
             (Error::Saturated(_), Some(last)) => Health::Saturated(Box::new(last)),
-            (Error::NotAccepting(why) | Error::Saturated(why), _) => Health::Starting(why),
+            (Error::NotAccepting(why) | Error::Saturated(why), _) => {
+                // A standby without the WAL that makes it consistent would start for ever.
+                let complaint = self.stream_error.lock();
+                let complaint = complaint.unwrap_or_else(PoisonError::into_inner).clone();
+                if complaint.is_empty() {
+                    Health::Starting(why)
+                } else {
+                    Health::Starting(format!("{why}: {complaint}"))
+                }
+            }
             (error, _) => Health::Silent(error.to_string()),
         }
     }

@@ -1,9 +1,12 @@
 //! The primary that data are rewound to.
 
+use std::time::Duration;
+
 use stolon_core::model::TimelineId;
 
-use crate::Error;
+use crate::outside::{self, Outside};
 use crate::query::Session;
+use crate::{Error, Installation};
 
 /// What has to be known of it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,28 @@ impl Source {
     /// When it does not answer, or data cannot be rewound to it as it is.
     pub async fn look(session: &Session) -> Result<Self, Error> {
         let rows = session.rows("the source of a rewind", LOOK).await?;
-        let row = rows.into_iter().next().unwrap_or_default();
+        Self::understand(&rows.into_iter().next().unwrap_or_default())
+    }
+
+    /// Asks a server outside, of which who connects has to be allowed to read all files.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub async fn look_outside(
+        installation: &Installation,
+        server: &Outside,
+        limit: Duration,
+    ) -> Result<Self, Error> {
+        let said = outside::ask(installation, server, &super::DATABASE, &[LOOK], limit).await?;
+        let words = said.trim().split('|');
+        let row: Vec<_> = words
+            .map(|word| Some(word.to_owned()).filter(|word| !word.is_empty()))
+            .collect();
+        Self::understand(&row)
+    }
+
+    fn understand(row: &[Option<String>]) -> Result<Self, Error> {
         let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
         let malformed = || Error::Malformed {
             what: "the source of a rewind",

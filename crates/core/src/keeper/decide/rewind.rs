@@ -37,6 +37,11 @@ pub(super) fn consider(
     if !db.spec.use_pgrewind || disk.content != Content::Cluster || is_making {
         return Verdict::No(None);
     }
+    if super::external::follows_outside(source) {
+        let why = "its source is itself a standby, of a server outside";
+        let reason = Reason::info("no-rewind", format!("not using pg_rewind: {why}"));
+        return Verdict::No(Some(reason.with("db", &db.uid)));
+    }
     if let Some(why) = obstacle(situation, &db.uid, source) {
         let text = format!("not using pg_rewind: {why}");
         return Verdict::No(Some(Reason::warn("no-rewind", text).with("db", &db.uid)));

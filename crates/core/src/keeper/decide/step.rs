@@ -49,6 +49,17 @@ pub enum Step {
         /// What fetches WAL that they lack, where there is an archive.
         restore_command: Option<String>,
     },
+    /// Make data of the server outside that the first instance of a standby cluster follows, and whose
+    /// history that has left: copied beside PGDATA while the instance runs, or, of an instance that was
+    /// stopped, rewound there as by [`Step::Rewind`].
+    FromOutside {
+        /// The db they will hold.
+        db: DbUid,
+        /// `primary_conninfo`, as it stands in the spec.
+        conninfo: String,
+        /// Whether what is in place is rewound.
+        rewind: bool,
+    },
     /// Exchange PGDATA with the finished copy beside it.
     Swap {
         /// The db the copy holds.
@@ -140,7 +151,10 @@ impl Step {
             Self::Initialize { .. } => "failed to initialize postgres database cluster",
             Self::Restore { .. } => "failed to restore the data",
             Self::Copy { .. } => "failed to copy the followed instance",
-            Self::Rewind { .. } => "failed to rewind the data",
+            Self::Rewind { .. } | Self::FromOutside { rewind: true, .. } => {
+                "failed to rewind the data"
+            }
+            Self::FromOutside { rewind: false, .. } => "failed to copy the server outside",
             Self::Swap { .. } => "failed to put the new copy in place",
             Self::Discard => "failed to remove the old copy",
             Self::Claim { .. } => "failed to mark the data",
@@ -172,6 +186,8 @@ pub struct Wanted {
     pub follow: Option<Follow>,
     /// Recovery parameters as they stand in the spec: escaped for the file already.
     pub recovery: BTreeMap<String, String>,
+    /// Whether WAL is fetched by what the data came with for that.
+    pub own_archive: bool,
     /// What it is to start as.
     pub start: Start,
 }
