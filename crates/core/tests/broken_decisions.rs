@@ -22,7 +22,9 @@ use std::collections::BTreeSet;
 
 use small::{Health, Membership, Place, Primary, Small, Standby, build, db_uid};
 use stolon_core::invariants::{Step, check, objections, settle};
-use stolon_core::model::{ClusterData, Db, FollowConfig, Generation, InitMode, KeeperUid, Role};
+use stolon_core::model::{
+    ClusterData, Db, FollowConfig, Generation, InitMode, KeeperUid, Role, TimelineId,
+};
 use stolon_core::sentinel::decide::decide;
 use stolon_core::sentinel::observe::View;
 
@@ -92,6 +94,16 @@ fn proof(rule: &'static str, world: Small, breaks: fn(&ClusterData, &mut Cluster
         before: |_, _| {},
         breaks,
     }
+}
+
+/// The first standby was the primary by a newer document.
+fn later(_: &mut ClusterData, view: &mut View) {
+    let seen = view.dbs.get_mut(&small::db_uid(1)).expect("a standby");
+    let report = seen.report.as_mut().expect("its report");
+    report.generation = Generation(9);
+    report.timeline_id = TimelineId(9);
+    let instance = report.instance.get_or_insert_with(Default::default);
+    instance.in_recovery = Some(false);
 }
 
 fn serving() -> Small {

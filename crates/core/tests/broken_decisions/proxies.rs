@@ -3,7 +3,7 @@
 use stolon_core::model::{ClusterData, FollowConfig, Generation, ProxyUid, Role};
 
 use crate::small::{Primary, ProxyState, Route, Small, db_uid};
-use crate::{Proof, edit, failed, proof, serving};
+use crate::{Proof, edit, failed, later, proof, serving};
 
 fn closed(proxies: &[ProxyState]) -> Small {
     Small {
@@ -88,6 +88,12 @@ fn openings() -> Vec<Proof> {
                 after.proxy.spec.enabled_proxies.push(ProxyUid::from("p0"));
             },
         ),
+        Proof {
+            before: later,
+            ..proof("open-behind-the-times", serving(), |_, after| {
+                after.proxy.spec.primary_db_uid = db_uid(0);
+            })
+        },
         proof("live-proxy-shut-out", serving(), |_, after| {
             after.proxy.spec.enabled_proxies.clear();
         }),

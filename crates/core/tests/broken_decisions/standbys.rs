@@ -5,8 +5,8 @@ use stolon_core::model::{ClusterData, InitMode, Phase};
 
 use crate::small::{Health, Membership, Place, Primary, Small, Standby, db_uid};
 use crate::{
-    LEVEL, MEMBER, Proof, edit, failed, first_of_its_generation, new_standby, proof, serving,
-    waiting,
+    LEVEL, MEMBER, Proof, edit, failed, first_of_its_generation, later, new_standby, proof,
+    serving, waiting,
 };
 
 pub(crate) fn proofs() -> Vec<Proof> {
@@ -43,6 +43,12 @@ fn deletions() -> Vec<Proof> {
             },
             ..proof("deleted-while-initialising", serving(), |_, after| {
                 delete(after, 0);
+            })
+        },
+        Proof {
+            before: later,
+            ..proof("later-primary-deleted", serving(), |_, after| {
+                delete(after, 1);
             })
         },
         // The decision that elects also deletes the old primary.
