@@ -372,6 +372,10 @@ fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
         },
         |db| format!("{} ({})", db.message(), db.code().code()),
     );
+    // The library's only word for a server that asks for a password where there is none to give.
+    let asked = error
+        .source()
+        .is_some_and(|source| source.to_string() == "password missing");
     match error.code().map(tokio_postgres::error::SqlState::code) {
         Some("53300") => Error::Saturated(cause),
         Some("57P03") => Error::NotAccepting(cause),
@@ -379,7 +383,7 @@ fn classify(what: &'static str, error: &tokio_postgres::Error) -> Error {
         _ => Error::Query {
             what,
             cause,
-            answered: error.as_db_error().is_some(),
+            answered: asked || error.as_db_error().is_some(),
         },
     }
 }

@@ -85,7 +85,7 @@ pub struct Tls {
 
 impl Tls {
     /// The same for a connection that only finds out whether somebody answers: whose certificate has
-    /// run out is alive.
+    /// run out is alive, and so is who asks for one of ours, of which the files may be away just now.
     #[must_use]
     pub fn for_a_sign_of_life(&self) -> Self {
         let mode = if self.mode.is_required() {
@@ -96,7 +96,8 @@ impl Tls {
         Self {
             mode,
             root_certificate: None,
-            ..self.clone()
+            certificate: None,
+            key: None,
         }
     }
 

@@ -22,7 +22,14 @@ const FILE: &str = "disk-probe";
 #[derive(Debug)]
 pub(super) struct DiskProbe {
     file: PathBuf,
-    running: Mutex<Option<Attempt>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: Option<Attempt>,
+    /// What the last write that ended came to, until one succeeds: the number of the error.
+    failed: Option<i32>,
 }
 
 /// A write that is on its way.
@@ -38,31 +45,55 @@ impl DiskProbe {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             file: folder.join(FILE),
-            running: Mutex::new(None),
+            state: Mutex::default(),
         }
     }
 
     /// Learns what came of the last write, and begins the next. A busy disk may take its time: looking
-    /// at the instance does not wait for it, and only a write that is not done within `limit` counts.
+    /// at the instance does not wait for it, and only a write that is not done within `limit` counts. One
+    /// that failed counts until another has succeeded.
     ///
     /// # Errors
     ///
     /// When the file system hangs, is read-only, or fails. A full one is none: PostgreSQL goes on with it
     /// for as long as it can, and that is told elsewhere.
     pub(super) fn check(&self, limit: Duration) -> Result<(), Error> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { running, failed } = &mut *state;
         if let Some(attempt) = running.as_mut() {
             match attempt.end.try_recv() {
-                Err(TryRecvError::Empty) => return self.wait(attempt, limit),
-                Ok(Err(error)) if is_of_the_disk(&error) => {
+                Err(TryRecvError::Empty) => self.wait(attempt, limit)?,
+                Ok(ended) => {
                     *running = None;
-                    return Err(self.failed(error));
+                    self.note(failed, ended.err().filter(is_of_the_disk));
                 }
-                Ok(_) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Closed) => *running = None,
             }
         }
-        *running = Some(self.begin().map_err(|error| self.failed(error))?);
-        Ok(())
+        if running.is_none() {
+            match self.begin() {
+                Ok(attempt) => *running = Some(attempt),
+                // No thread to write with: that says nothing about the disk.
+                Err(error) => tracing::debug!(%error, "cannot look whether the disk takes writes"),
+            }
+        }
+        failed.map_or(Ok(()), |number| {
+            Err(self.failed(io::Error::from_raw_os_error(number)))
+        })
+    }
+
+    /// Keeps what a write came to, and tells of a change.
+    fn note(&self, failed: &mut Option<i32>, error: Option<io::Error>) {
+        let number = error.as_ref().and_then(io::Error::raw_os_error);
+        match (error, &failed) {
+            (Some(error), None) => {
+                let error = self.failed(error);
+                tracing::error!(%error, "the disk under the data takes nothing");
+            }
+            (None, Some(_)) => tracing::info!("the disk under the data takes writes again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        *failed = number;
     }
 
     fn wait(&self, attempt: &mut Attempt, limit: Duration) -> Result<(), Error> {
@@ -154,5 +185,35 @@ mod tests {
         let reader = std::fs::File::open(&file).expect("a reader");
         check_until(&probe, limit, str::is_empty).await;
         drop(reader);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_failed_is_failed_until_a_write_succeeds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let probe = DiskProbe::new(folder.path());
+        let read_only = || std::io::Error::from_raw_os_error(libc::EROFS);
+        let (tell, end) = tokio::sync::oneshot::channel();
+        let hang = |end| super::Attempt {
+            began: super::clock::now(),
+            end,
+            is_told: false,
+        };
+        probe.state.lock().expect("its state").running = Some(hang(end));
+        tell.send(Err(read_only())).expect("somebody listens");
+        // The next write goes on all the while.
+        let error = probe
+            .check(Duration::MAX)
+            .expect_err("read-only")
+            .to_string();
+        assert!(error.contains("disk-probe"), "{error}");
+        let (tell, end) = tokio::sync::oneshot::channel();
+        probe.state.lock().expect("its state").running = Some(hang(end));
+        for _ in 0..5 {
+            probe
+                .check(Duration::MAX)
+                .expect_err("no write has succeeded since");
+        }
+        tell.send(Ok(())).expect("somebody listens");
+        probe.check(Duration::MAX).expect("it takes writes again");
     }
 }

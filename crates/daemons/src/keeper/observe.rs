@@ -94,12 +94,14 @@ impl Instance {
     }
 
     /// A fresh connection over the advertised address: what a client would meet. Any answer of the
-    /// server, a refusal included, is life.
+    /// server is life, a refusal and the question for a password included. It gets no password: who
+    /// answers there is not verified, and would choose how it is told.
     async fn probe(&self, limit: Duration) -> Result<(), Error> {
         let target = Target {
             host: self.config.advertise_address.clone(),
             port: self.config.advertise_port,
             tls: self.config.tls.for_a_sign_of_life(),
+            password: None,
             ..self.target()
         };
         match Session::connect(&target, limit).await {
