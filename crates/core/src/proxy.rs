@@ -8,29 +8,90 @@
 
 mod checks;
 mod decide;
-mod event;
 mod leave;
-mod readers;
-mod route;
 mod seen;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::report::{FEATURE_AGE_FROM_SEND, IMPLEMENTATION, ProxyInfo};
-use crate::model::{ClusterData, EffectiveSpec, Generation, ProxyUid};
+use crate::model::{ClusterData, DbUid, EffectiveSpec, Generation, ProxyUid};
 use crate::reason::Reason;
 use crate::time::Instant;
 use checks::{Checks, Pause};
-pub use event::{Effect, Event};
 pub(crate) use leave::forwards_for;
 use leave::{Leave, Publication};
-use readers::Readers;
-pub use readers::{Fallback, Lag, LagError, ReadOnly};
-pub use route::{Passage, Passages, Route, Target};
 use seen::{Last, Seen};
 
 /// The shortest time between two checks, whatever proxyCheckInterval says (0 is valid there).
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where clients go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To this instance, until the moment at the latest.
+    To {
+        /// The db.
+        target: Target,
+        /// When the permission ends by itself.
+        until: Instant,
+    },
+    /// Nowhere, and why.
+    Closed(String),
+}
+
+/// An instance that clients may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The db.
+    pub db: DbUid,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: String,
+}
+
+/// What a proxy learns.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The time asked for has come.
+    Wake,
+    /// The store may have changed.
+    StoreChanged,
+    /// The document was read.
+    Document {
+        /// When the read was sent.
+        sent_at: Instant,
+        /// Its store revision.
+        revision: u64,
+        /// The document; none: there is no cluster.
+        data: Option<Arc<ClusterData>>,
+    },
+    /// The document could not be read.
+    ReadFailed,
+    /// An [`Effect::Route`] was carried out: what it forbids is gone. One answer to each, in order.
+    RouteSet,
+    /// A publication ended: whether it is stored.
+    Published(bool),
+}
+
+/// What a proxy wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Read the document; answer with [`Event::Document`] or [`Event::ReadFailed`].
+    Read,
+    /// Let clients go there and nowhere else; answer with [`Event::RouteSet`] once every connection
+    /// to another place is gone, and every one whose leave had ended. In the order asked for.
+    Route(Route),
+    /// Accept connections, or do not.
+    Listen(bool),
+    /// Publish, to expire after the time given; answer with [`Event::Published`].
+    Publish(Box<ProxyInfo>, Duration),
+    /// Tell the operator.
+    Log(Reason),
+    /// Send [`Event::Wake`] at this moment at the latest; replaces the one asked for before.
+    WakeAt(Instant),
+}
 
 /// How a proxy is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +102,6 @@ pub struct Settings {
     pub version: String,
     /// Whether it stops listening while it cannot see the store.
     pub stop_listening: bool,
-    /// How those are served who only read; none: they are not.
-    pub read_only: Option<ReadOnly>,
 }
 
 /// One proxy.
@@ -65,7 +124,6 @@ pub struct Proxy {
     published: Option<Generation>,
     listening: bool,
     route: Route,
-    readers: Option<Readers>,
     /// Routes asked for and not set yet: connections they forbid may still be there.
     unset: u32,
     started_at: Option<Instant>,
@@ -76,7 +134,6 @@ impl Proxy {
     /// A proxy that has seen nothing yet, and forwards nothing.
     pub fn new(settings: Settings) -> Self {
         Self {
-            readers: settings.read_only.map(Readers::new),
             settings,
             seen: None,
             last: None,
@@ -100,11 +157,6 @@ impl Proxy {
         &self.route
     }
 
-    /// Where those go who only read; none: they are not served.
-    pub fn passages(&self) -> Option<&Passages> {
-        self.readers.as_ref().map(Readers::passages)
-    }
-
     /// When the read of the last good check was sent.
     pub const fn good_at(&self) -> Option<Instant> {
         self.leave.good_at()
@@ -125,9 +177,6 @@ impl Proxy {
         self.warn(now, started_at, &mut effects);
         if self.checks.send(now) {
             effects.push(Effect::Read);
-            if self.readers.as_mut().is_some_and(Readers::ask) {
-                effects.push(Effect::ReadReports);
-            }
         }
         effects.push(Effect::WakeAt(self.wake_at(now)));
         effects
@@ -153,12 +202,6 @@ impl Proxy {
                 self.checks.failed(now, self.interval());
                 // What cannot be read must not look alive: the sentinel would wait for it.
                 self.owed = false;
-            }
-            Event::Reports { sent_at, reports } => {
-                let data = self.seen.as_ref().and_then(|seen| seen.data.as_deref());
-                if let Some(readers) = &mut self.readers {
-                    readers.take(sent_at, reports, data);
-                }
             }
             Event::RouteSet => self.unset = self.unset.saturating_sub(1),
             Event::Published(stored) => self.take_publication(now, stored),
@@ -251,25 +294,6 @@ impl Proxy {
     }
 
     fn set_route(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.set_primary(now, effects);
-        self.set_readers(now, effects);
-    }
-
-    fn set_readers(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let data = self.seen.as_ref().and_then(|seen| seen.data.as_deref());
-        let Some(readers) = &mut self.readers else {
-            return;
-        };
-        let until = self.leave.until().filter(|until| now < *until);
-        // As for the primary: other proxies may yet act on newer cluster data.
-        let until = until.filter(|_| self.held_until.is_none());
-        if let Some(passages) = readers.turn(now, data, until, &self.route, effects) {
-            self.unset = self.unset.saturating_add(1);
-            effects.push(Effect::Readers(passages));
-        }
-    }
-
-    fn set_primary(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let until = self.leave.until().filter(|until| now < *until);
         self.held_until = self.held_until.filter(|until| now < *until);
         let is_held = self.held_until.is_some();
@@ -363,7 +387,6 @@ impl Proxy {
             self.sighted_until(),
             retry,
             self.held_until,
-            self.readers.as_ref().and_then(Readers::ends_at),
         ]
         .into_iter()
         .flatten()
@@ -375,4 +398,465 @@ impl Proxy {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::{Effect, Event, Proxy, Route, Settings};
+    use crate::model::{ClusterData, ClusterSpec, ClusterUid, Db, Generation};
+    use crate::time::{Instant, Timestamp};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn spec(timeout: Duration) -> ClusterSpec {
+        ClusterSpec {
+            proxy_check_interval: Some(SECOND.into()),
+            proxy_timeout: Some(timeout.into()),
+            ..ClusterSpec::default()
+        }
+    }
+
+    /// A proxy with a clock, a document, and a store that answers within milliseconds or fails.
+    struct World {
+        proxy: Proxy,
+        now: Instant,
+        wake_at: Instant,
+        data: Option<ClusterData>,
+        revision: u64,
+        reads_fail: bool,
+        publications_fail: bool,
+        /// When reads were sent.
+        reads: Vec<Instant>,
+        /// What was published.
+        published: Vec<Generation>,
+    }
+
+    impl World {
+        /// A proxy that was started a moment ago, with a document that lets it go to `db1`.
+        fn new(stop_listening: bool) -> Self {
+            let settings = Settings {
+                uid: "p1".into(),
+                version: "test".into(),
+                stop_listening,
+            };
+            let uid = ClusterUid::from("c");
+            let now = Instant::from_boot(Duration::from_secs(100));
+            let mut world = Self {
+                proxy: Proxy::new(settings),
+                now,
+                wake_at: now,
+                data: Some(ClusterData::new(uid, spec(3 * SECOND), Timestamp::ZERO)),
+                revision: 10,
+                reads_fail: false,
+                publications_fail: false,
+                reads: Vec::new(),
+                published: Vec::new(),
+            };
+            world.change(|data| {
+                let mut primary = Db {
+                    uid: "db1".into(),
+                    ..Db::default()
+                };
+                primary.status.listen_address = "10.0.0.1".into();
+                primary.status.port = "5432".into();
+                data.dbs.insert("db1".into(), primary);
+                data.proxy.spec.primary_db_uid = "db1".into();
+                data.proxy.spec.enabled_proxies = vec!["p1".into()];
+                data.proxy.generation = Generation(7);
+            });
+            world
+        }
+
+        /// The same after its first check.
+        fn open(stop_listening: bool) -> Self {
+            let mut world = Self::new(stop_listening);
+            world.settle(Event::StoreChanged);
+            assert!(world.is_open());
+            world
+        }
+
+        fn change(&mut self, change: impl FnOnce(&mut ClusterData)) {
+            change(self.data.as_mut().expect("a document"));
+            self.revision += 1;
+        }
+
+        fn close(&mut self) {
+            self.change(|data| {
+                data.proxy.spec.primary_db_uid = "".into();
+                data.proxy.generation = data.proxy.generation.next();
+            });
+        }
+
+        fn tell(&mut self, event: Event) -> Vec<Effect> {
+            self.now = self.now.after(MS);
+            let effects = self.proxy.handle(self.now, event);
+            for effect in &effects {
+                match effect {
+                    Effect::WakeAt(at) => {
+                        assert!(*at > self.now, "a wake that has passed never ends");
+                        self.wake_at = *at;
+                    }
+                    Effect::Read => self.reads.push(self.now),
+                    Effect::Publish(info, _) => self.published.push(info.generation),
+                    Effect::Route(_) | Effect::Listen(_) | Effect::Log(_) => {}
+                }
+            }
+            effects
+        }
+
+        fn answer(&self, effect: &Effect) -> Option<Event> {
+            match effect {
+                Effect::Read if self.reads_fail => Some(Event::ReadFailed),
+                Effect::Read => Some(self.document()),
+                Effect::Publish(..) => Some(Event::Published(!self.publications_fail)),
+                Effect::Route(_) => Some(Event::RouteSet),
+                Effect::WakeAt(_) | Effect::Listen(_) | Effect::Log(_) => None,
+            }
+        }
+
+        fn document(&self) -> Event {
+            Event::Document {
+                sent_at: self.now,
+                revision: self.revision,
+                data: self.data.clone().map(Arc::new),
+            }
+        }
+
+        /// Tells it, answers whatever it asks for, until it asks for nothing more.
+        fn settle(&mut self, event: Event) -> Vec<Effect> {
+            let mut all = Vec::new();
+            let mut waiting = std::collections::VecDeque::from([event]);
+            while let Some(event) = waiting.pop_front() {
+                let effects = self.tell(event);
+                waiting.extend(effects.iter().filter_map(|effect| self.answer(effect)));
+                all.extend(effects);
+                assert!(all.len() < 1_000, "it never comes to rest");
+            }
+            all
+        }
+
+        /// Lets time pass.
+        fn pass(&mut self, time: Duration) -> Vec<Effect> {
+            let end = self.now.after(time);
+            let mut all = Vec::new();
+            while self.wake_at <= end {
+                self.now = self.now.max(self.wake_at);
+                all.extend(self.settle(Event::Wake));
+            }
+            self.now = end;
+            all
+        }
+
+        fn is_open(&self) -> bool {
+            matches!(self.proxy.route(), Route::To { .. })
+        }
+
+        fn open_until(&self) -> Instant {
+            match self.proxy.route() {
+                Route::To { until, .. } => *until,
+                Route::Closed(why) => panic!("closed: {why}"),
+            }
+        }
+    }
+
+    fn publishes(effects: &[Effect]) -> bool {
+        let publish = |effect: &Effect| matches!(effect, Effect::Publish(..));
+        effects.iter().any(publish)
+    }
+
+    fn closes(effects: &[Effect]) -> bool {
+        let close = |effect: &Effect| matches!(effect, Effect::Route(Route::Closed(_)));
+        effects.iter().any(close)
+    }
+
+    #[test]
+    fn it_opens_only_after_a_stored_publication_and_a_read_sent_after_it() {
+        let mut world = World::new(true);
+        world.tell(Event::StoreChanged);
+        let effects = world.tell(world.document());
+        assert!(effects.contains(&Effect::Listen(true)), "{effects:?}");
+        assert!(publishes(&world.tell(Event::RouteSet)));
+        assert!(!world.is_open());
+        // Before this moment the sentinel may have opened another instance without waiting for us.
+        assert!(world.tell(Event::Published(true)).contains(&Effect::Read));
+        assert!(!world.is_open(), "what was read may be out of date");
+        world.tell(world.document());
+        assert!(world.is_open());
+    }
+
+    #[test]
+    fn a_publication_that_failed_is_no_good_check() {
+        let mut world = World::new(true);
+        world.publications_fail = true;
+        world.settle(Event::StoreChanged);
+        world.pass(5 * SECOND);
+        assert!(!world.is_open());
+        world.publications_fail = false;
+        world.pass(SECOND);
+        assert!(world.is_open());
+    }
+
+    #[test]
+    fn it_acknowledges_only_after_the_forbidden_connections_are_gone() {
+        let mut world = World::open(true);
+        world.close();
+        assert!(world.tell(Event::StoreChanged).contains(&Effect::Read));
+        let effects = world.tell(world.document());
+        assert!(closes(&effects) && !world.is_open());
+        assert!(!publishes(&effects), "the connections are still there");
+        world.tell(Event::Wake);
+        assert_eq!(world.published.last(), Some(&Generation(7)));
+        world.tell(Event::RouteSet);
+        assert_eq!(world.published.last(), Some(&Generation(8)));
+    }
+
+    #[test]
+    fn it_closes_by_its_own_clock_and_stops_listening_when_blind() {
+        for stop_listening in [true, false] {
+            let mut world = World::open(stop_listening);
+            let until = world.open_until();
+            world.reads_fail = true;
+            world.pass(until.since(world.now).saturating_sub(10 * MS));
+            assert!(world.is_open(), "younger than proxyTimeout");
+            let effects = world.pass(20 * MS);
+            assert!(!world.is_open() && closes(&effects), "I6");
+            let effects = world.pass(SECOND);
+            let stopped = world.proxy.listening;
+            assert_eq!(stopped, !stop_listening, "{effects:?}");
+            world.reads_fail = false;
+            let effects = world.pass(2 * SECOND);
+            assert!(world.is_open());
+            assert_eq!(effects.contains(&Effect::Listen(true)), stop_listening);
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_check_counts_from_when_its_read_was_sent() {
+        let mut world = World::open(true);
+        world.now = world.wake_at;
+        assert!(world.tell(Event::Wake).contains(&Effect::Read));
+        let (asked, asked_at) = (world.document(), world.now);
+        world.now = world.now.after(900 * MS);
+        world.settle(asked);
+        assert_eq!(world.open_until(), asked_at.after(3 * SECOND));
+    }
+
+    #[test]
+    fn it_is_closed_when_not_enabled_not_named_or_without_an_address() {
+        let cases: [fn(&mut ClusterData); 3] = [
+            |data| data.proxy.spec.enabled_proxies.clear(),
+            |data| data.dbs.clear(),
+            |data| data.dbs.values_mut().for_each(|db| db.status.port.clear()),
+        ];
+        for spoil in cases {
+            let mut world = World::open(true);
+            world.change(spoil);
+            world.settle(Event::StoreChanged);
+            assert!(!world.is_open());
+        }
+    }
+
+    #[test]
+    fn an_older_document_closes_everything_and_counts_only_after_a_whole_new_check() {
+        type Fall = fn(&mut World);
+        let cases: [(&str, Fall); 4] = [
+            ("a lower revision", |world| world.revision = 1),
+            ("a lower generation", |world| {
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("another cluster", |world| {
+                world.change(|data| {
+                    let cluster = data.cluster.as_mut().expect("a cluster");
+                    cluster.uid = "other".into();
+                });
+            }),
+            ("no cluster", |world| world.data = None),
+        ];
+        for (case, fall) in cases {
+            let mut world = World::open(true);
+            let before = world.data.clone();
+            fall(&mut world);
+            world.tell(Event::StoreChanged);
+            let effects = world.tell(world.document());
+            assert!(closes(&effects) && !world.is_open(), "I5: {case}");
+            assert!(!publishes(&effects), "{case}");
+            // Found again, but by no check that the sentinel could have seen.
+            world.tell(world.document());
+            assert!(!world.is_open(), "{case}");
+            if world.data.is_none() {
+                world.data = before;
+            }
+            world.settle(Event::RouteSet);
+            world.pass(7 * SECOND);
+            assert!(world.is_open(), "{case} is believed in the end");
+        }
+    }
+
+    #[test]
+    fn what_went_back_is_gone_by_only_when_no_other_proxy_can_go_by_what_was_newer() {
+        type Fall = fn(&mut World);
+        let cases: [(&str, Fall); 3] = [
+            ("a lower generation", |world| {
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("after there was nothing", |world| {
+                let data = world.data.take();
+                world.settle(Event::StoreChanged);
+                world.data = data;
+                world.change(|data| data.proxy.generation = Generation(3));
+            }),
+            ("another cluster", |world| {
+                world.change(|data| {
+                    let cluster = data.cluster.as_mut().expect("a cluster");
+                    cluster.uid = "other".into();
+                });
+            }),
+        ];
+        // Others announced 3s, as this one did: 2 x 3s for one of the Go program.
+        let bound = Duration::from_secs(6);
+        for (case, fall) in cases {
+            let mut world = World::open(true);
+            fall(&mut world);
+            let began = world.now;
+            world.settle(Event::StoreChanged);
+            while !world.is_open() {
+                world.pass(100 * MS);
+                assert!(
+                    world.now < began.after(2 * bound),
+                    "{case} is believed in the end"
+                );
+            }
+            assert!(began.after(bound) <= world.now, "I1: {case}");
+        }
+    }
+
+    #[test]
+    fn a_leave_that_has_ended_is_closed_before_anything_renews_it() {
+        // As a process that was stopped and goes on, with answers waiting for it.
+        let late: [fn(&World) -> Event; 3] = [
+            |_| Event::Published(true),
+            |world| world.document(),
+            |_| Event::RouteSet,
+        ];
+        for event in late {
+            let mut world = World::open(true);
+            world.now = world.wake_at;
+            world.tell(Event::Wake);
+            assert!(publishes(&world.tell(world.document())));
+            world.now = world.open_until();
+            let event = event(&world);
+            let effects = world.tell(event);
+            assert!(closes(&effects) && !world.is_open(), "I1: {effects:?}");
+        }
+    }
+
+    #[test]
+    fn a_longer_timeout_counts_from_when_it_was_announced_and_a_shorter_one_at_once() {
+        let change = |world: &mut World, timeout: Duration| {
+            world.change(|data| {
+                let cluster = data.cluster.as_mut().expect("a cluster");
+                cluster.spec = Some(spec(timeout));
+            });
+        };
+        let mut world = World::open(true);
+        let before = world.open_until();
+        change(&mut world, 20 * SECOND);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        assert_eq!(world.open_until(), before, "nobody was told of the new one");
+        world.publications_fail = false;
+        world.pass(2 * SECOND);
+        let doubtful = world.now.after(4 * SECOND);
+        assert!(world.open_until() > doubtful);
+        // Told or not: the sentinel may have seen it.
+        change(&mut world, 2 * SECOND);
+        world.publications_fail = true;
+        world.pass(1100 * MS);
+        assert!(world.open_until() <= world.now.after(2 * SECOND));
+    }
+
+    #[test]
+    fn a_publication_that_nobody_answered_still_counts_with_its_timeout() {
+        let mut world = World::open(true);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        world.change(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            cluster.spec = Some(spec(20 * SECOND));
+        });
+        world.publications_fail = false;
+        world.pass(3 * SECOND);
+        // It may be stored yet, over the newer one: then the sentinel waits for three seconds.
+        assert!(world.open_until() <= world.now.after(3 * SECOND));
+        world.pass(Duration::from_hours(1));
+        assert!(world.open_until() > world.now.after(10 * SECOND));
+    }
+
+    #[test]
+    fn a_failed_read_is_sent_again_soon_but_not_at_once() {
+        let mut world = World::open(true);
+        world.reads_fail = true;
+        world.reads.clear();
+        world.pass(10 * SECOND);
+        assert!((9..=16).contains(&world.reads.len()), "{:?}", world.reads);
+        // A watch that breaks tells of a change each time.
+        world.reads.clear();
+        for _ in 0..1_000 {
+            world.settle(Event::StoreChanged);
+        }
+        assert!(world.reads.len() <= 3, "{:?}", world.reads);
+    }
+
+    #[test]
+    fn checks_keep_to_the_grid_of_their_interval() {
+        let mut world = World::open(true);
+        world.reads.clear();
+        world.published.clear();
+        world.pass(60 * SECOND);
+        assert_eq!(world.published.len(), 60);
+        for pair in world.reads.windows(2) {
+            let [one, next] = pair else { continue };
+            assert_eq!(next.since(*one), SECOND);
+        }
+    }
+
+    #[test]
+    fn a_change_that_comes_while_it_reads_is_read_too() {
+        let mut world = World::open(true);
+        world.tell(Event::StoreChanged);
+        let asked = world.document();
+        world.close();
+        assert!(!world.tell(Event::StoreChanged).contains(&Effect::Read));
+        assert!(world.tell(asked).contains(&Effect::Read));
+        world.settle(world.document());
+        assert_eq!(world.published.last(), Some(&Generation(8)));
+    }
+
+    #[test]
+    fn it_does_not_look_alive_while_it_cannot_read() {
+        let mut world = World::open(true);
+        world.publications_fail = true;
+        world.pass(SECOND);
+        world.reads_fail = true;
+        world.publications_fail = false;
+        world.pass(SECOND);
+        world.published.clear();
+        world.pass(5 * SECOND);
+        assert!(world.published.is_empty());
+    }
+
+    #[test]
+    fn an_interval_of_zero_is_no_hot_loop() {
+        let mut world = World::open(true);
+        world.change(|data| {
+            let cluster = data.cluster.as_mut().expect("a cluster");
+            let mut spec = spec(3 * SECOND);
+            spec.proxy_check_interval = Some(Duration::ZERO.into());
+            cluster.spec = Some(spec);
+        });
+        world.settle(Event::StoreChanged);
+        world.reads.clear();
+        world.pass(SECOND);
+        assert!(world.reads.len() <= 10, "{:?}", world.reads);
+    }
+}

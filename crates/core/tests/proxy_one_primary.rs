@@ -143,7 +143,6 @@ impl World {
             uid: "p1".into(),
             version: "test".into(),
             stop_listening: true,
-            read_only: None,
         };
         let mut world = Self {
             chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
@@ -308,7 +307,7 @@ impl World {
                 let number = self.wakes;
                 self.at(millis(at), Step::Wake { number });
             }
-            Effect::ReadReports | Effect::Readers(_) | Effect::Listen(_) | Effect::Log(_) => {}
+            Effect::Listen(_) | Effect::Log(_) => {}
         }
     }
 

@@ -4,7 +4,6 @@ pub mod config;
 pub(crate) mod greeting;
 mod metrics;
 mod relay;
-mod relays;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use stolon_core::model::{ProxyUid, wire};
 use stolon_core::proxy::{Effect, Event, Proxy, Settings};
 use stolon_core::time::Instant;
-use stolon_store::{Folder, Key, Store};
+use stolon_store::{Key, Store};
 use tokio::sync::mpsc;
 
 use crate::config::{Error, VERSION};
@@ -21,7 +20,7 @@ use crate::runtime::http::Health;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{clock, files, http, logging, names, reread};
 use config::Config;
-use relays::Relays;
+use relay::Relay;
 
 /// How long statements that are under way may take to end when the proxy stops. It goes on with its
 /// checks in that time, and closes earlier when it must.
@@ -45,7 +44,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         uid: ProxyUid::from(uid.as_str()),
         version: VERSION.to_owned(),
         stop_listening: config.stop_listening,
-        read_only: config.read_only.as_ref().map(|(_, rules)| *rules),
     };
     let health = Health::default();
     http::serve(
@@ -54,12 +52,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         health.clone(),
     )
     .await?;
-    let relays = Relays::new(&config, &metrics, files::raise_limit());
+    let relay = Relay::new(&config, metrics.clone(), files::raise_limit());
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);
     Shell {
         proxy,
-        relays,
+        relay,
         store,
         events,
         metrics,
@@ -73,10 +71,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
 struct Shell {
     proxy: Proxy,
-    relays: Relays,
+    relay: Relay,
     store: Arc<dyn Store>,
     events: mpsc::Sender<Event>,
-    metrics: metrics::OfProxy,
+    metrics: metrics::Metrics,
     health: Health,
     uid: String,
 }
@@ -96,11 +94,7 @@ impl Shell {
                     Effect::WakeAt(at) => wake_at = Some(at),
                     // Returns when what it forbids is gone: then core may acknowledge it.
                     Effect::Route(route) => {
-                        self.relays.primary.set_route(&route);
-                        routes_set += 1;
-                    }
-                    Effect::Readers(passages) => {
-                        self.relays.set_readers(&passages);
+                        self.relay.set_route(&route);
                         routes_set += 1;
                     }
                     effect => self.carry_out(effect),
@@ -124,18 +118,18 @@ impl Shell {
                 biased;
                 () = shutdown.requested(), if stop_at.is_none() => {
                     tracing::info!("stopping stolon proxy");
-                    self.relays.drain();
+                    self.relay.drain();
                     stop_at = Some(clock::now().after(GRACE));
                     Event::Wake
                 }
                 () = clock::sleep_until(stop_at), if stop_at.is_some() => break,
-                () = self.relays.drained(), if stop_at.is_some() => break,
+                () = self.relay.drained(), if stop_at.is_some() => break,
                 () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
                 Some(event) = inbox.recv() => event,
                 () = watch.changed() => Event::StoreChanged,
             };
         }
-        self.relays.close("the proxy is stopping");
+        self.relay.close("the proxy is stopping");
         // Only now: the sentinel waits for a proxy that it knows of.
         let info = Key::ProxyInfo(self.uid.clone());
         let _ = tokio::time::timeout(FAREWELL, self.store.delete(&info)).await;
@@ -146,21 +140,10 @@ impl Shell {
         let (events, store) = (self.events.clone(), self.store.clone());
         match effect {
             Effect::Log(reason) => logging::log_reason(&reason),
-            Effect::Listen(listen) => self.relays.listen(listen),
+            Effect::Listen(listen) => self.relay.listen(listen),
             Effect::Read => {
                 tokio::spawn(async move {
                     let _ = events.send(read(store.as_ref()).await).await;
-                });
-            }
-            Effect::ReadReports => {
-                tokio::spawn(async move {
-                    let sent_at = clock::now();
-                    let entries = store.list(Folder::Keepers).await;
-                    if let Err(error) = &entries {
-                        tracing::warn!(%error, "cannot read what the keepers publish");
-                    }
-                    let reports = entries.ok().map(document::understood);
-                    let _ = events.send(Event::Reports { sent_at, reports }).await;
                 });
             }
             Effect::Publish(mut info, ttl) => {
@@ -178,7 +161,7 @@ impl Shell {
                 });
             }
             // The loop keeps them.
-            Effect::WakeAt(_) | Effect::Route(_) | Effect::Readers(_) => {}
+            Effect::WakeAt(_) | Effect::Route(_) => {}
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use stolon_core::proxy::ReadOnly;
-
 use crate::config::CommonConfig;
 
 /// What a proxy is told; checked, nothing left open.
@@ -11,10 +9,10 @@ use crate::config::CommonConfig;
 pub struct Config {
     /// What all daemons are told.
     pub common: CommonConfig,
-    /// Where it listens for clients of the primary.
-    pub listening: Listening,
-    /// Where it listens for clients that only read, and how those are served; none: nowhere.
-    pub read_only: Option<(Listening, ReadOnly)>,
+    /// The address it listens on.
+    pub listen_address: String,
+    /// The port it listens on.
+    pub port: u16,
     /// Whether it stops listening while it cannot see the store.
     pub stop_listening: bool,
     /// How long a client is held while there is no primary; zero: it is refused at once.
@@ -23,26 +21,6 @@ pub struct Config {
     pub most_held: usize,
     /// Keepalive of both sides' sockets.
     pub keepalive: Keepalive,
-}
-
-/// Where a proxy listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listening {
-    /// Host name or address.
-    pub address: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl std::fmt::Display for Listening {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { address, port } = self;
-        if address.contains(':') && !address.starts_with('[') {
-            write!(f, "[{address}]:{port}")
-        } else {
-            write!(f, "{address}:{port}")
-        }
-    }
 }
 
 /// TCP keepalive (tcp(7)); what is not given is the system's.

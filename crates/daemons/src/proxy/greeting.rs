@@ -1,9 +1,8 @@
 //! Answering a client for whom there is no primary (PostgreSQL manual, "Message Flow", "Start-up").
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// PostgreSQL's own limit on a start-up packet.
@@ -11,25 +10,16 @@ pub(crate) const LONGEST_PACKET: u32 = 10_000;
 /// What a refused client may still send before it hears so.
 pub(crate) const MOST_UNREAD: usize = 64 * 1024;
 
-/// How often it is looked for the rest of a beginning that came in pieces.
-const LOOK: Duration = Duration::from_millis(20);
-
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_MAJOR: u32 = 3;
-
-/// Length, code, process number, and a key of four bytes, or of up to 256 from protocol 3.2 on.
-const SHORTEST_CANCEL_REQUEST: u32 = 16;
-const LONGEST_CANCEL_REQUEST: u32 = 12 + 256;
 
 /// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// There is no primary to go to now, and why.
     NoPrimary(String),
-    /// There is no standby to read from now, and why.
-    NoStandby(String),
     /// This proxy carries as many clients as it can.
     Full,
 }
@@ -39,7 +29,6 @@ impl Refusal {
     fn words(&self) -> (&'static str, String) {
         match self {
             Self::NoPrimary(why) => ("57P03", format!("no primary is open: {why}")),
-            Self::NoStandby(why) => ("57P03", format!("no standby can be read from: {why}")),
             Self::Full => (
                 "53300",
                 "this proxy has too many clients already".to_owned(),
@@ -78,64 +67,15 @@ pub(crate) async fn answer(
 
 /// Whether what a client has sent so far is a request to cancel a statement; nothing is taken.
 pub(super) fn is_cancel_request(client: &TcpStream) -> bool {
-    matches!(beginning(client), Ok(start) if is_cancel(&start))
-}
-
-/// Waits until a client has said what it wants, and says whether that is to cancel a statement;
-/// nothing is taken. One that says nothing for so long, or leaves, is an error.
-pub(super) async fn asks_to_cancel(
-    client: &TcpStream,
-    patience: Duration,
-) -> std::io::Result<bool> {
-    let asked = async {
-        loop {
-            let ready = client.ready(Interest::READABLE).await?;
-            match beginning(client) {
-                Ok(start) if start.len() == BEGINNING => return Ok(is_cancel(&start)),
-                Ok(start) if start.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) if ready.is_read_closed() => return Err(ErrorKind::UnexpectedEof.into()),
-                // What is there already keeps the socket readable.
-                Ok(_) => tokio::time::sleep(LOOK).await,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let _ = client.try_io(Interest::READABLE, || Err::<(), _>(error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let timeout = tokio::time::timeout(patience, asked).await;
-    timeout.map_err(|_| std::io::Error::from(ErrorKind::TimedOut))?
-}
-
-/// Reads a request to cancel a statement, with the key that names the session.
-pub(super) async fn cancel_request(
-    client: &mut (impl AsyncRead + Unpin),
-) -> std::io::Result<Vec<u8>> {
-    let length = client.read_u32().await?;
-    if !(SHORTEST_CANCEL_REQUEST..=LONGEST_CANCEL_REQUEST).contains(&length) {
-        return Err(ErrorKind::InvalidData.into());
-    }
-    let mut request = vec![0; usize::try_from(length).unwrap_or(0)];
-    let (head, rest) = request.split_at_mut(4);
-    head.copy_from_slice(&length.to_be_bytes());
-    client.read_exact(rest).await?;
-    Ok(request)
-}
-
-/// The length of a packet and its code.
-const BEGINNING: usize = 8;
-
-/// What a client has sent of the beginning, which stays where it is.
-fn beginning(client: &TcpStream) -> std::io::Result<Vec<u8>> {
     use rustix::net::{RecvFlags, recv};
-    let mut start = [0; BEGINNING];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let (count, _) = recv(client, &mut start[..], flags)?;
-    Ok(start.get(..count).unwrap_or_default().to_vec())
-}
-
-fn is_cancel(start: &[u8]) -> bool {
-    start.len() == BEGINNING && start.ends_with(&CANCEL_REQUEST.to_be_bytes())
+    let mut start = [0; 8];
+    let peeked = recv(
+        client,
+        &mut start[..],
+        RecvFlags::PEEK | RecvFlags::DONTWAIT,
+    );
+    let whole = peeked.is_ok_and(|(count, _)| count == start.len());
+    whole && start.ends_with(&CANCEL_REQUEST.to_be_bytes())
 }
 
 /// Reads what the client had already sent: closing a socket with something unread resets it, and a
@@ -154,7 +94,7 @@ async fn hear_out(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> 
 async fn packet(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u32> {
     let length = client.read_u32().await?;
     if !(8..=LONGEST_PACKET).contains(&length) {
-        return Err(ErrorKind::InvalidData.into());
+        return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
     }
     let code = client.read_u32().await?;
     let mut rest = u64::from(length - 8);
@@ -168,7 +108,7 @@ async fn packet(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u32> {
         };
         let count = client.read(space).await?;
         if count == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
         }
         rest = rest.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
     }

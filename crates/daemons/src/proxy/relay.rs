@@ -6,33 +6,28 @@
 //! without waiting for the connections' tasks to be scheduled: the server's side first, with a reset
 //! that also drops what its socket still held.
 
-mod accept;
-mod cancel;
 mod carry;
 mod hold;
 mod peer;
 mod permit;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
-use stolon_core::proxy::{Passage, Passages, Route, Target};
-use tokio::net::TcpStream;
+use stolon_core::proxy::{Route, Target};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Keepalive, Listening};
+use super::config::{Config, Keepalive};
 use super::greeting::{self, Refusal};
-use super::metrics::{Metrics, Port};
-use accept::accept;
+use super::metrics::Metrics;
 use carry::carry;
 use hold::{Left, WaitingRoom, hold};
 use permit::Permit;
-use ways::{Seat, Ways};
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -45,16 +40,15 @@ const LEAST_PLACES: usize = 16;
 const MOST_PLACES: usize = 1 << 20;
 /// How long a client may take to say who it is and to hear why it is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
-/// How long a client may take to begin, where it matters what it begins with: PostgreSQL's own limit
-/// (`authentication_timeout`).
-const BEGINNING_LIMIT: Duration = Duration::from_mins(1);
 /// How long to wait before trying again to listen.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before trying again to accept, as when the process is out of files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// Why a client was not let through although there was a way for it when it was tried.
-const CHANGED: &str = "where clients go has just changed";
+/// Why a client was not let through although there was a primary when it was tried.
+const CHANGED: &str = "the primary has just changed";
 
-/// The relay of one port.
+/// The relay.
 pub(super) struct Relay {
     address: String,
     shared: Arc<Shared>,
@@ -62,7 +56,6 @@ pub(super) struct Relay {
 }
 
 struct Shared {
-    port: Port,
     metrics: Metrics,
     keepalive: Keepalive,
     listen_retry: Duration,
@@ -71,7 +64,7 @@ struct Shared {
     state: Mutex<State>,
     waiting: WaitingRoom,
     refusals: Semaphore,
-    /// Clients that can be carried at the same time, by all ports.
+    /// Clients that can be carried at the same time.
     places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
     last: CancellationToken,
@@ -80,52 +73,47 @@ struct Shared {
 }
 
 struct State {
-    ways: Ways,
+    permit: Option<Arc<Permit>>,
+    why_closed: String,
     connections: BTreeMap<u64, Connection>,
     next: u64,
 }
 
 struct Connection {
-    permit: Arc<Permit>,
     client: Arc<TcpStream>,
     server: Arc<TcpStream>,
 }
 
-/// Places for clients, as many as these files allow.
-pub(super) fn places_for(files: u64) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(places(files)))
-}
-
 impl Relay {
-    /// A relay that listens there; the places are those of all relays.
-    pub(super) fn new(
-        listening: &Listening,
-        config: &Config,
-        (port, metrics): (Port, Metrics),
-        places: &Arc<Semaphore>,
-    ) -> Self {
+    /// A relay that may have so many files open.
+    pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> Self {
         let state = State {
-            ways: Ways::default(),
+            permit: None,
+            why_closed: "the cluster data were not read yet".to_owned(),
             connections: BTreeMap::new(),
             next: 0,
         };
-        // Some places are left for those who need not wait, of two ports.
-        let most_held = config.most_held.min(places.available_permits() / 4);
         let shared = Shared {
-            port,
             metrics,
             keepalive: config.keepalive,
             listen_retry: LISTEN_RETRY,
             listening: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
-            waiting: WaitingRoom::new(config.hold_timeout, most_held),
+            // Some places are left for those who need not wait.
+            waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
             refusals: Semaphore::new(MOST_REFUSALS),
-            places: places.clone(),
+            places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
             left: Notify::new(),
         };
+        let host = &config.listen_address;
+        let address = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]:{}", config.port)
+        } else {
+            format!("{host}:{}", config.port)
+        };
         Self {
-            address: listening.to_string(),
+            address,
             shared: Arc::new(shared),
             listener: None,
         }
@@ -160,36 +148,33 @@ impl Relay {
         }
     }
 
-    /// Lets clients go along a route and nowhere else, as [`Relay::set_passages`] says.
+    /// Lets clients go along a route and nowhere else. When this returns every connection to another
+    /// place is gone, and every one whose permit had run out: a permit is prolonged only while it
+    /// holds, so that nothing outlives a time in which nobody knew of it (I1).
     pub(super) fn set_route(&self, route: &Route) {
-        let passages = match route {
-            Route::Closed(why) => Passages {
-                to: Vec::new(),
-                closed: why.clone(),
-            },
-            Route::To { target, until } => Passages {
-                to: vec![Passage {
-                    target: target.clone(),
-                    until: *until,
-                    is_spare: false,
-                }],
-                closed: String::new(),
-            },
-        };
-        self.set_passages(&passages);
-    }
-
-    /// Lets clients go these ways and no others. When this returns every connection to another place
-    /// is gone, and every one whose permit had run out: a permit is prolonged only while it holds, so
-    /// that nothing outlives a time in which nobody knew of it (I1).
-    pub(super) fn set_passages(&self, passages: &Passages) {
-        self.shared.set_passages(passages);
+        match route {
+            Route::Closed(why) => self.shared.close(why),
+            Route::To { target, until } => {
+                let mut state = self.shared.lock();
+                if let Some(permit) = state
+                    .permit
+                    .as_ref()
+                    .filter(|permit| permit.target == *target && permit.holds())
+                {
+                    permit.prolong(*until);
+                    return;
+                }
+                self.shared.revoke(&mut state);
+                state.permit = Some(Arc::new(Permit::new(target.clone(), *until)));
+                self.shared.waiting.tell();
+            }
+        }
     }
 
     /// Ends everything.
     pub(super) fn close(&mut self, why: &str) {
         self.listen(false);
-        self.set_route(&Route::Closed(why.to_owned()));
+        self.shared.close(why);
     }
 }
 
@@ -198,32 +183,37 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_passages(&self, passages: &Passages) {
+    fn close(&self, why: &str) {
         let mut state = self.lock();
-        let news = state.ways.set(passages);
-        let is_gone = |connection: &Connection| connection.permit.is_revoked();
-        for connection in state.connections.values().filter(|c| is_gone(c)) {
+        why.clone_into(&mut state.why_closed);
+        self.revoke(&mut state);
+    }
+
+    fn revoke(&self, state: &mut State) {
+        if let Some(permit) = state.permit.take() {
+            permit.revoke();
+        }
+        for connection in state.connections.values() {
             abort(&connection.server);
         }
-        if news {
-            self.waiting.tell();
-        }
-        for (_, connection) in state.connections.extract_if(.., |_, c| is_gone(c)) {
+        self.waiting.tell();
+        for (_, connection) in std::mem::take(&mut state.connections) {
             abort(&connection.client);
             self.metrics.closed.inc();
         }
     }
 
-    /// A seat on the best way that was not tried yet, or why there is none.
-    fn seat(&self, tried: &[Arc<Permit>]) -> Result<Seat, String> {
+    /// The permit in force, or why there is none.
+    fn permit(&self) -> Result<Arc<Permit>, String> {
+        let state = self.lock();
         if self.last.is_cancelled() {
             return Err("the proxy is stopping".to_owned());
         }
-        self.lock().ways.seat(tried)
-    }
-
-    fn is_current(&self, permit: &Arc<Permit>) -> bool {
-        !self.last.is_cancelled() && self.lock().ways.has(permit)
+        match &state.permit {
+            Some(permit) if permit.holds() => Ok(permit.clone()),
+            Some(_) => Err("no check of the cluster data succeeded lately".to_owned()),
+            None => Err(state.why_closed.clone()),
+        }
     }
 
     fn leave(&self, id: u64) {
@@ -232,9 +222,13 @@ impl Shared {
     }
 
     /// Enters a connection, unless its permit has ended meanwhile.
-    fn enter(&self, connection: Connection) -> Option<u64> {
+    fn enter(&self, permit: &Arc<Permit>, connection: Connection) -> Option<u64> {
         let mut state = self.lock();
-        if !state.ways.has(&connection.permit) {
+        let current = state
+            .permit
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, permit));
+        if !current || !permit.holds() {
             return None;
         }
         let id = state.next;
@@ -259,51 +253,54 @@ fn abort(stream: &TcpStream) {
     let _ = rustix::net::connect_unspec(stream);
 }
 
+async fn accept(address: String, shared: Arc<Shared>) {
+    // Dropped after the listener: when this is aborted at any point.
+    let _address = shared.listening.lock().await;
+    let listener = loop {
+        match TcpListener::bind(&address).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                tracing::error!(%error, address, "cannot listen for clients; trying again");
+                tokio::time::sleep(shared.listen_retry).await;
+            }
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                shared.metrics.accepted.inc();
+                tokio::spawn(serve(client, shared.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
 async fn serve(client: TcpStream, shared: Arc<Shared>) {
     peer::prepare(&client, shared.keepalive);
     let Ok(_place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, &shared, &Refusal::Full).await;
     };
-    if shared.port == Port::ReadOnly {
-        // Whose session it is about only the servers know.
-        match greeting::asks_to_cancel(&client, BEGINNING_LIMIT).await {
-            Ok(true) => return cancel::pass_on(client, &shared).await,
-            Ok(false) => {}
-            Err(_) => return,
-        }
-    }
     let admitted = match admit(&shared).await {
         Ok(admitted) => Ok(admitted),
         Err(why) => hold(&client, &shared, why).await,
     };
     match admitted {
-        Ok((seat, server)) => serve_between(client, server, &seat, &shared).await,
-        Err(Left::Refused(why)) => refuse(client, &shared, &shared.port.nowhere(why)).await,
+        Ok((permit, server)) => serve_between(client, server, &permit, &shared).await,
+        Err(Left::Refused(why)) => refuse(client, &shared, &Refusal::NoPrimary(why)).await,
         Err(Left::Gone) => {}
     }
 }
 
-/// A seat, and a connection to where it leads.
-type Admitted = (Seat, TcpStream);
+/// A permit, and a connection to where it leads.
+type Admitted = (Arc<Permit>, TcpStream);
 
-/// A connection to an instance that clients may reach now, or why there is none.
+/// A connection to the primary that clients may reach now, or why there is none.
 async fn admit(shared: &Shared) -> Result<Admitted, String> {
-    let mut tried = Vec::new();
-    let mut last = None;
-    loop {
-        let seat = match shared.seat(&tried) {
-            Ok(seat) => seat,
-            Err(why) => return Err(last.unwrap_or(why)),
-        };
-        match connect(seat.permit(), shared).await {
-            Ok(server) => return Ok((seat, server)),
-            Err(why) => last = Some(why),
-        }
-        tried.push(seat.permit().clone());
-    }
-}
-
-async fn connect(permit: &Arc<Permit>, shared: &Shared) -> Result<TcpStream, String> {
+    let permit = shared.permit()?;
     let Target { host, port, .. } = &permit.target;
     let address = (host.as_str(), port.parse().unwrap_or(0));
     let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
@@ -313,36 +310,36 @@ async fn connect(permit: &Arc<Permit>, shared: &Shared) -> Result<TcpStream, Str
         () = permit.revoked() => return Err(CHANGED.to_owned()),
         connected = connecting => connected,
     };
-    let name = shared.port.name_of_target();
     let server = match connected {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => {
-            permit.failed();
             return Err(format!(
-                "the {name} at {host}:{port} cannot be reached: {error}"
+                "the primary at {host}:{port} cannot be reached: {error}"
             ));
         }
-        Err(_) => {
-            permit.failed();
-            return Err(format!("the {name} at {host}:{port} does not answer"));
-        }
+        Err(_) => return Err(format!("the primary at {host}:{port} does not answer")),
     };
     // Nothing was read from the client yet: it can still be told when this ended meanwhile.
-    if !shared.is_current(permit) {
+    let current = shared.permit()?;
+    if !Arc::ptr_eq(&current, &permit) {
         return Err(CHANGED.to_owned());
     }
     peer::prepare(&server, shared.keepalive);
-    Ok(server)
+    Ok((permit, server))
 }
 
-async fn serve_between(client: TcpStream, server: TcpStream, seat: &Seat, shared: &Shared) {
-    let (client, server, permit) = (Arc::new(client), Arc::new(server), seat.permit());
+async fn serve_between(
+    client: TcpStream,
+    server: TcpStream,
+    permit: &Arc<Permit>,
+    shared: &Shared,
+) {
+    let (client, server) = (Arc::new(client), Arc::new(server));
     let connection = Connection {
-        permit: permit.clone(),
         client: client.clone(),
         server: server.clone(),
     };
-    let Some(id) = shared.enter(connection) else {
+    let Some(id) = shared.enter(permit, connection) else {
         abort(&server);
         abort(&client);
         return;
@@ -373,7 +370,7 @@ async fn refuse(client: TcpStream, shared: &Shared, why: &Refusal) {
     shared.metrics.refused.inc();
     let place = match why {
         // Those who had a place are few, and may all have waited until now.
-        Refusal::NoPrimary(_) | Refusal::NoStandby(_) => {
+        Refusal::NoPrimary(_) => {
             let free = tokio::time::timeout(REFUSAL_LIMIT, shared.refusals.acquire());
             free.await.ok().and_then(Result::ok)
         }

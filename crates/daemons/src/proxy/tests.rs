@@ -14,7 +14,7 @@ use stolon_store::{Folder, Key, Store, Written};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::config::{Config, Keepalive, Listening};
+use super::config::{Config, Keepalive};
 use crate::runtime::shutdown::Shutdown;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -43,11 +43,8 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
     };
     Config {
         common,
-        listening: Listening {
-            address: "127.0.0.1".into(),
-            port: free_port(),
-        },
-        read_only: None,
+        listen_address: "127.0.0.1".into(),
+        port: free_port(),
         stop_listening: true,
         hold_timeout: Duration::ZERO,
         most_held: 1000,
@@ -116,10 +113,7 @@ async fn clients_are_cut_off_before_the_proxy_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("store.db");
     let config = config(&file.to_string_lossy(), Keepalive::default());
-    let (port, store) = (
-        config.listening.port,
-        stolon_store::open(&config.common.store),
-    );
+    let (port, store) = (config.port, stolon_store::open(&config.common.store));
     let store = store.expect("a store");
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let mut data = document(server.local_addr().expect("an address").port(), LIMIT);
@@ -208,7 +202,7 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
         Some((port.parse().expect("a port"), file.to_owned()))
     }) {
         let mut config = config(&file, Keepalive::default());
-        config.listening.port = port;
+        config.port = port;
         super::run(config, Shutdown::default()).await.expect("run");
         return;
     }
@@ -221,12 +215,12 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
     let mut data = document(server.local_addr().expect("an address").port(), timeout);
     data.proxy.spec.primary_db_uid = "db1".into();
     write(&store, &data).await;
-    let proxy = Paused::start(config.listening.port, &file.to_string_lossy());
+    let proxy = Paused::start(config.port, &file.to_string_lossy());
     let info = eventually("published", async || published(&store).await).await;
     data.proxy.spec.enabled_proxies = vec![info.uid];
     data.proxy.generation = Generation(2);
     write(&store, &data).await;
-    let (mut client, mut old) = session(config.listening.port, &server).await;
+    let (mut client, mut old) = session(config.port, &server).await;
 
     proxy.pause().await;
     client.write_all(b"insert").await.expect("it waits");
@@ -239,5 +233,5 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
     let got = tokio::time::timeout(LIMIT, old.read(&mut buffer)).await;
     let got = got.expect("in time");
     assert!(!matches!(got, Ok(1..)), "I1: {got:?} came through");
-    session(config.listening.port, &server).await;
+    session(config.port, &server).await;
 }

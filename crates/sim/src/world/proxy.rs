@@ -72,7 +72,6 @@ impl World {
             uid: node.uid.clone(),
             version: "0".to_owned(),
             stop_listening: p.is_multiple_of(2),
-            read_only: None,
         }));
         self.proxy_hears(p, Event::StoreChanged);
     }
@@ -147,8 +146,6 @@ impl World {
                     self.set_route(p, &route);
                 }
             }
-            // No proxy of this world has a port for clients that only read.
-            Effect::ReadReports | Effect::Readers(_) => {}
             Effect::Listen(listen) => self.proxies[p].listening = listen,
             Effect::Publish(info, ttl) => {
                 let mut info = *info;

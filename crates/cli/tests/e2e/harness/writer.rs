@@ -30,8 +30,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// A session.
-    pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         self.connect_within(CONNECT_LIMIT).await
     }
 

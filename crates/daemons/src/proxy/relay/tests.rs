@@ -8,8 +8,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-mod readers;
-
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn relay() -> (Relay, u16) {
@@ -36,24 +34,9 @@ fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
 }
 
 fn relay_by(config: &crate::proxy::config::Config, files: u64) -> (Relay, u16) {
-    let mut relay = silent_relay_by(config, files);
+    let mut relay = Relay::new(config, metrics::registry("test").1, files);
     relay.listen(true);
-    (relay, config.listening.port)
-}
-
-/// One that does not listen yet.
-fn silent_relay_by(config: &crate::proxy::config::Config, files: u64) -> Relay {
-    relay_for(metrics::Port::Primary, config, files)
-}
-
-fn relay_for(port: metrics::Port, config: &crate::proxy::config::Config, files: u64) -> Relay {
-    let metrics = metrics::registry("test").1.of(port);
-    Relay::new(
-        &config.listening,
-        config,
-        metrics,
-        &super::places_for(files),
-    )
+    (relay, config.port)
 }
 
 fn to(server: &TcpListener, lasts: Duration) -> Route {
@@ -329,7 +312,7 @@ async fn one_connection_does_not_keep_the_turn() {
         host: String::new(),
         port: String::new(),
     };
-    let permit = super::Permit::new(target, clock::now().after(LIMIT * 10), false);
+    let permit = super::Permit::new(target, clock::now().after(LIMIT * 10));
     let connection = async || {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
         let address = listener.local_addr().expect("an address");
@@ -536,7 +519,10 @@ async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_stopped_to_listen_listens_again() {
     let config = crate::proxy::tests::config("", Keepalive::default());
-    let (mut relay, port) = (silent_relay_by(&config, 1024), config.listening.port);
+    let (mut relay, port) = (
+        Relay::new(&config, metrics::registry("test").1, 1024),
+        config.port,
+    );
     // Whoever finds the address taken is too late for this test.
     let shared = std::sync::Arc::get_mut(&mut relay.shared).expect("nobody else's yet");
     shared.listen_retry = LIMIT * 10;
