@@ -63,6 +63,7 @@ fn tell(written: &str) -> String {
 ///   standby, what only a primary has
 /// * `fail NAME`, `remove NAME` the operator's commands; `store down|readonly|up`
 /// * `ask pause`, `ask resync NAME` an operator's request, which the keeper knows of; `resume` ends all
+/// * `writable NAME` its instance is a primary, whatever the document says
 /// * `promoted NAME COUNT` its instance went to a timeline so many numbers later by itself
 /// * `data NAME LSN PARAMETER=VALUE …` what lies in its data directory and is no db of the cluster
 /// * `parameters` shows those of the spec
@@ -181,6 +182,10 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             let keeper = world.keeper(name);
             keeper.healthy = false;
             keeper.released_at = Some(revision);
+        }
+        "writable" => {
+            let instance = world.keeper(name).instance.as_mut();
+            instance.expect("an instance").primary = true;
         }
         "promoted" | "lsn" | "half" | "removed" => {
             let number = rest[1].parse().expect("a number");

@@ -266,7 +266,7 @@ fn changes(facts: &Facts, stays: bool, list: &Set) -> Changes {
     let useless = |copy: &Copy| {
         let never = !copy.begun && copy.overdue;
         let forked = copy.relation == Relation::Forked && !copy.may_drop_rest;
-        copy.keeper.is_none() || forked || copy.stranded || copy.useless || never
+        copy.keeper.is_none() || forked || copy.writable || copy.stranded || copy.useless || never
     };
     let all = facts.standbys.iter();
     let (kept, given_up): (Vec<&Copy>, Vec<&Copy>) =

@@ -129,7 +129,7 @@ fn is_irreplaceable(draft: &Draft<'_>, uid: &DbUid) -> bool {
     stays && db.is_some_and(|db| draft.view.unusable(db).is_some())
 }
 
-/// Why a standby cannot come back as it is: forked, without data or the WAL it needs, or not copied in
+/// Why a standby cannot come back as it is: forked, a primary of its own, without data or the WAL it needs, or not copied in
 /// time.
 fn why_unusable(draft: &Draft<'_>, source: &Db, db: &Db) -> Option<String> {
     let never_there = db.status.current_generation == Generation::NONE;
@@ -138,6 +138,10 @@ fn why_unusable(draft: &Draft<'_>, source: &Db, db: &Db) -> Option<String> {
         Some(why.to_owned())
     } else if is_forked(source, db) && !may_come_back(draft, source, db) {
         Some("its history has left the primary's".to_owned())
+    } else if draft.view.is_writable(&db.uid) {
+        // Its keeper leaves it as it is: it served clients by a document that the store has lost, or
+        // somebody promoted it (scenario I5).
+        Some("its instance is a primary of its own".to_owned())
     } else if draft.view.is_stranded(&db.uid, &draft.spec) {
         Some("the primary has removed WAL that it needs".to_owned())
     } else if never_there && draft.convergence(db) == Convergence::Failed {

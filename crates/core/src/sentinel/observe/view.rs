@@ -106,6 +106,13 @@ impl View {
         let why = report.instance.as_ref()?.data_unusable.as_str();
         (!why.is_empty() && !db.status.healthy).then_some(why)
     }
+
+    /// Whether an instance was last reported to be out of recovery.
+    pub fn is_writable(&self, uid: &DbUid) -> bool {
+        let report = self.dbs.get(uid).and_then(|view| view.report.as_ref());
+        let instance = report.and_then(|report| report.instance.as_ref());
+        instance.is_some_and(|instance| instance.in_recovery == Some(false))
+    }
 }
 
 /// A keeper as it is seen.

@@ -69,6 +69,8 @@ pub(crate) struct Copy {
     pub(crate) stranded: bool,
     /// Its keeper, which lives, says that its data cannot be used, and it has been down for long.
     pub(crate) useless: bool,
+    /// Its instance runs as a primary.
+    pub(crate) writable: bool,
     /// It follows the primary by the document, and WAL comes to it now.
     pub(crate) streams: bool,
 }
@@ -243,9 +245,11 @@ fn read_copy(
     let is_up = keeper.is_some_and(|keeper| keeper.up);
     let healthy = well.is_some_and(|age| age < patience(spec)) && is_up;
     let useless = instance(view, &db.uid).is_some_and(|said| !said.data_unusable.is_empty());
+    let writable = instance(view, &db.uid).is_some_and(|said| said.in_recovery == Some(false));
     Copy {
         uid: db.uid.clone(),
         healthy,
+        writable,
         useless: useless && !healthy && is_up,
         keeper: keeper.cloned(),
         begun,
