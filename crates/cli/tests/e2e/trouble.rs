@@ -46,7 +46,7 @@ fn commits_that_hold_every_connection_go_on_with_another_standby() {
         |outcome: &&Result<_, String>| outcome.as_ref().is_err_and(|e| e.starts_with("53300"));
     let refused = outcomes.iter().filter(full).count();
     let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    assert!(refused > 0 && done >= 16, "{outcomes:?}");
+    assert!(refused > 0 && done >= 10, "{outcomes:?}");
     assert_eq!(done + refused, outcomes.len(), "{outcomes:?}");
     assert_eq!(cluster.primary(), primary, "nobody was elected");
     let said = cluster.sentinels[0].said();
