@@ -141,7 +141,9 @@ impl World {
     /// I3 compares histories by the numbers of their timelines: each begins once.
     pub(crate) fn timeline_begun(&mut self, k: usize, system: String, timeline: u64) {
         // By the word of a store that has forgotten which timelines may have begun (ADR 11).
-        if self.checks.is_unsettled {
+        let server = self.instances[k].server.as_ref();
+        let is_forgotten = server.is_some_and(|server| server.promoted_by_lost_word);
+        if self.checks.is_unsettled || is_forgotten {
             return;
         }
         if let Some(first) = self.checks.begun.insert((system, timeline), k) {

@@ -241,6 +241,10 @@ impl World {
         self.say(|| "the store went back".to_owned());
         self.history.end_promises();
         self.checks.promises_nothing();
+        let servers = self.instances.iter_mut().filter_map(|i| i.server.as_mut());
+        for server in servers {
+            server.promoted_by_lost_word |= server.promoting;
+        }
         self.document_may_have_changed(before);
         self.wake_watchers(true);
     }

@@ -35,6 +35,8 @@ pub(crate) struct Server {
     pub(crate) orphaned: bool,
     /// A promotion is under way.
     pub(crate) promoting: bool,
+    /// The promotion was ordered by a document that the store has lost since.
+    pub(crate) promoted_by_lost_word: bool,
     /// The configuration in force.
     pub(crate) config: Wanted,
     /// `synchronous_standby_names` in force.
@@ -113,6 +115,7 @@ impl Server {
             stopping: false,
             orphaned: false,
             promoting: false,
+            promoted_by_lost_word: false,
             names: names.cloned().unwrap_or_default(),
             fixed: fixed(&config),
             config,
