@@ -73,12 +73,13 @@ pub fn restore_command(pgdata: &Path) -> Result<Option<String>, Error> {
 
 /// The last value that a parameter had in lines that were left out of a base.
 fn left_out(base: &str, parameter: &str) -> Option<String> {
-    let lines = base.lines().filter_map(|line| line.strip_prefix("# "));
-    let values = lines.filter_map(|line| {
+    let lines = base.lines().rev();
+    let lines = lines.filter_map(|line| line.strip_prefix("# "));
+    let mut values = lines.filter_map(|line| {
         let (name, value) = name_and_value(line)?;
         name.eq_ignore_ascii_case(parameter).then(|| text_of(value))
     });
-    values.last().filter(|value| !value.is_empty())
+    values.next().filter(|value| !value.is_empty())
 }
 
 /// The value of a parameter without what follows it: in quotes, of which two, or one after a backslash,
@@ -163,8 +164,8 @@ mod tests {
         let expected = Some("it''s \\'x\\' %f".to_owned());
         assert_eq!(found("restore_command", base), expected);
         assert_eq!(found("primary_conninfo", base), None);
-        let bare = found("restore_command", "# restore_command = false # never");
-        assert_eq!(bare.as_deref(), Some("false"));
+        let single = found("restore_command", "# restore_command = false # never");
+        assert_eq!(single.as_deref(), Some("false"));
         let none = "restore_command = 'in force'\n# restore_command = ''\n";
         assert_eq!(found("restore_command", none), None);
     }

@@ -63,7 +63,7 @@ fn configuration(number: usize, ports: &[u16]) -> String {
         "wal_level = 'replica'".to_owned(),
     ];
     if !primary {
-        let password = REPLICATION_PASSWORD.replace(" ", "\\\\ ");
+        let password = REPLICATION_PASSWORD.replace(' ', "\\\\ ");
         lines.push(format!(
             "primary_conninfo = 'application_name=stolon_cafe0002 host=127.0.0.1 \
              password={password} port={} sslmode=prefer user={REPLICATION_USER}'",
@@ -86,7 +86,7 @@ fn access_rules() -> String {
         ("all", "all"),
     ] {
         for addresses in ["0.0.0.0/0", "::0/0"] {
-            rules += &format!("host {database} {user} {addresses} md5\n");
+            rules.extend(["host ", database, " ", user, " ", addresses, " md5\n"]);
         }
     }
     rules
@@ -171,7 +171,7 @@ impl GoKeeper {
     fn stop(&mut self) {
         self.kill();
         self.postgres.signal(Signal::INT);
-        self.postgres.wait(Duration::from_secs(60));
+        self.postgres.wait(LIMIT);
     }
 }
 

@@ -82,7 +82,7 @@ impl Address {
                 let mut text = uri.clone();
                 for (name, value) in more {
                     text.push(if text.contains('?') { '&' } else { '?' });
-                    text.push_str(&format!("{name}={value}"));
+                    text.extend([name, "=", value]);
                 }
                 text
             }
@@ -132,15 +132,12 @@ fn decoded(text: &str) -> String {
             .get(..2)
             .and_then(|code| std::str::from_utf8(code).ok());
         let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        match code.filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+        if let Some(byte) = code.filter(|_| *first == b'%') {
+            bytes.push(byte);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
