@@ -149,7 +149,7 @@ fn a_keeper_is_killed_again_and_again_while_it_copies(store: Store) {
             let entries = std::fs::read_dir(folder).expect("readable").flatten();
             let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
             names.sort();
-            (names == ["dbstate", "keeperstate", "lock", "postgres"]).then_some(())
+            (names == ["dbstate", "disk-probe", "keeperstate", "lock", "postgres"]).then_some(())
         },
     );
 }
