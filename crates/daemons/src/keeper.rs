@@ -17,20 +17,20 @@ mod restore;
 mod rewind;
 mod served;
 mod source_outside;
+mod steps;
 mod take_over;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::facts::Process;
-use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
-use stolon_core::model::{KeeperUid, wire};
+use stolon_core::keeper::{Effect, Event, Keeper, Settings};
+use stolon_core::model::{EffectiveSpec, KeeperUid, wire};
 use stolon_core::time::Instant;
 use stolon_postgres::Installation;
 use stolon_store::{Key, Store};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::VERSION;
 use crate::document;
@@ -42,6 +42,7 @@ use crate::settings::SettingsReader;
 use config::Config;
 use instance::Instance;
 use local::LocalState;
+use steps::Steps;
 
 /// How often the first process of a container looks for orphans to reap.
 const REAP_EVERY: Duration = Duration::from_secs(5);
@@ -108,6 +109,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     .await?;
     let shell = Shell {
         keeper,
+        steps: Steps::new(instance.clone(), events.clone()),
         instance,
         store,
         settings: Arc::default(),
@@ -116,8 +118,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         health,
         uid,
         process,
-        step: None,
-        cancel: CancellationToken::new(),
     };
     shell.run(inbox, shutdown).await
 }
@@ -157,10 +157,7 @@ struct Shell {
     health: Health,
     uid: String,
     process: Process,
-    /// The step on its way; there is never more than one.
-    step: Option<JoinHandle<()>>,
-    /// Gives that step up.
-    cancel: CancellationToken,
+    steps: Steps,
 }
 
 impl Shell {
@@ -206,12 +203,7 @@ impl Shell {
         }
         tracing::info!("stopping: stopping postgres first");
         let started = clock::now();
-        // A step that goes on could start what is stopped here.
-        if let Some(step) = self.step.take() {
-            step.abort();
-            let _ = step.await;
-            self.instance.end_restore().await;
-        }
+        self.steps.end().await;
         self.instance.shut_down().await;
         self.metrics.set_shutdown(clock::now().since(started));
         logging::flush();
@@ -241,27 +233,21 @@ impl Shell {
                 });
             }
             Effect::Observe => {
-                let (instance, interval) = (self.instance.clone(), self.interval());
-                tokio::spawn(async move {
-                    let health = instance.observe(interval).await;
-                    send(&events, Event::Observed(health)).await;
+                let (instance, interval) = (self.instance.clone(), self.spec().sleep_interval);
+                let runtime = Handle::current();
+                // It reads files too, and on a disk that hangs none of them answers.
+                tokio::task::spawn_blocking(move || {
+                    runtime.block_on(async {
+                        let health = instance.observe(interval).await;
+                        send(&events, Event::Observed(health)).await;
+                    });
                 });
             }
             Effect::Run(step) => {
-                let instance = self.instance.clone();
-                let cancelled = CancellationToken::new();
-                self.cancel = cancelled.clone();
-                self.step = Some(tokio::spawn(async move {
-                    let outcome = tokio::select! {
-                        outcome = instance.run(*step) => outcome,
-                        () = cancelled.cancelled() => instance.give_up().await,
-                    };
-                    let started = matches!(outcome, Outcome::Started(_));
-                    send(&events, Event::StepEnded(outcome)).await;
-                    if started {
-                        instance.tell_of_the_end(&events);
-                    }
-                }));
+                let spec = self.spec();
+                // Never less than one query of a step may take.
+                let limit = spec.convergence_timeout.max(apply::QUERY_LIMIT);
+                self.steps.begin(*step, limit);
             }
             Effect::Publish(mut info, ttl) => {
                 info.info_uid = names::info_uid();
@@ -292,13 +278,13 @@ impl Shell {
                     send(&events, Event::Noted(stored)).await;
                 });
             }
-            Effect::Cancel => self.cancel.cancel(),
+            Effect::Cancel => self.steps.cancel(),
             // The loop keeps it.
             Effect::WakeAt(_) => {}
         }
     }
 
-    fn interval(&self) -> Duration {
+    fn spec(&self) -> EffectiveSpec {
         let cluster = self
             .keeper
             .document()
@@ -306,7 +292,7 @@ impl Shell {
         let spec = cluster
             .and_then(|cluster| cluster.spec.clone())
             .unwrap_or_default();
-        spec.effective().sleep_interval
+        spec.effective()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `stolonctl failkeeper` and `removekeeper`.
 
+use stolon_core::model::spec::ClusterRole;
 use stolon_core::model::{ClusterData, KeeperUid};
 
 use super::Failure;
@@ -22,10 +23,15 @@ pub(super) fn unknown(data: &ClusterData, uid: &KeeperUid) -> Failure {
 /// Declares a keeper failed, once: the leader's next decision treats it so and takes it back.
 pub(super) async fn fail(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     let uid = uid(own);
-    let mut may_lose = false;
+    let mut is_warned = false;
     session
         .change(|data| {
-            may_lose = is_asynchronous_primary(data, &uid);
+            if may_lose(data, &uid) && !std::mem::replace(&mut is_warned, true) {
+                talk(&format!(
+                    "WARNING: keeper {uid} has the primary, and replication is asynchronous: commits \
+                     that no standby has received yet may be lost with the failover"
+                ));
+            }
             match data.keepers.get_mut(&uid) {
                 Some(keeper) => {
                     keeper.status.force_fail = true;
@@ -34,22 +40,22 @@ pub(super) async fn fail(session: &Session, own: &clap::ArgMatches) -> Result<()
                 None => Err(unknown(data, &uid)),
             }
         })
-        .await?;
-    if may_lose {
-        talk(&format!(
-            "WARNING: keeper {uid} has the primary, and replication is asynchronous: commits that no \
-             standby has received yet are lost with the failover"
-        ));
-    }
-    Ok(())
+        .await
 }
 
-/// Whether a keeper has the primary, and nobody waited for a standby to have what it acknowledged.
-fn is_asynchronous_primary(data: &ClusterData, uid: &KeeperUid) -> bool {
+/// Whether a keeper has a primary that others can take over from, and nobody waited for one of them to
+/// have what it acknowledged.
+fn may_lose(data: &ClusterData, uid: &KeeperUid) -> bool {
+    let spec = data.cluster.as_ref().and_then(|c| c.spec.as_ref());
+    let role = spec.map_or(ClusterRole::Primary, |spec| spec.effective().role);
     let primary = data.primary().filter(|db| db.spec.keeper_uid == *uid);
-    primary.is_some_and(|db| {
-        !db.spec.synchronous_replication || db.spec.synchronous_standbys.is_empty()
-    })
+    let is_left = primary.is_some_and(|db| {
+        let waits = db.spec.synchronous_replication
+            && !(db.spec.synchronous_standbys.is_empty()
+                && db.spec.external_synchronous_standbys.is_empty());
+        !waits
+    });
+    is_left && role == ClusterRole::Primary && data.dbs.len() > 1
 }
 
 /// Removes a keeper with its db.

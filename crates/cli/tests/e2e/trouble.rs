@@ -129,7 +129,8 @@ fn a_primary_whose_disk_is_full_gives_way_and_comes_back() {
 }
 
 /// B10: the file system under the primary's data hangs. PostgreSQL answers, out of memory, and every commit
-/// waits: it is failed like one that does not answer, and comes back when the file system does.
+/// waits: it is failed like one that does not answer, and comes back when the file system does. B8: what the
+/// keeper was writing hangs too, and it ends the instance all the same.
 #[test]
 fn a_primary_whose_disk_hangs_gives_way_and_comes_back() {
     if !can_freeze("a_primary_whose_disk_hangs_gives_way_and_comes_back") {
@@ -138,17 +139,29 @@ fn a_primary_whose_disk_hangs_gives_way_and_comes_back() {
     let plan = Plan::new(Store::Sqlite)
         .keepers(2)
         .with("usePgrewind", json!(true))
+        .with("convergenceTimeout", json!("10s"))
         .hanging_disks();
     let cluster = Cluster::start(&plan);
     let primary = cluster.primary();
     let writer = cluster.writer();
     cluster.hang_disk(primary);
+    let parameters = r#"{"pgParameters": {"log_min_duration_statement": "1234ms"}}"#;
+    cluster.ctl(&["update", "-p", parameters]);
     eventually("status says what it is", || {
         let status = cluster.ctl(&["status"]);
         status.contains("the disk hangs").then_some(())
     });
     let new = cluster.another_primary_than(primary);
     writer.goes_on();
+    let keeper = &cluster.keepers[primary].daemon;
+    eventually("the step that hangs is told", || {
+        let told = "failed to write the configuration";
+        let said = keeper.said();
+        (said.contains(told) && said.contains("the disk may hang")).then_some(())
+    });
+    eventually("the instance is ended", || {
+        keeper.said().contains("stopping postgres").then_some(())
+    });
     cluster.mend_disk(primary);
     cluster.is_whole();
     assert_eq!(cluster.primary(), new, "it takes nothing back");

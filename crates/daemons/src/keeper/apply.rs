@@ -77,18 +77,8 @@ impl Instance {
                 db,
                 conninfo,
                 rewind,
-            } => {
-                let outside = Outside::from_setting(&conninfo);
-                if rewind {
-                    self.rewind_to_outside(&db, &outside).await
-                } else {
-                    self.copy_outside(&db, &outside).await
-                }
-            }
-            Step::Swap { db } => {
-                tracing::info!(%db, "putting the new data in place");
-                self.swap()
-            }
+            } => self.from_outside(&db, &conninfo, rewind).await,
+            Step::Swap { db } => self.swap(&db),
             Step::Discard => self.discard().await,
             Step::Claim { db } => {
                 replaced::own(&pgdata)?;
@@ -119,6 +109,15 @@ impl Instance {
         }
     }
 
+    async fn from_outside(&self, db: &DbUid, conninfo: &str, rewind: bool) -> Result<(), Error> {
+        let outside = Outside::from_setting(conninfo);
+        if rewind {
+            self.rewind_to_outside(db, &outside).await
+        } else {
+            self.copy_outside(db, &outside).await
+        }
+    }
+
     async fn discard(&self) -> Result<(), Error> {
         tracing::info!("removing the old copy of the data");
         let present = self.system_id(&self.local.pgdata()).await?;
@@ -127,7 +126,7 @@ impl Instance {
 
     async fn kill_all(&self) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
-        *self.session.lock().await = None;
+        self.end_session().await;
         self.forget_looks();
         process::kill_all(&pgdata).await?;
         Ok(data_dir::remove_stale_pid_file(&pgdata)?)

@@ -32,6 +32,8 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_mins(10);
 const SHORT_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stop without a checkpoint may take before what is left is killed.
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a look may have the session, before an instance is stopped without its end.
+const SESSION_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before another try to look at data that could not be looked at.
 const INSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// How often a slow stop is told of.
@@ -170,16 +172,21 @@ impl Instance {
                 Ok(disk) => return disk,
                 Err(error) if running => {
                     tracing::error!(%error, "cannot look at the data");
-                    let last = self.last_disk.lock();
-                    let last = last.unwrap_or_else(PoisonError::into_inner).clone();
-                    return Disk {
-                        control: None,
-                        ..last
-                    };
+                    return self.last_inspected();
                 }
                 Err(error) => tracing::error!(%error, "waiting to be able to look at the data"),
             }
             tokio::time::sleep(INSPECT_PAUSE).await;
+        }
+    }
+
+    /// The data of a running instance, as they were last seen.
+    pub(super) fn last_inspected(&self) -> Disk {
+        let last = self.last_disk.lock();
+        let last = last.unwrap_or_else(PoisonError::into_inner).clone();
+        Disk {
+            control: None,
+            ..last
         }
     }
 
@@ -248,8 +255,7 @@ impl Instance {
 
     /// Stops the instance: fast, at once when that takes too long, and by force when it cannot hear.
     pub(super) async fn stop(&self, patience: Patience) -> Result<(), stolon_postgres::Error> {
-        // The session would be told to end anyway; so it is not seen as an error.
-        *self.session.lock().await = None;
+        self.end_session().await;
         let Some(postmaster) = self.postmaster() else {
             return Ok(());
         };
@@ -276,6 +282,14 @@ impl Instance {
             tracing::warn!("postgres does not stop: killing it");
         }
         stolon_postgres::process::kill_all(&self.local.pgdata()).await
+    }
+
+    /// Ends the keeper's own session: it would be told to end anyway, and so that is not seen as an error.
+    /// A look that hangs may hold it, and must not hold a stop.
+    pub(super) async fn end_session(&self) {
+        if let Ok(mut session) = tokio::time::timeout(SESSION_LIMIT, self.session.lock()).await {
+            *session = None;
+        }
     }
 
     /// Writes out what the stop would have to, while clients are still served. Without it the stop takes

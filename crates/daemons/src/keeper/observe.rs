@@ -34,14 +34,15 @@ pub(super) struct Looks {
 impl Instance {
     /// Looks once; always answers within a few limits of one query.
     pub(super) async fn observe(&self, interval: Duration) -> Health {
-        let limit = interval.max(SHORTEST_INTERVAL) * LATEST;
+        let pace = interval.max(SHORTEST_INTERVAL);
+        let limit = pace * LATEST;
         let due = {
             let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
             looks
                 .probed_at
                 .is_none_or(|last| clock::now().since(last) >= interval.mul_f64(0.9))
         };
-        match self.ask(limit, due).await {
+        match self.ask(pace, due).await {
             Ok(mut observation) => {
                 observation.source = self.source.heard(&observation, interval * LATEST);
                 if due {
@@ -59,10 +60,12 @@ impl Instance {
         }
     }
 
-    async fn ask(&self, limit: Duration, thorough: bool) -> Result<Observation, Error> {
+    async fn ask(&self, pace: Duration, thorough: bool) -> Result<Observation, Error> {
+        let limit = pace * LATEST;
         if thorough {
-            // First: an instance may not answer because of its disk.
-            self.disk.check(limit)?;
+            // First: an instance may not answer because of its disk. A write that is a little late is
+            // done by the next look, and only one that stays away lasts for all of failInterval.
+            self.disk.check(pace)?;
             self.probe(limit).await?;
         }
         let mut session = self.session.lock().await;

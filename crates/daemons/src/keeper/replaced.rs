@@ -160,7 +160,8 @@ impl Instance {
 
     /// Puts the new data in place. Old ones that the Go program made do not say whose they are; that
     /// they are whole is noted before.
-    pub(super) fn swap(&self) -> Result<(), Error> {
+    pub(super) fn swap(&self, db: &DbUid) -> Result<(), Error> {
+        tracing::info!(%db, "putting the new data in place");
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         // What is put in place is whole, and so is what it replaces.
         self.end_making()?;

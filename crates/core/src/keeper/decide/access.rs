@@ -55,11 +55,28 @@ pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<Stri
         }
     }
     if users && db.spec.pg_hba.is_null() {
+        if situation.settings.requires_tls {
+            // The lines for everybody would take them without TLS. An operator's own lines may.
+            rules.extend(by_nothing_but_tls(superuser, replication));
+        }
         rules.extend(EVERYBODY.map(str::to_owned));
     } else if users {
         rules.extend(db.spec.pg_hba.iter().cloned());
     }
     rules
+}
+
+fn by_nothing_but_tls(superuser: &str, replication: &str) -> [String; 4] {
+    let refused = |database: &str, user: &str, address: &str| {
+        format!("hostnossl {database} {user} {address} reject")
+    };
+    let (v4, v6) = ("0.0.0.0/0", "::0/0");
+    [
+        refused("all", superuser, v4),
+        refused("all", superuser, v6),
+        refused("replication", replication, v4),
+        refused("replication", replication, v6),
+    ]
 }
 
 /// A user with the method of the rules for them. A password that is stored as md5 has it is taken by
