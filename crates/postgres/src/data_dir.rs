@@ -1,7 +1,7 @@
 //! Data at rest: what is in a data directory, and how one takes another's place.
 
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -310,9 +310,24 @@ fn all_processes() -> impl Iterator<Item = i32> {
 }
 
 /// Whether a process is a PostgreSQL server process of a data directory.
+///
+/// One that another mount namespace started may show the same folder under another path (systemd
+/// makes a namespace for each start of a service), so the folders count where the paths differ.
 pub fn is_postgres_in(pid: i32, pgdata: &Path) -> bool {
-    let is_in = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == pgdata);
-    is_in && program_of(pid).as_deref() == Some("postgres")
+    // First what asks no file system: that of some other process may hang.
+    if program_of(pid).as_deref() != Some("postgres") {
+        return false;
+    }
+    let at = PathBuf::from(format!("/proc/{pid}/cwd"));
+    std::fs::read_link(&at).is_ok_and(|path| path == pgdata) || is_same_folder(&at, pgdata)
+}
+
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    let folder = |path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    folder(one).is_some_and(|one| folder(other) == Some(one))
 }
 
 /// The name of the program a process runs.
