@@ -6,6 +6,8 @@ mod arguments;
 mod changes;
 #[path = "cli/cluster.rs"]
 mod cluster;
+#[path = "cli/deploy.rs"]
+mod deploy;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/names.rs"]
