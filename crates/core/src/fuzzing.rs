@@ -12,7 +12,8 @@ mod keepers;
 mod texts;
 
 pub use documents::{
-    cluster_data, cluster_spec, history, keeper_info, proxy_info, sentinel_info, spec_patch,
+    cluster_data, cluster_spec, ext_spec, history, keeper_info, proxy_info, request, sentinel_info,
+    spec_patch,
 };
 pub use keepers::{access_rules, synchronous_standby_names};
 pub use texts::{go_duration, timestamp, wal_position};
@@ -29,10 +30,12 @@ every_target_holds!(Some(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(
     access_rules,
     cluster_data,
     cluster_spec,
+    ext_spec,
     go_duration,
     history,
     keeper_info,
     proxy_info,
+    request,
     sentinel_info,
     spec_patch,
     synchronous_standby_names,

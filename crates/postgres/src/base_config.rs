@@ -11,7 +11,7 @@ const BASE_ACCESS_RULES: &str = "pg_hba-base.conf";
 
 /// Parameters that lead elsewhere, or belong to how the data were recovered before: in a base they
 /// would be in force where ours say nothing of them.
-const LEFT_OUT: &[&str] = &[
+pub(crate) const LEFT_OUT: &[&str] = &[
     "data_directory",
     "hba_file",
     "config_file",
@@ -72,39 +72,41 @@ pub fn restore_command(pgdata: &Path) -> Result<Option<String>, Error> {
 }
 
 /// The last value that a parameter had in lines that were left out of a base.
-fn left_out(base: &str, parameter: &str) -> Option<String> {
+pub(crate) fn left_out(base: &str, parameter: &str) -> Option<String> {
     let lines = base.lines().rev();
     let lines = lines.filter_map(|line| line.strip_prefix("# "));
     let mut values = lines.filter_map(|line| {
         let (name, value) = name_and_value(line)?;
-        name.eq_ignore_ascii_case(parameter).then(|| text_of(value))
+        name.eq_ignore_ascii_case(parameter)
+            .then(|| text_of(value))
+            .flatten()
     });
     values.next().filter(|value| !value.is_empty())
 }
 
 /// The value of a parameter without what follows it: in quotes, of which two, or one after a backslash,
-/// are part of it; or a single word.
-fn text_of(value: &str) -> String {
+/// are part of it; or a single word. None when PostgreSQL could not read it: between quotes in another
+/// file it would not end there.
+fn text_of(value: &str) -> Option<String> {
     let Some(quoted) = value.strip_prefix('\'') else {
-        return value
-            .split([' ', '\t', '#'])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let word = value.split([' ', '\t', '\r', '#']).next();
+        return word
+            .filter(|word| !word.contains(['\'', '\\']))
+            .map(str::to_owned);
     };
     let mut text = String::new();
     let mut letters = quoted.chars().peekable();
     while let Some(letter) = letters.next() {
         let is_pair = letter == '\\' || (letter == '\'' && letters.peek() == Some(&'\''));
         if letter == '\'' && !is_pair {
-            break;
+            return Some(text);
         }
         text.push(letter);
         if is_pair {
-            text.extend(letters.next());
+            text.push(letters.next()?);
         }
     }
-    text
+    None
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {
@@ -145,8 +147,8 @@ fn is_minimal(name: &str, value: &str) -> bool {
 /// "Parameter Interaction via the Configuration File").
 fn name_and_value(line: &str) -> Option<(&str, &str)> {
     let line = line.trim_start();
-    let end = line.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))?;
-    let (name, rest) = line.split_at_checked(end)?;
+    let end = line.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'));
+    let (name, rest) = line.split_at_checked(end.unwrap_or(line.len()))?;
     let value = rest.trim_start();
     let value = value.strip_prefix('=').unwrap_or(value).trim_start();
     (!name.is_empty()).then_some((name, value))
@@ -168,6 +170,10 @@ mod tests {
         assert_eq!(single.as_deref(), Some("false"));
         let none = "restore_command = 'in force'\n# restore_command = ''\n";
         assert_eq!(found("restore_command", none), None);
+        for odd in ["'cp %f\\'", "'cp", "'a\\", "a'b"] {
+            let odd = format!("# restore_command = {odd}");
+            assert_eq!(found("restore_command", &odd), None, "{odd}");
+        }
     }
 
     fn read(path: &std::path::Path) -> String {

@@ -5,10 +5,10 @@
 //! the servers and a majority (`?consistent`).
 
 mod agent;
-mod answer;
+pub(crate) mod answer;
 mod lock;
 pub(crate) mod services;
-mod session;
+pub(crate) mod session;
 mod watching;
 
 use std::collections::BTreeMap;

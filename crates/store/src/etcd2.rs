@@ -3,9 +3,9 @@
 //! Values are text there: what is no UTF-8 is refused. Every write says what it expects
 //! (`overwrite.rs` says why). Reads go through a majority (`quorum=true`).
 
-mod answer;
+pub(crate) mod answer;
 mod lock;
-mod watching;
+pub(crate) mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

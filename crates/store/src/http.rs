@@ -19,6 +19,8 @@ use crate::{Config, Error, tls};
 const IDLE: Duration = Duration::from_secs(20);
 /// The longest answer that is read: some times all that a store holds of a large cluster.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// Letters of an answer that a message repeats.
+const LONGEST_LINE: usize = 300;
 
 /// The endpoints of a store that speaks HTTP.
 #[derive(Debug)]
@@ -226,19 +228,28 @@ impl Begun {
 }
 
 impl Answer {
+    /// An answer without headers.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn new(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body,
+        }
+    }
+
     /// A number in a header.
     pub(crate) fn number(&self, header: &str) -> Option<u64> {
         number(&self.headers, header)
     }
 
-    /// The body as text, for messages: its first line, and no more than a line holds.
+    /// The body as text, for messages.
     pub(crate) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let line = text.trim().lines().next().unwrap_or_default();
+        let line = first_line(&String::from_utf8_lossy(&self.body));
         if line.is_empty() {
             format!("HTTP status {}", self.status)
         } else {
-            line.chars().take(300).collect()
+            line
         }
     }
 
@@ -249,6 +260,12 @@ impl Answer {
             Failure::unavailable(text)
         })
     }
+}
+
+/// What a server said, for messages: its first line, and no more than a line holds.
+pub(crate) fn first_line(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    line.chars().take(LONGEST_LINE).collect()
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {

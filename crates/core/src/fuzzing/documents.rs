@@ -1,5 +1,6 @@
 //! What the store holds, and the specification as operators type it.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -7,8 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::model::history::{History, MOST_BYTES};
+use crate::model::request::{Request, State};
 use crate::model::wire::{self, Document, Shape, SpecError, canonical, patch_spec, read_spec};
-use crate::model::{ClusterData, ClusterSpec, GoDuration, KeeperInfo, ProxyInfo, SentinelInfo};
+use crate::model::{
+    ClusterData, ClusterSpec, ExtSpec, GoDuration, KeeperInfo, ProxyInfo, SentinelInfo,
+};
 use crate::time::Timestamp;
 
 /// The cluster data, with what decisions read of them first.
@@ -93,6 +97,71 @@ pub fn spec_patch(bytes: &[u8]) {
         }
         Err(error) => explains(&error),
     }
+}
+
+/// What operators ask for (`ext/requests`): read, written and read again it is the same, with the
+/// fields of a later version. It is one keeper's turn at most, and nobody's once all is done.
+pub fn request(bytes: &[u8]) {
+    let Ok(request) = wire::read::<Request>(bytes) else {
+        return;
+    };
+    let written = wire::write(&request).expect("written");
+    let again: Request = wire::read(&written).expect("what is written is read");
+    assert_eq!(again, request);
+    assert_eq!(wire::write(&again).expect("written"), written);
+    let after: Value = serde_json::from_slice(&written).expect("it is JSON");
+    for (name, value) in &request.unknown {
+        assert_eq!(after.get(name), Some(value), "{name}");
+    }
+
+    let turns: BTreeSet<_> = request.keepers.iter().collect();
+    let turns = turns.iter().filter(|keeper| request.is_turn_of(keeper));
+    let turns = turns.count();
+    assert!(turns <= 1, "{turns}");
+    for wall in [Timestamp::ZERO, request.asked_at, request.ended_at] {
+        let state = request.state(wall);
+        let is_over = matches!(state, State::Done | State::Ended | State::Expired)
+            || matches!(state, State::Failed(_, _));
+        assert_eq!(request.is_live(wall), !is_over, "{state:?}");
+        assert!(state != State::Done || turns == 0, "{turns}");
+    }
+}
+
+/// Settings that the Go program does not have (`ext/spec`), as stored and, after 0xFF, as typed: what
+/// is stored stays, what is typed is taken apart and loses nothing, and a patch twice is a patch once.
+pub fn ext_spec(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0xFF);
+    let stored = parts.next().unwrap_or_default();
+    let Ok(stored) = wire::read::<ExtSpec>(stored) else {
+        return;
+    };
+    let written = wire::write(&stored).expect("written");
+    let again: ExtSpec = wire::read(&written).expect("what is written is read");
+    assert_eq!(again, stored);
+    // Every setting counts, or something is told to be wrong with it.
+    let said = |name: &str| stored.fields().any(|(ours, _)| ours == name);
+    let settings = ExtSpec::defaults().filter(|(name, _)| said(name)).count();
+    assert_eq!(settings + stored.unknown().len(), stored.fields().count());
+    let counts = stored.settings();
+    let counting = usize::from(counts.max_slot_wal_keep_megabytes.is_some())
+        + usize::from(counts.max_slot_wal_keep_time.is_some());
+    assert!(counting + stored.problems().len() <= settings);
+
+    let typed = parts.next().map(serde_json::from_slice);
+    let Some(Ok(Value::Object(typed))) = typed else {
+        return;
+    };
+    let mut rest = typed.clone();
+    let ours = ExtSpec::take(&mut rest, &stored);
+    for (name, value) in &typed {
+        let spelled = ExtSpec::setting(name).unwrap_or(name);
+        let taken = ours.fields().any(|(ours, _)| ours == spelled);
+        assert_ne!(taken, rest.get(name) == Some(value), "{name}");
+    }
+    assert!(rest.keys().all(|name| ExtSpec::setting(name).is_none()));
+    let patched = stored.patched(&ours);
+    assert_eq!(patched.patched(&ours), patched);
+    assert!(patched.fields().all(|(_, value)| !value.is_null()));
 }
 
 /// An error tells where the fault is.

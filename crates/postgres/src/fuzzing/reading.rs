@@ -179,3 +179,55 @@ fn field(rest: &mut Chars<'_>) -> Option<String> {
         }
     }
 }
+
+/// Reads a connection URI (`conninfo_uri_parse_options` in libpq's `fe-connect.c`); none when libpq
+/// would refuse it. The part with hosts and the database is left as it is, as `place`.
+pub(crate) fn read_uri(text: &str) -> Option<BTreeMap<String, String>> {
+    let (_, rest) = text.split_once("://")?;
+    let mut found = BTreeMap::new();
+    let mut put =
+        |name: &str, value: Option<String>| value.map(|value| found.insert(name.to_owned(), value));
+    let begins = rest.chars().find(|c| matches!(c, '@' | '/'));
+    let mut rest = rest;
+    if begins == Some('@') {
+        let (who, after) = rest.split_once('@')?;
+        let (user, password) = who.split_once(':').unwrap_or((who, ""));
+        for (name, value) in [("user", user), ("password", password)] {
+            if !value.is_empty() {
+                put(name, percent_decoded(value))?;
+            }
+        }
+        rest = after;
+    }
+    let (place, parameters) = match rest.split_once('?') {
+        Some((place, parameters)) => (place, parameters),
+        None => (rest, ""),
+    };
+    put("place", Some(place.to_owned()))?;
+    let mut left = parameters;
+    while !left.is_empty() {
+        let (parameter, after) = left.split_once('&').unwrap_or((left, ""));
+        let (name, value) = parameter
+            .split_once('=')
+            .filter(|(_, v)| !v.contains('='))?;
+        put(&percent_decoded(name)?, percent_decoded(value))?;
+        left = after;
+    }
+    Some(found)
+}
+
+/// `conninfo_uri_decode`.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let byte = u8::try_from(digit()? * 16 + digit()?).ok()?;
+        bytes.push(Some(byte).filter(|byte| *byte != 0)?);
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -20,8 +20,8 @@ impl std::fmt::Debug for Address {
 enum Form {
     /// Keywords with their values.
     Words(Vec<(String, String)>),
-    /// `postgresql://…`
-    Uri(String),
+    /// `postgresql://…`, and what comes between it and a further parameter.
+    Uri(String, char),
 }
 
 /// A WAL receiver sets these itself, whatever the string says (libpqwalreceiver.c).
@@ -30,7 +30,6 @@ const NOT_OURS: &[&str] = &["replication", "dbname"];
 impl Address {
     /// Takes a string apart. What libpq would refuse is handed on as far as it goes: libpq says why.
     pub(super) fn read(text: &str) -> Self {
-        let text = text.trim();
         if text.starts_with("postgresql://") || text.starts_with("postgres://") {
             return Self::read_uri(text);
         }
@@ -44,22 +43,38 @@ impl Address {
         }
     }
 
+    /// As libpq reads it (`conninfo_uri_parse_options`): who connects stands before the first `@`,
+    /// unless a slash comes first; a password also among the parameters, where it counts.
     fn read_uri(text: &str) -> Self {
         let begin = text.find("://").map_or(0, |at| at + 3);
         let (scheme, rest) = text.split_at(begin);
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        let (user, hosts) = match authority.rsplit_once('@') {
-            Some((user, hosts)) => (Some(user), hosts),
-            None => (None, authority),
+        let (user, rest) = match rest.find(['@', '/']) {
+            Some(at) if rest[at..].starts_with('@') => (Some(&rest[..at]), &rest[at + 1..]),
+            _ => (None, rest),
         };
-        let (name, password) = match user.and_then(|user| user.split_once(':')) {
+        let (name, mut password) = match user.and_then(|user| user.split_once(':')) {
             Some((name, password)) => (Some(name), Some(decoded(password))),
             None => (user, None),
         };
-        let name = name.map_or_else(String::new, |name| format!("{name}@"));
+        let mut uri = scheme.to_owned();
+        uri.extend(name.map(|name| format!("{name}@")));
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        uri.push_str(place);
+        let mut separator = '?';
+        for parameter in parameters.split('&').filter(|text| !text.is_empty()) {
+            match parameter.split_once('=') {
+                Some((name, value)) if decoded(name) == "password" => {
+                    password = Some(decoded(value));
+                }
+                _ => {
+                    uri.push(separator);
+                    uri.push_str(parameter);
+                    separator = '&';
+                }
+            }
+        }
         Self {
-            form: Form::Uri(format!("{scheme}{name}{hosts}{path}")),
+            form: Form::Uri(uri, separator),
             password,
         }
     }
@@ -78,11 +93,13 @@ impl Address {
                 });
                 words.collect::<Vec<_>>().join(" ")
             }
-            Form::Uri(uri) => {
+            Form::Uri(uri, separator) => {
                 let mut text = uri.clone();
+                let mut separator = *separator;
                 for (name, value) in more {
-                    text.push(if text.contains('?') { '&' } else { '?' });
+                    text.push(separator);
                     text.extend([name, "=", value]);
+                    separator = '&';
                 }
                 text
             }
@@ -93,13 +110,18 @@ impl Address {
 /// Keywords and values as libpq reads them (`conninfo_parse`).
 fn words_of(text: &str) -> Vec<(String, String)> {
     let mut words = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(is_blank);
     while let Some((name, after)) = rest.split_once('=') {
-        let (value, left) = value_of(after.trim_start());
-        words.push((name.trim().to_owned(), value));
-        rest = left.trim_start();
+        let (value, left) = value_of(after.trim_start_matches(is_blank));
+        words.push((name.trim_end_matches(is_blank).to_owned(), value));
+        rest = left.trim_start_matches(is_blank);
     }
     words
+}
+
+/// C's `isspace`, by which libpq parts words.
+const fn is_blank(letter: char) -> bool {
+    matches!(letter, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r')
 }
 
 /// The value at the beginning, and what follows it.
@@ -114,7 +136,7 @@ fn value_of(text: &str) -> (String, &str) {
         match letter {
             '\\' => value.extend(letters.next().map(|(_, letter)| letter)),
             '\'' if is_quoted => return (value, body.get(at + 1..).unwrap_or_default()),
-            letter if !is_quoted && letter.is_ascii_whitespace() => {
+            letter if !is_quoted && is_blank(letter) => {
                 return (value, body.get(at..).unwrap_or_default());
             }
             letter => value.push(letter),
@@ -131,6 +153,7 @@ fn decoded(text: &str) -> String {
         let code = after
             .get(..2)
             .and_then(|code| std::str::from_utf8(code).ok());
+        let code = code.filter(|code| !code.starts_with('+'));
         let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
         if let Some(byte) = code.filter(|_| *first == b'%') {
             bytes.push(byte);
@@ -143,27 +166,42 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A value as it is meant that stands between quotes in a configuration file (PostgreSQL's `guc-file.l`).
+/// A value as it is meant that stands between quotes in a configuration file (`GUC_scanstr` in PostgreSQL's
+/// `guc-file.l`).
 pub(super) fn unescaped(text: &str) -> String {
-    let mut meant = String::with_capacity(text.len());
+    let mut meant = Vec::with_capacity(text.len());
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
-        match letter {
+        let letter = match letter {
             '\'' => {
                 letters.next_if_eq(&'\'');
-                meant.push('\'');
+                '\''
             }
-            '\\' => meant.push(match letters.next() {
+            '\\' => match letters.next() {
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
                 Some('n') => '\n',
                 Some('t') => '\t',
                 Some('r') => '\r',
+                Some(digit @ '0'..='7') => {
+                    // A byte, of up to three digits.
+                    let more = std::iter::from_fn(|| letters.next_if(|c| c.is_digit(8)));
+                    let digits: String = std::iter::once(digit).chain(more.take(2)).collect();
+                    let number = u16::from_str_radix(&digits, 8).unwrap_or(0);
+                    meant.push(number.to_le_bytes()[0]);
+                    continue;
+                }
                 Some(letter) => letter,
                 None => '\\',
-            }),
-            letter => meant.push(letter),
-        }
+            },
+            letter => letter,
+        };
+        meant.extend(letter.to_string().into_bytes());
     }
-    meant
+    // C's texts end there.
+    let end = meant.iter().position(|byte| *byte == 0);
+    meant.truncate(end.unwrap_or(meant.len()));
+    String::from_utf8_lossy(&meant).into_owned()
 }
 
 #[cfg(test)]
@@ -198,6 +236,21 @@ mod tests {
             "postgres://h1/db?replication=true",
             None,
         );
+        check(
+            "postgresql:///db?host=h1&p%61ssword=se%63ret&user=repl",
+            "postgresql:///db?host=h1&user=repl&replication=true",
+            Some("secret"),
+        );
+        check(
+            "postgresql://repl:not%20it@h1?password=secret",
+            "postgresql://repl@h1?replication=true",
+            Some("secret"),
+        );
+        check(
+            "password=\u{b}x\u{a0}\u{b}host=h1",
+            "host='h1' replication='true'",
+            Some("x\u{a0}"),
+        );
         check("nonsense", "replication='true'", None);
     }
 
@@ -206,5 +259,9 @@ mod tests {
         assert_eq!(unescaped("password=it''s"), "password=it's");
         assert_eq!(unescaped("a\\'b\\\\ c"), "a'b\\ c");
         assert_eq!(unescaped("plain"), "plain");
+        assert_eq!(
+            unescaped("\\b\\f\\101\\7\\303\\251\\1012"),
+            "\u{8}\u{c}A\u{7}\u{e9}A2"
+        );
     }
 }

@@ -6,30 +6,30 @@ use serde::{Deserialize, Deserializer};
 
 use super::Published;
 use crate::failure::Failure;
-use crate::http::Answer;
+use crate::http::{Answer, first_line};
 use crate::{Entry, Key, Revision};
 
 /// The header with the index of what was read.
-pub(super) const INDEX: &str = "X-Consul-Index";
+pub(crate) const INDEX: &str = "X-Consul-Index";
 /// What the Go program's keys bear: its library takes a key without them for no lock of its own
 /// (contract, section 3).
-pub(super) const FLAGS: u64 = 3_304_740_253_564_472_344;
+pub(crate) const FLAGS: u64 = 3_304_740_253_564_472_344;
 
 /// A key with its value.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Pair {
-    pub(super) key: String,
+pub(crate) struct Pair {
+    pub(crate) key: String,
     #[serde(default, deserialize_with = "decode")]
-    pub(super) value: Vec<u8>,
-    pub(super) modify_index: u64,
+    pub(crate) value: Vec<u8>,
+    pub(crate) modify_index: u64,
     /// The session that holds it.
     #[serde(default)]
     pub(super) session: Option<String>,
 }
 
 impl Pair {
-    pub(super) fn entry(self, key: Key) -> Entry {
+    pub(crate) fn entry(self, key: Key) -> Entry {
         Entry {
             key,
             value: self.value,
@@ -46,7 +46,7 @@ impl Pair {
 }
 
 /// Bytes as Consul's JSON has them.
-pub(super) fn encode(value: &[u8]) -> String {
+pub(crate) fn encode(value: &[u8]) -> String {
     STANDARD.encode(value)
 }
 
@@ -59,7 +59,7 @@ fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Erro
 }
 
 /// The keys of a read; none is answered by 404.
-pub(super) fn pairs(answer: &Answer) -> Result<Vec<Pair>, Failure> {
+pub(crate) fn pairs(answer: &Answer) -> Result<Vec<Pair>, Failure> {
     match answer.status {
         200 => answer.json(),
         404 => Ok(Vec::new()),
@@ -96,7 +96,7 @@ struct Refusal {
 
 /// The index that a transaction was stored at, zero when it stored nothing; none: something was
 /// not as it expects.
-pub(super) fn transaction(answer: &Answer) -> Result<Option<Revision>, Failure> {
+pub(crate) fn transaction(answer: &Answer) -> Result<Option<Revision>, Failure> {
     match answer.status {
         200 => {
             let done: Transaction = answer.json()?;
@@ -108,7 +108,10 @@ pub(super) fn transaction(answer: &Answer) -> Result<Option<Revision>, Failure> 
             let reasons = refused.errors.unwrap_or_default();
             let denied = reasons.iter().find(|reason| is_denied(&reason.what));
             match denied {
-                Some(reason) => Err(Failure::refused(format!("{}{ACL_REMEDY}", reason.what))),
+                Some(reason) => {
+                    let text = first_line(&reason.what);
+                    Err(Failure::refused(format!("{text}{ACL_REMEDY}")))
+                }
                 None => Ok(None),
             }
         }
@@ -127,7 +130,7 @@ fn is_denied(text: &str) -> bool {
 const NO_LEADER: [&str; 2] = ["No cluster leader", "No known Consul servers"];
 
 /// What an answer that says nothing of the question means for the call.
-pub(super) fn failure(answer: &Answer) -> Failure {
+pub(crate) fn failure(answer: &Answer) -> Failure {
     let text = answer.text();
     if answer.status == 403 || is_denied(&text) {
         return Failure::refused(format!("{text}{ACL_REMEDY}"));

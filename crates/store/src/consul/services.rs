@@ -1,11 +1,15 @@
 //! Services in Consul: where those who ask it find a cluster's instances.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::agent::Agent;
 use super::answer;
+use crate::failure::Failure;
+use crate::http::Answer;
 use crate::{Config, Error};
 
 /// An instance as others find it.
@@ -43,6 +47,24 @@ struct Registered {
     port: u16,
 }
 
+/// Reads the services of that name out of all of an agent's.
+pub(crate) fn named(answer: &Answer, name: &str) -> Result<Vec<Service>, Failure> {
+    let all: BTreeMap<String, Registered> = answer.json()?;
+    let named = all.into_values().filter(|found| found.service == name);
+    let service = |found: Registered| {
+        let mut tags = found.tags.unwrap_or_default();
+        tags.sort();
+        Service {
+            id: found.id,
+            name: found.service,
+            tags,
+            address: found.address,
+            port: found.port,
+        }
+    };
+    Ok(named.map(service).collect())
+}
+
 impl Services {
     /// The services of an agent; the backend, prefix and cluster of the configuration do not matter.
     pub fn open(config: &Config) -> Result<Self, Error> {
@@ -61,24 +83,11 @@ impl Services {
                 if answer.status != 200 {
                     return Err(answer::failure(&answer));
                 }
-                answer.json::<std::collections::BTreeMap<String, Registered>>()
+                named(&answer, name)
             }
         };
         let end = self.agent.pool.deadline();
-        let all = self.agent.pool.call(end, ask).await.result?;
-        let named = all.into_values().filter(|found| found.service == name);
-        let service = |found: Registered| {
-            let mut tags = found.tags.unwrap_or_default();
-            tags.sort();
-            Service {
-                id: found.id,
-                name: found.service,
-                tags,
-                address: found.address,
-                port: found.port,
-            }
-        };
-        Ok(named.map(service).collect())
+        self.agent.pool.call(end, ask).await.result
     }
 
     /// Registers a service, also over one of the same id. The agent connects to it every ten

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::agent::Agent;
 use super::answer;
 use crate::Error;
+use crate::failure::Failure;
+use crate::http::Answer;
 
 /// The bounds that Consul sets to a session's TTL.
 const SHORTEST: Duration = Duration::from_secs(10);
@@ -58,11 +60,16 @@ pub(super) async fn create(
             if answer.status != 200 {
                 return Err(answer::failure(&answer));
             }
-            let created: Created = answer.json()?;
-            Ok(created.id)
+            created(&answer)
         }
     };
     agent.pool.call(end, ask).await.result
+}
+
+/// Reads the name of a session that was made.
+pub(crate) fn created(answer: &Answer) -> Result<String, Failure> {
+    let created: Created = answer.json()?;
+    Ok(created.id)
 }
 
 /// Lets a session live on; false: it has ended.

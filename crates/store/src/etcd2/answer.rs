@@ -3,28 +3,28 @@
 use serde::Deserialize;
 
 use crate::failure::Failure;
-use crate::http::Answer;
+use crate::http::{Answer, first_line};
 use crate::{Entry, Key, Revision};
 
 /// The header with the index of the whole store.
-pub(super) const INDEX: &str = "X-Etcd-Index";
+pub(crate) const INDEX: &str = "X-Etcd-Index";
 
 /// A key with its value, or a folder.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Its whole path, with a leading slash.
-    pub(super) key: String,
-    pub(super) value: String,
-    pub(super) dir: bool,
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) dir: bool,
     /// What lies in a folder.
-    pub(super) nodes: Vec<Node>,
-    pub(super) modified_index: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) modified_index: u64,
 }
 
 impl Node {
-    pub(super) fn entry(self, key: Key) -> Entry {
+    pub(crate) fn entry(self, key: Key) -> Entry {
         Entry {
             key,
             value: self.value.into_bytes(),
@@ -35,7 +35,7 @@ impl Node {
 
 /// A definite answer.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// Read or written; a removed node bears the index of its removal.
     Done {
         node: Node,
@@ -59,17 +59,17 @@ struct Action {
 /// A refusal (etcd's manual, "Error codes").
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Refusal {
-    pub(super) error_code: u32,
+pub(crate) struct Refusal {
+    pub(crate) error_code: u32,
     message: String,
     #[serde(default)]
     cause: String,
     #[serde(default)]
-    pub(super) index: u64,
+    pub(crate) index: u64,
 }
 
 /// What was asked for is older than the events that are kept.
-pub(super) const CLEARED: u32 = 401;
+pub(crate) const CLEARED: u32 = 401;
 const KEY_NOT_FOUND: u32 = 100;
 const COMPARE_FAILED: u32 = 101;
 const NODE_EXISTS: u32 = 105;
@@ -78,7 +78,7 @@ const RAFT: u32 = 300;
 const LEADER_ELECTION: u32 = 301;
 
 /// Reads an answer; a failure when it says nothing of the key.
-pub(super) fn read(answer: &Answer) -> Result<Said, Failure> {
+pub(crate) fn read(answer: &Answer) -> Result<Said, Failure> {
     if matches!(answer.status, 200 | 201) {
         let action: Action = answer.json()?;
         let index = answer.number(INDEX).unwrap_or(action.node.modified_index);
@@ -96,7 +96,7 @@ pub(super) fn read(answer: &Answer) -> Result<Said, Failure> {
 }
 
 /// Reads what is no answer to the question.
-pub(super) fn refusal(answer: &Answer) -> Result<Refusal, Failure> {
+pub(crate) fn refusal(answer: &Answer) -> Result<Refusal, Failure> {
     if answer.status == 404 && !answer.body.starts_with(b"{") {
         return Err(Failure::refused(format!(
             "{} (its version 2 API is off: start etcd with --enable-v2=true, or use \
@@ -118,10 +118,14 @@ const USER_REMEDY: &str = " (its authentication is on: give a user that may read
 
 impl Refusal {
     /// What it means for the call.
-    pub(super) fn failure(self) -> Failure {
-        let mut text = self.message;
-        if !self.cause.is_empty() {
-            text = format!("{text}: {}", self.cause);
+    pub(crate) fn failure(self) -> Failure {
+        let mut text = first_line(&self.message);
+        let cause = first_line(&self.cause);
+        if !cause.is_empty() {
+            text = format!("{text}: {cause}");
+        }
+        if text.is_empty() {
+            text = format!("etcd's error {}", self.error_code);
         }
         match self.error_code {
             UNAUTHORIZED => Failure::refused(format!("{text}{USER_REMEDY}")),

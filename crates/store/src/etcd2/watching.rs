@@ -6,8 +6,8 @@ use reqwest::Method;
 
 use super::answer::{self, CLEARED, INDEX};
 use crate::failure::Failure;
-use crate::http::Client;
 use crate::http::following::{Heard, Question, SILENCE};
+use crate::http::{Answer, Client};
 
 /// Changes in a folder, at any depth.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ async fn present(client: &Client, folder: &str, limit: Duration) -> Result<Heard
         Some(index) => index,
         None => answer::refusal(&answer)?.index,
     };
-    Ok(Heard::Change(Some(index + 1)))
+    Ok(Heard::Change(index.checked_add(1)))
 }
 
 /// The next change at `from` or later.
@@ -61,23 +61,26 @@ async fn next(client: &Client, folder: &str, from: u64, limit: Duration) -> Resu
         }
         return Err(refusal.failure());
     }
-    if index.is_some_and(|index| index + 1 < from) {
+    let next = index.map(|index| index.saturating_add(1));
+    if next.is_some_and(|next| next < from) {
         // etcd was set up anew or restored: it would be silent until it catches up.
         return Ok(Heard::Change(None));
     }
     match tokio::time::timeout(SILENCE, begun.read()).await {
         // Up to the index of the headers nothing has happened, or it had been told at once.
-        Err(_) => Ok(Heard::Silence(from.max(index.map_or(0, |index| index + 1)))),
-        Ok(answer) => {
-            let answer = answer?;
-            // The server ends watches that cannot follow, or whose member is lost, with nothing.
-            if answer.body.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Heard::Change(None));
-            }
-            let change: Event = answer.json()?;
-            Ok(Heard::Change(Some(change.node.modified_index + 1)))
-        }
+        Err(_) => Ok(Heard::Silence(from.max(next.unwrap_or(0)))),
+        Ok(answer) => heard(&answer?),
     }
+}
+
+/// Reads the answer to a question that waited.
+pub(crate) fn heard(answer: &Answer) -> Result<Heard, Failure> {
+    // The server ends watches that cannot follow, or whose member is lost, with nothing.
+    if answer.body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Heard::Change(None));
+    }
+    let change: Event = answer.json()?;
+    Ok(Heard::Change(change.node.modified_index.checked_add(1)))
 }
 
 #[derive(serde::Deserialize)]

@@ -106,8 +106,10 @@ fn spec_of(mut value: Value) -> Result<(ClusterSpec, Vec<SpecWarning>), SpecErro
         suggestion: suggest(&field),
         field,
     };
-    let unknown = unknown.into_iter().flatten();
-    Ok((spec, unknown.map(warning).collect()))
+    // In an order that does not depend on how the known fields around them are spelled.
+    let mut unknown = unknown.unwrap_or_default();
+    unknown.sort();
+    Ok((spec, unknown.into_iter().map(warning).collect()))
 }
 
 /// Finds the field that cannot be read, by reading each alone.
