@@ -19,17 +19,35 @@ const THREADS: usize = 2;
 /// Most failing seeds that are told of.
 const MOST_TOLD: usize = 5;
 
-/// What must have happened in a batch of some size: a world in which nothing happens proves nothing.
+/// What must have happened in a batch of some size, of plans as they are drawn without a name: a world in
+/// which nothing happens proves nothing.
 pub const SOMETIMES: &[&str] = &[
     "failover",
+    "failover-limit",
+    "election-refused",
     "promotion",
     "synchronous-change",
     "synchronous-commit",
     "proxy-closed",
     "proxy-opened",
+    "proxy-fenced",
+    "late-bytes",
     "lost-answer",
     "write-unknown",
     "store-unavailable",
+    "store-slow",
+    "late-expiry",
+    "watch-stalled",
+    "wall-jump",
+    "isolated",
+    "isolated-one-way",
+    "lossy",
+    "disk-full",
+    "disk-slow",
+    "disk-lost",
+    "wal-removed",
+    "copies-fail",
+    "synchronous-union",
     "resync",
     "swap",
     "adopted",
@@ -53,6 +71,25 @@ pub const SOMETIMES: &[&str] = &[
     "request-done",
     "half-a-record",
 ];
+/// What else must have happened where processes of the Go program are among ours.
+const SOMETIMES_MIXED: &[&str] = &["go-replaced", "go-returns", "go-stops-at-start"];
+
+/// A way to draw plans.
+type Draw = fn(u64) -> Plan;
+
+/// How plans are drawn, by name; the names of what must have happened besides.
+const PLANS: &[(&str, Draw, &[&str])] = &[
+    ("drawn", swarm::plan, SOMETIMES),
+    ("failovers", swarm::failovers, &[]),
+    ("lagging", swarm::lagging_standbys, &[]),
+    ("restored", swarm::store_restored, &[]),
+    ("leaders", swarm::two_leaders, &[]),
+    ("mixed", swarm::mixed, SOMETIMES_MIXED),
+    ("days", swarm::days, &[]),
+    ("years", swarm::years, &[]),
+];
+/// Plans that are part of a batch of which nothing is said: the others take long for each seed.
+const USUAL: usize = 6;
 
 /// What a batch came to.
 #[derive(Debug, Default)]
@@ -92,11 +129,23 @@ impl Tally {
     }
 
     /// What should have happened and did not.
-    pub fn missing(&self) -> Vec<&'static str> {
-        let missing = SOMETIMES
+    pub fn missing(&self, sometimes: &[&'static str]) -> Vec<&'static str> {
+        let missing = sometimes
             .iter()
             .filter(|what| !self.noted.contains_key(**what));
         missing.copied().collect()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.simulated += other.simulated;
+        self.acknowledged += other.acknowledged;
+        self.stuck += other.stuck;
+        for (what, times) in &other.noted {
+            *self.noted.entry(what).or_default() += times;
+        }
+        self.reasons.extend(other.reasons.iter().cloned());
     }
 }
 
@@ -125,21 +174,14 @@ pub fn run_many(drawn: fn(u64) -> Plan, first: u64, most: u64, limit: Option<Dur
     tally.into_inner().expect("no thread panics with it")
 }
 
-/// How plans are drawn, by name.
-fn drawn(name: Option<&String>) -> anyhow::Result<fn(u64) -> Plan> {
-    match name.map(String::as_str) {
-        None => Ok(swarm::plan),
-        Some("failovers") => Ok(swarm::failovers),
-        Some("lagging") => Ok(swarm::lagging_standbys),
-        Some("restored") => Ok(swarm::store_restored),
-        Some("leaders") => Ok(swarm::two_leaders),
-        Some("days") => Ok(swarm::days),
-        Some(other) => {
-            anyhow::bail!(
-                "no plans are called {other:?}: failovers, lagging, restored, leaders, days"
-            )
-        }
-    }
+/// The plans of a name; none: those that are drawn without one.
+fn plans(
+    name: Option<&String>,
+) -> anyhow::Result<&'static (&'static str, Draw, &'static [&'static str])> {
+    let name = name.map_or("drawn", String::as_str);
+    let names = || PLANS.iter().map(|(name, _, _)| *name).collect::<Vec<_>>();
+    let found = PLANS.iter().find(|(known, _, _)| *known == name);
+    found.with_context(|| format!("no plans are called {name:?}: {}", names().join(", ")))
 }
 
 /// `batch SECONDS [FIRST [PLANS]]`, or `seed N [PLANS]`; true: something was found.
@@ -154,13 +196,17 @@ pub fn command(arguments: &[String], out: &mut dyn Write) -> anyhow::Result<bool
     };
     match arguments.first().map(String::as_str) {
         Some("seed") => {
-            let drawn = drawn(arguments.get(2))?;
-            replay(&drawn(number(1)?.context("seed: which?")?), out)
+            let (_, draw, _) = plans(arguments.get(2))?;
+            replay(&draw(number(1)?.context("seed: which?")?), out)
         }
         Some("batch") => {
             let seconds = number(1)?.context("batch: for how many seconds?")?;
             let (limit, first) = (Duration::from_secs(seconds), number(2)?.unwrap_or(1));
-            batch(drawn(arguments.get(3))?, limit, first, out)
+            let chosen = match arguments.get(3) {
+                None => &PLANS[..USUAL],
+                Some(_) => std::slice::from_ref(plans(arguments.get(3))?),
+            };
+            batches(chosen, limit, first, out)
         }
         _ => anyhow::bail!("say `batch SECONDS [FIRST-SEED [PLANS]]` or `seed N [PLANS]`"),
     }
@@ -176,40 +222,64 @@ fn replay(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<bool> {
     Ok(outcome.record.violation.is_some())
 }
 
-fn batch(
-    drawn: fn(u64) -> Plan,
+/// A batch of each kind of plan, of which the first has half of the time.
+fn batches(
+    chosen: &[(&str, Draw, &[&'static str])],
     limit: Duration,
     first: u64,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     let began = Instant::now();
-    let tally = run_many(drawn, first, u64::MAX / 2, Some(limit));
+    let (mut all, mut found, mut sometimes) = (Tally::default(), false, Vec::new());
+    let parts = u32::try_from(chosen.len())?;
+    for (index, (name, draw, own)) in chosen.iter().enumerate() {
+        let share = match (parts, index) {
+            (1, _) => limit,
+            (_, 0) => limit / 2,
+            _ => limit / 2 / (parts - 1),
+        };
+        let tally = run_many(*draw, first, u64::MAX / 2, Some(share));
+        found |= !tally.failures.is_empty();
+        tell_failures(name, *draw, &tally, out)?;
+        sometimes.extend_from_slice(own);
+        all.add(&tally);
+    }
     let seconds = began.elapsed().as_secs_f64();
-    for (seed, violation) in tally.failures.iter().take(MOST_TOLD) {
-        writeln!(out, "seed {seed}: {}: {}", violation.rule, violation.text)?;
-    }
-    if let Some((seed, violation)) = tally.failures.first_key_value() {
-        let small = shrink(&drawn(*seed), violation.rule);
-        writeln!(out, "\n{}", story::tell(&small, violation))?;
-    }
     writeln!(
         out,
-        "{} seeds, {:.1} a second, {:.1} simulated hours, {} events, {} acknowledged writes; {} seeds \
-         failed, {} ended for want of data",
-        tally.seeds,
-        f64::from(u32::try_from(tally.seeds)?) / seconds,
-        tally.simulated.as_secs_f64() / 3600.0,
-        tally.events,
-        tally.acknowledged,
-        tally.failures.len(),
-        tally.stuck,
+        "{} seeds, {:.1} a second, {:.1} simulated hours, {} events, {} acknowledged writes; {} ended \
+         for want of data",
+        all.seeds,
+        f64::from(u32::try_from(all.seeds)?) / seconds,
+        all.simulated.as_secs_f64() / 3600.0,
+        all.events,
+        all.acknowledged,
+        all.stuck,
     )?;
-    for (what, times) in &tally.noted {
+    for (what, times) in &all.noted {
         writeln!(out, "{times:>9} {what}")?;
     }
-    let missing = tally.missing();
+    let missing = all.missing(&sometimes);
     if !missing.is_empty() {
         writeln!(out, "did not happen: {}", missing.join(", "))?;
     }
-    Ok(!tally.failures.is_empty() || !missing.is_empty())
+    Ok(found || !missing.is_empty())
+}
+
+fn tell_failures(name: &str, draw: Draw, tally: &Tally, out: &mut dyn Write) -> anyhow::Result<()> {
+    for (seed, violation) in tally.failures.iter().take(MOST_TOLD) {
+        let (rule, text) = (violation.rule, &violation.text);
+        writeln!(out, "seed {seed} of {name}: {rule}: {text}")?;
+    }
+    if let Some((seed, violation)) = tally.failures.first_key_value() {
+        let small = shrink(&draw(*seed), violation.rule);
+        writeln!(out, "\n{}", story::tell(&small, violation))?;
+    }
+    let (seeds, hours) = (tally.seeds, tally.simulated.as_secs_f64() / 3600.0);
+    let failed = tally.failures.len();
+    writeln!(
+        out,
+        "{name}: {seeds} seeds, {hours:.1} simulated hours; {failed} seeds failed"
+    )?;
+    Ok(())
 }

@@ -18,6 +18,10 @@ pub struct Shape {
     pub sentinels: usize,
     /// Proxies.
     pub proxies: usize,
+    /// Of the keepers the first so many are of the Go program.
+    pub go_keepers: usize,
+    /// Of the proxies likewise.
+    pub go_proxies: usize,
     /// Clients that come through proxies.
     pub clients: usize,
     /// Clients that go round them.
@@ -32,6 +36,8 @@ pub struct Shape {
     pub store_timeout: Duration,
     /// How long a sentinel's lease lasts.
     pub lease: Duration,
+    /// Pause between two words of a standby to its source (`wal_receiver_status_interval`).
+    pub standby_status: Duration,
     /// Clients' pause between statements, in milliseconds.
     pub pace: (u64, u64),
     /// When the last fault has ended.
@@ -56,6 +62,9 @@ pub enum FaultKind {
     Kill(Actor),
     /// A process is killed after it has carried out so many effects more.
     KillAfter(Actor, u32),
+    /// A keeper or a proxy is ended, and a process of the other program started in its place: ours where
+    /// it was one of the Go program, and the other way about.
+    Exchange(Actor),
     /// A process stands still.
     Pause(Actor),
     /// A host stands still.
@@ -152,6 +161,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether processes of the Go program are in it. Their keepers tell the oldest log that they have by
+    /// a file of 16 MB, in which the whole log of this world lies: in such a world none is removed.
+    pub(crate) fn has_go(&self) -> bool {
+        let exchanges = |fault: &Fault| matches!(fault.kind, FaultKind::Exchange(_));
+        self.shape.go_keepers + self.shape.go_proxies > 0 || self.faults.iter().any(exchanges)
+    }
+
     /// Whether the store goes back in it.
     pub(crate) fn goes_back(&self) -> bool {
         self.faults.iter().any(|fault| {

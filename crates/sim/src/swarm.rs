@@ -1,5 +1,7 @@
 //! From a seed to a plan: which cluster, which kinds of fault, how often.
 
+mod long;
+mod mixed;
 mod operators;
 
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::chance::Chance;
 use crate::plan::{Fault, FaultKind, Plan, Shape};
 use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
+pub use long::{days, years};
+pub use mixed::mixed;
 
 /// Faults begin no earlier than this: a cluster needs a while to begin.
 const FIRST_FAULT: Duration = Duration::from_secs(20);
@@ -56,6 +60,8 @@ pub fn calm(seed: u64) -> Plan {
         keepers,
         sentinels: 1 + chance.index(3),
         proxies: 1 + chance.index(3),
+        go_keepers: 0,
+        go_proxies: 0,
         clients: 2 + chance.index(3),
         direct_clients: 0,
         together: chance.happens(400),
@@ -63,6 +69,7 @@ pub fn calm(seed: u64) -> Plan {
         most_failovers: if chance.happens(300) { 3 } else { 1000 },
         store_timeout: chance.millis(1000, 5000),
         lease: Duration::from_secs(chance.between(4, 6)),
+        standby_status: Duration::from_secs(1),
         pace: (100, chance.between(300, 2500)),
         calm_from: FIRST_FAULT,
     };
@@ -116,36 +123,6 @@ fn add(plan: &mut Plan, at: Time, lasts: Duration, kind: FaultKind) {
     plan.faults.push(Fault { at, lasts, kind });
     plan.faults.sort_by_key(|fault| fault.at);
     plan.shape.calm_from = plan.shape.calm_from.max(at + lasts);
-}
-
-/// A plan of hours to days of a cluster with the settings that a specification has by default: minutes
-/// pass between one fault and the next, and some last for minutes.
-pub fn days(seed: u64) -> Plan {
-    let mut plan = calm(seed);
-    let mut chance = Chance::of(seed, "days", 0);
-    let shape = &mut plan.shape;
-    let synchronous = shape.spec.synchronous_replication;
-    shape.keepers = 3;
-    shape.sentinels = 3;
-    shape.proxies = 2;
-    shape.clients = 2;
-    shape.pace = (1000, 20_000);
-    shape.most_failovers = 3;
-    shape.store_timeout = Duration::from_secs(5);
-    shape.lease = Duration::from_secs(20);
-    shape.spec = ClusterSpec {
-        init_mode: Some(ClusterInitMode::New),
-        synchronous_replication: synchronous,
-        use_pgrewind: Some(chance.happens(500)),
-        ..ClusterSpec::default()
-    };
-    let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(500)).collect();
-    let spread = Spread {
-        until: Duration::from_hours(chance.between(6, 48)),
-        pause: chance.between(60_000, 1_800_000),
-        longest: (120_000, 900_000),
-    };
-    with_spread_faults(plan, chance, &kinds, &spread)
 }
 
 /// A plan with failovers, and sentinels that believe that they lead while another does.

@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod clock;
 pub(crate) mod event;
 mod faults;
+mod go;
 pub(crate) mod keeper;
 pub(crate) mod network;
 pub mod past;
@@ -93,13 +94,15 @@ impl World {
             network: Network::new(seed),
             store: Store::new(seed),
             keepers: (0..shape.keepers)
-                .map(|k| KeeperNode::new(seed, k))
+                .map(|k| KeeperNode::new(seed, k, k < shape.go_keepers))
                 .collect(),
             instances: (0..shape.keepers).map(|k| Instance::new(seed, k)).collect(),
             sentinels: (0..shape.sentinels)
                 .map(|s| SentinelNode::new(seed, s))
                 .collect(),
-            proxies: (0..shape.proxies).map(|_| ProxyNode::new()).collect(),
+            proxies: (0..shape.proxies)
+                .map(|p| ProxyNode::new(p < shape.go_proxies))
+                .collect(),
             clients: (0..shape.clients + shape.direct_clients)
                 .map(client)
                 .collect(),
@@ -240,6 +243,11 @@ impl World {
                 "withheld",
                 format!("{actor} withholds a decision: {reason}"),
             );
+        }
+        match reason.code.as_ref() {
+            "no-eligible-standby" => self.note("election-refused"),
+            "failover-limit" => self.note("failover-limit"),
+            _ => {}
         }
         self.record.reason(&reason.code);
         if reason.severity >= Severity::Info && reason.code != "round" {

@@ -24,6 +24,9 @@ pub(crate) fn bound(spec: &EffectiveSpec, lease: Duration, store_timeout: Durati
     FAILOVER_WINDOW + leader + (judged + proxies + MODEL) * 2 + spec.init_timeout
 }
 
+/// How long ago a write of busy clients may be.
+const LATELY: Duration = Duration::from_secs(15);
+
 impl World {
     /// The specification in force; that of the plan before there is one.
     pub fn spec(&self) -> EffectiveSpec {
@@ -132,7 +135,8 @@ impl World {
         if let Some(p) = closed {
             return Some(format!("p{p} does not forward to pg{at}"));
         }
-        let since = self.now.saturating_sub(Duration::from_secs(15));
+        let lately = Duration::from_millis(self.plan.shape.pace.1).max(LATELY / 2) * 2;
+        let since = self.now.saturating_sub(lately);
         let silent = (0..self.proxies.len()).find(|p| !self.record.wrote_since(*p, at, since));
         silent.map(|p| format!("no write through p{p} was acknowledged lately"))
     }

@@ -81,6 +81,10 @@ impl World {
 
     /// I6: what a proxy acknowledges it has carried out.
     pub(crate) fn check_acknowledgement(&mut self, p: usize, info: &ProxyInfo) {
+        if self.proxies[p].is_go {
+            // It acknowledges first; sentinels wait for its connections.
+            return;
+        }
         // Generations come again when the store goes back: it means the one that it read.
         let read = self.proxies[p].read.as_ref();
         let read = read

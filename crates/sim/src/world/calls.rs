@@ -221,7 +221,12 @@ impl World {
             let process = self.process(actor);
             let (up, life) = (process.up, process.life);
             let ends = (self.host_of(Actor::Store), self.host_of(actor));
-            if !up || self.store.stalled.contains(&actor) || self.network.is_cut(ends.0, ends.1) {
+            // Processes of the Go program look again after a pause, and hear of nothing.
+            if !up
+                || self.is_go(actor)
+                || self.store.stalled.contains(&actor)
+                || self.network.is_cut(ends.0, ends.1)
+            {
                 continue;
             }
             let delay = Duration::from_micros(100) + self.store.chance.millis(0, WATCH_DELAY);

@@ -30,6 +30,7 @@ impl World {
         self.queue.put(until, What::FaultEnds(number));
         match fault.kind {
             FaultKind::Kill(actor) => self.kill(actor),
+            FaultKind::Exchange(actor) => self.exchange(actor),
             FaultKind::KillAfter(actor, effects) => {
                 self.process_mut(actor).crash_after = Some(effects);
             }
@@ -76,7 +77,7 @@ impl World {
             return;
         };
         match fault.kind {
-            FaultKind::Kill(actor) => self.start(actor),
+            FaultKind::Kill(actor) | FaultKind::Exchange(actor) => self.start(actor),
             FaultKind::KillAfter(actor, _) => {
                 self.process_mut(actor).crash_after = None;
                 self.start(actor);
@@ -110,6 +111,9 @@ impl World {
                 count.saturating_sub(1)
             };
         };
+        if begins {
+            self.note(name_of(kind));
+        }
         match kind {
             FaultKind::StartsDie(k, times) => {
                 self.instances[*k].ailments.starts_die = if begins { *times } else { 0 };
@@ -295,6 +299,24 @@ impl World {
             data.keepers.remove(&uid);
             true
         })
+    }
+}
+
+/// What a condition is noted as.
+fn name_of(kind: &FaultKind) -> &'static str {
+    match kind {
+        FaultKind::DiskFull(_) => "disk-full",
+        FaultKind::SlowDisk(_, _) => "disk-slow",
+        FaultKind::CopiesFail(_) => "copies-fail",
+        FaultKind::Isolate(_, true, true) => "isolated",
+        FaultKind::Isolate(_, _, _) => "isolated-one-way",
+        FaultKind::Trouble(_) => "lossy",
+        FaultKind::StoreDown => "store-down",
+        FaultKind::StoreSlow(_) => "store-slow",
+        FaultKind::StoreExpiresLate(_) => "late-expiry",
+        FaultKind::StallWatch(_) => "watch-stalled",
+        FaultKind::WallJump(_, _) => "wall-jump",
+        _ => "condition",
     }
 }
 

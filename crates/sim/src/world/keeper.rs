@@ -18,6 +18,7 @@ use stolon_core::time::Instant;
 
 use super::calls::Purpose;
 use super::event::{Actor, What};
+use super::go::without_our_fields;
 use super::past::{Known, Origin};
 use super::postgres::Data;
 use super::store::Operation;
@@ -53,13 +54,17 @@ pub(crate) struct KeeperNode {
     work: Option<Work>,
     /// Data of another database system, put aside whole.
     kept: Vec<Data>,
+    /// Whether it is one of the Go program.
+    pub(crate) is_go: bool,
+    /// When it published last.
+    pub(super) published_at: Option<super::Time>,
     /// It sees the store no more for an operator's reason: it was removed, with its machine.
     pub(crate) retired: bool,
 }
 
 impl KeeperNode {
     /// A keeper that was not started.
-    pub(crate) fn new(seed: u64, number: usize) -> Self {
+    pub(crate) fn new(seed: u64, number: usize, is_go: bool) -> Self {
         Self {
             process: Process::default(),
             core: None,
@@ -71,6 +76,8 @@ impl KeeperNode {
             published_as: BootUuid::default(),
             work: None,
             kept: Vec::new(),
+            is_go,
+            published_at: None,
             retired: false,
         }
     }
@@ -111,6 +118,9 @@ fn settings(k: usize, starts: u32, authentication: &str) -> Settings {
 
 impl World {
     pub(crate) fn start_keeper(&mut self, k: usize) {
+        if self.keepers[k].is_go {
+            self.stop_at_start(k);
+        }
         let server = self.instances[k].server.as_ref();
         let process = match server.map(|server| server.orphaned) {
             Some(false) => Processes::Adopted,
@@ -185,7 +195,13 @@ impl World {
                 }
             }
             Effect::Publish(info, ttl) => {
+                if !self.is_publication_due(k) {
+                    return;
+                }
                 let mut info = *info;
+                if self.keepers[k].is_go {
+                    info = without_our_fields(info);
+                }
                 info.info_uid = self.info_uid();
                 self.keepers[k].published_as = info.boot_uuid.clone();
                 self.tamper_with_report(k, &mut info);

@@ -233,7 +233,7 @@ impl World {
         } else {
             self.postgres_later(k, pause, PostgresEvent::Follows);
         }
-        self.postgres_later(k, Duration::from_secs(1), PostgresEvent::Status);
+        self.postgres_later(k, self.plan.shape.standby_status, PostgresEvent::Status);
     }
 
     /// The server is gone, and what it had not flushed. Everybody who was connected hears it, as far

@@ -10,6 +10,7 @@ use stolon_core::time::Instant;
 use super::calls::Purpose;
 use super::client::Response;
 use super::event::{Actor, ClientWord, ConnectionId, PostgresEvent, What};
+use super::go::{CLOSES_WITHIN, GoProxy};
 use super::network::Way;
 use super::past::Origin;
 use super::store::Operation;
@@ -24,11 +25,29 @@ pub(crate) struct Permit {
     pub(crate) until: Instant,
 }
 
+/// What decides in a proxy.
+#[derive(Debug)]
+enum Brain {
+    Ours(Box<Proxy>),
+    Go(Box<GoProxy>),
+}
+
+impl Brain {
+    fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
+        match self {
+            Self::Ours(proxy) => proxy.handle(now, event),
+            Self::Go(proxy) => proxy.handle(now, event),
+        }
+    }
+}
+
 /// A proxy.
 #[derive(Debug)]
 pub(crate) struct ProxyNode {
     pub(crate) process: Process,
-    core: Option<Proxy>,
+    core: Option<Brain>,
+    /// Whether it is one of the Go program.
+    pub(crate) is_go: bool,
     starts: u32,
     listening: bool,
     pub(crate) permit: Option<Permit>,
@@ -40,10 +59,11 @@ pub(crate) struct ProxyNode {
 
 impl ProxyNode {
     /// A proxy that was not started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(is_go: bool) -> Self {
         Self {
             process: Process::default(),
             core: None,
+            is_go,
             starts: 0,
             listening: false,
             permit: None,
@@ -68,11 +88,15 @@ impl World {
         node.listening = false;
         node.permit = None;
         node.read = None;
-        node.core = Some(Proxy::new(Settings {
-            uid: node.uid.clone(),
-            version: "0".to_owned(),
-            stop_listening: p.is_multiple_of(2),
-        }));
+        node.core = Some(if node.is_go {
+            Brain::Go(Box::new(GoProxy::new(node.uid.clone())))
+        } else {
+            Brain::Ours(Box::new(Proxy::new(Settings {
+                uid: node.uid.clone(),
+                version: "0".to_owned(),
+                stop_listening: p.is_multiple_of(2),
+            })))
+        });
         self.proxy_hears(p, Event::StoreChanged);
     }
 
@@ -90,7 +114,7 @@ impl World {
         let before = self.proxies[p].read.replace((origin, revision, data));
         let permit = self.proxies[p].permit.as_ref().map(|permit| permit.serial);
         self.proxy_hears(p, event);
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|_| !self.proxies[p].is_go) {
             self.check_closes_first(p, &before, permit);
         }
     }
@@ -138,7 +162,7 @@ impl World {
                 self.call(actor, Purpose::Read(sent_at), Operation::Get);
             }
             Effect::Route(route) => {
-                if let Some(late) = self.tamper_with_route(p, &route) {
+                if let Some(late) = self.late_route(p, &route) {
                     let life = self.proxies[p].process.life;
                     self.queue
                         .put(self.now + late, What::SetRoute(p, life, Box::new(route)));
@@ -156,6 +180,15 @@ impl World {
             Effect::Log(reason) => self.take_reason(actor, &reason),
             Effect::WakeAt(at) => self.wake_at(actor, at),
         }
+    }
+
+    /// How much later than is believed a route is set.
+    fn late_route(&mut self, p: usize, route: &Route) -> Option<Duration> {
+        let closes = matches!(route, Route::Closed(_)) && self.proxies[p].permit.is_some();
+        if self.proxies[p].is_go && closes {
+            return Some(self.store.chance.millis(0, CLOSES_WITHIN));
+        }
+        self.tamper_with_route(p, route)
     }
 
     fn publish_proxy(&mut self, p: usize, info: ProxyInfo, ttl: Duration) {
@@ -179,7 +212,10 @@ impl World {
             permit.until = until;
             return;
         }
-        if node.permit.take().is_some() {
+        if let Some(permit) = node.permit.take() {
+            if permit.until <= now {
+                self.note("proxy-fenced");
+            }
             self.note("proxy-closed");
             self.say(|| format!("p{p} closes"));
         }

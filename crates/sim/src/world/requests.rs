@@ -74,6 +74,13 @@ impl World {
             }
             Wish::Pause => request.kind = Some(RequestKind::Pause),
         }
+        // Who does not know of requests would never carry it out: `stolonctl` names them.
+        let lacks = |k: &usize| {
+            self.keepers[*k].is_go && request.keepers.iter().any(|uid| *uid == keeper_uid(*k))
+        };
+        if (0..self.keepers.len()).any(|k| lacks(&k)) {
+            return false;
+        }
         self.store.requests.push(request);
         true
     }
@@ -98,9 +105,10 @@ impl World {
         let wall = self.clock_of(Actor::Keeper(k)).wall(self.now);
         let event = told.map_or(Event::AskFailed, |(requests, infos)| {
             let infos = infos.iter().map(|info| KeeperInfo::clone(info));
+            let knows = !self.keepers[k].is_go;
             Event::Asked(Box::new(Asked {
                 wall,
-                requests,
+                requests: if knows { requests } else { Vec::new() },
                 peers: peers.then(|| infos.collect()),
             }))
         });

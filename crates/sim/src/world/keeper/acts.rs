@@ -276,7 +276,9 @@ impl World {
         data.ending = Ending::Crash;
         data.min_recovery = data.flush_lsn();
         data.slots.clear();
-        data.oldest_wal = data.flush_lsn();
+        if !self.plan.has_go() {
+            data.oldest_wal = data.flush_lsn();
+        }
         self.instances[k].beside = Folder {
             content: Content::Cluster,
             data: Some(data),

@@ -169,7 +169,9 @@ impl World {
         // A checkpoint removes what no slot keeps.
         let kept = data.flush_lsn().saturating_sub(instance.wal_kept);
         let oldest = data.slots.values().copied().fold(kept, u64::min);
-        data.oldest_wal = data.oldest_wal.max(oldest);
+        if !self.plan.has_go() {
+            data.oldest_wal = data.oldest_wal.max(oldest);
+        }
         let (rest, flushed) = (data.flushed < data.wal.len(), data.flushed);
         for commit in &mut server.waiting {
             commit.on_disk |= commit.record <= flushed;

@@ -16,8 +16,6 @@ const SILENCE: Duration = Duration::from_mins(1);
 const NO_ANSWER: Duration = Duration::from_secs(5);
 /// `wal_retrieve_retry_interval`, as the keeper sets it.
 const RETRY: Duration = Duration::from_millis(500);
-/// `wal_receiver_status_interval`, as the keeper sets it.
-const STATUS: Duration = Duration::from_secs(1);
 
 /// Somebody who receives a server's log.
 #[derive(Debug, Clone)]
@@ -364,7 +362,7 @@ impl World {
     /// Once in a while: silence ends sessions, and a standby tells what it has.
     pub(super) fn status(&mut self, k: usize) {
         let now = self.now;
-        self.postgres_later(k, STATUS, PostgresEvent::Status);
+        self.postgres_later(k, self.plan.shape.standby_status, PostgresEvent::Status);
         let Some(server) = self.instances[k].server.as_mut() else {
             return;
         };
