@@ -112,6 +112,75 @@ fn a_standby_cluster_follows_fails_over_and_is_promoted() {
     has_rows(primary, 3);
 }
 
+/// A standby cluster that is fed by an archive alone: what is archived comes, after the delay that was asked
+/// for. Promoted, it has all of that, and is written to.
+#[test]
+fn a_standby_cluster_is_fed_by_an_archive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = folder.path().join("archive");
+    std::fs::create_dir(&archive).expect("a folder");
+    give(folder.path());
+    give(&archive);
+    let archive = archive.display();
+    let command = format!("cp %p {archive}/%f");
+    let source = Cluster::start(&Plan::new(Store::Sqlite).keepers(1).with(
+        "pgParameters",
+        json!({"archive_mode": "on", "archive_command": command}),
+    ));
+    let primary = &source.keepers[0];
+    let ask = |sql: &str| primary.direct.query(sql).expect(sql);
+    let insert = || {
+        ask("INSERT INTO source DEFAULT VALUES");
+        ask("SELECT pg_switch_wal()");
+    };
+    ask("CREATE TABLE source (id serial)");
+    insert();
+    let base = folder.path().join("base");
+    primary.copy_to(&base, &["-X", "stream"]);
+    let settings = |delay: &str| {
+        json!({
+            "standbySettings": {"recoveryMinApplyDelay": delay},
+            "archiveRecoverySettings": {"restoreCommand": format!("cp {archive}/%f %p")}
+        })
+    };
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(1)
+        .with("initMode", json!("pitr"))
+        .with("role", json!("standby"))
+        .with(
+            "pitrConfig",
+            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
+        )
+        .with("standbyConfig", settings("0"));
+    let cluster = Cluster::begin(&plan);
+    let member = &cluster.keepers[0];
+    insert();
+    has_rows(member, 2);
+
+    let delayed = |delay: &str| {
+        let patch = json!({"standbyConfig": settings(delay)}).to_string();
+        cluster.ctl(&["update", "-p", &patch]);
+        eventually("the delay is in force", || {
+            let seen = member.direct.query("SHOW recovery_min_apply_delay").ok()?;
+            (seen == [delay]).then_some(())
+        });
+    };
+    delayed("1h");
+    insert();
+    stays(Duration::from_secs(3), "the row waits", || {
+        let found = member.direct.query("SELECT count(*)::text FROM source");
+        found.is_ok_and(|found| found == ["2"])
+    });
+    delayed("0");
+    has_rows(member, 3);
+
+    cluster.ctl(&["promote", "-y"]);
+    cluster.is_whole();
+    cluster.writer().goes_on();
+    has_rows(member, 3);
+    has_rows(primary, 3);
+}
+
 /// A server that nobody manages: a copy of another one, promoted.
 struct Fork {
     process: Process,

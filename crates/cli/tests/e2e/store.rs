@@ -120,3 +120,47 @@ fn odd_values_in_the_store_hold_nothing_up() {
     }
     assert!(cluster.try_ctl(&["status"]).status.success());
 }
+
+/// I7: a restored store names the primary of before a failover. Nobody is served by it, what was committed
+/// since stays where it is, and newer cluster data open the cluster again.
+#[test]
+fn a_store_of_before_a_failover_serves_nobody() {
+    let backup = |cluster: &Cluster, name: &str| {
+        let file = cluster.folder().join(name);
+        std::fs::write(&file, cluster.ctl(&["clusterdata", "read"])).expect("written");
+        file.display().to_string()
+    };
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(2));
+    let primary = cluster.primary();
+    let before = backup(&cluster, "before.json");
+    cluster.keepers[primary].kill();
+    let new = cluster.another_primary_than(primary);
+    let writer = cluster.writer();
+    writer.goes_on();
+    let account = writer.stop();
+    let after = backup(&cluster, "after.json");
+
+    cluster.ctl(&["clusterdata", "write", "-f", &before, "--yes"]);
+    cluster.keepers[primary].daemon.start();
+    eventually("status says what it is", || {
+        let status = cluster.ctl(&["status"]);
+        status.contains("from before a failover").then_some(())
+    });
+    stays(Duration::from_secs(5), "nobody is served", || {
+        cluster.address().query("SELECT 1").is_err()
+    });
+    let keeper = &cluster.keepers[new];
+    let said = keeper.daemon.said();
+    assert!(said.contains("later-history"), "{said}");
+    let rows = keeper.direct.query("SELECT count(*)::text FROM written");
+    let rows: usize = rows.expect("it is left alone")[0]
+        .parse()
+        .expect("a number");
+    assert!(rows >= account.acknowledged.len(), "{rows} rows");
+
+    cluster.ctl(&["clusterdata", "write", "-f", &after, "--yes"]);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new);
+    cluster.has_all(&account);
+    cluster.follows(primary);
+}
