@@ -172,6 +172,35 @@ fn a_primary_whose_disk_hangs_gives_way_and_comes_back() {
     cluster.follows(primary);
 }
 
+/// B10: the file system under the primary's data turns read-only, as after an error of the disk. It is failed,
+/// status says why, and it comes back on a disk that was mounted anew.
+#[test]
+fn a_primary_whose_disk_turns_read_only_gives_way_and_comes_back() {
+    if !can_freeze("a_primary_whose_disk_turns_read_only_gives_way_and_comes_back") {
+        return;
+    }
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(2)
+        .with("usePgrewind", json!(true))
+        .hanging_disks();
+    let mut cluster = Cluster::start(&plan);
+    let primary = cluster.primary();
+    let writer = cluster.writer();
+    cluster.fail_disk(primary);
+    let new = cluster.another_primary_than(primary);
+    writer.goes_on();
+    eventually("status says what it is", || {
+        let status = cluster.ctl(&["status"]);
+        let status = status.to_lowercase();
+        status.contains("read-only").then_some(())
+    });
+    cluster.start_on_mended_disk(primary);
+    cluster.is_whole();
+    assert_eq!(cluster.primary(), new, "it takes nothing back");
+    drop(writer.stop());
+    cluster.follows(primary);
+}
+
 /// B8: the backend of the keeper's own session hangs. The keeper notices, says so, and goes on with
 /// another one; the instance is not taken for dead.
 #[test]

@@ -581,6 +581,18 @@ impl Cluster {
         self.disks[keeper].go_on();
     }
 
+    /// Turns the disk of a keeper whose disk can hang read-only.
+    pub(crate) fn fail_disk(&self, keeper: usize) {
+        self.disks[keeper].fail();
+    }
+
+    /// Kills a keeper and its instance, mounts its disk anew, and starts it.
+    pub(crate) fn start_on_mended_disk(&mut self, keeper: usize) {
+        self.keepers[keeper].kill();
+        self.disks[keeper].mount_again();
+        self.keepers[keeper].daemon.start();
+    }
+
     /// Somebody who reads an instance's WAL for as long as they are there.
     pub(crate) fn receive_wal(&self, keeper: usize, number: usize) -> Process {
         let folder = self.place.folder.join(format!("wal{number}"));

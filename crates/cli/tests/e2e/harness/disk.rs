@@ -41,10 +41,7 @@ impl Disk {
         let file = folder.with_extension("disk");
         run(Command::new("truncate").args(["-s", "900M"]).arg(&file));
         run(Command::new("mkfs.ext4").arg("-q").arg(&file));
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(&file)
-            .arg(folder));
+        mount(folder);
         std::fs::remove_dir(folder.join("lost+found")).expect("an empty disk");
         process::give(folder);
         Self(folder.to_owned())
@@ -65,6 +62,19 @@ impl Disk {
             .output();
         // It may not hang at all.
         drop(unfrozen);
+    }
+
+    /// Turns one that can hang read-only, as ext4 does after an error of the device (mount(8), "abort").
+    pub(crate) fn fail(&self) {
+        run(Command::new("mount")
+            .args(["-o", "remount,abort"])
+            .arg(&self.0));
+    }
+
+    /// Mounts that one anew. Nobody may use it.
+    pub(crate) fn mount_again(&self) {
+        run(Command::new("umount").arg(&self.0));
+        mount(&self.0);
     }
 
     /// Leaves no room on it.
@@ -91,6 +101,14 @@ impl Drop for Disk {
         let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
         drop(unmounted);
     }
+}
+
+/// Mounts the file that belongs to the folder.
+fn mount(folder: &Path) {
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(folder.with_extension("disk"))
+        .arg(folder));
 }
 
 fn run(command: &mut Command) {
