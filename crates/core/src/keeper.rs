@@ -14,6 +14,7 @@ mod sync;
 mod trouble;
 mod work;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,8 +206,8 @@ pub struct Keeper {
     promote_at: Option<Instant>,
     round_closed: bool,
     said: Vec<(String, String)>,
-    /// What was told of connections and disk.
-    trouble: Vec<String>,
+    /// What was told of connections and disk, and when it was last so.
+    trouble: BTreeMap<String, Instant>,
 }
 
 impl Keeper {
@@ -264,7 +265,7 @@ impl Keeper {
             promote_at: None,
             round_closed: false,
             said: Vec::new(),
-            trouble: Vec::new(),
+            trouble: BTreeMap::new(),
         }
     }
 
@@ -335,7 +336,7 @@ impl Keeper {
             self.read(&mut effects);
         }
         self.note_late_look(now);
-        self.tell_trouble(&mut effects);
+        self.tell_trouble(now, &mut effects);
         self.proceed(now, &mut effects);
         self.publish(now, &mut effects);
         self.note_progress(now, &mut effects);

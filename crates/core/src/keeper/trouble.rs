@@ -1,9 +1,15 @@
 //! What keeps an instance from serving that is no fault of its own: places for connections that are
 //! all taken, a disk that takes nothing more (scenarios B2, B3, B10).
 
+use std::time::Duration;
+
 use super::facts::{Facts, Health, Observation};
 use super::{Effect, Keeper};
 use crate::reason::Reason;
+use crate::time::Instant;
+
+/// Trouble is new when it was away for this long.
+const AWAY: Duration = Duration::from_mins(1);
 
 /// What there is of it now.
 pub(super) fn trouble(facts: &Facts) -> Vec<Reason> {
@@ -46,11 +52,14 @@ pub(super) fn with_trouble(facts: &Facts, said: &str) -> String {
 }
 
 impl Keeper {
-    /// Tells of it when it comes.
-    pub(super) fn tell_trouble(&mut self, effects: &mut Vec<Effect>) {
-        let now = trouble(&self.facts);
-        let is_new = |reason: &&Reason| !self.trouble.contains(&reason.text);
-        effects.extend(now.iter().filter(is_new).cloned().map(Effect::Log));
-        self.trouble = now.into_iter().map(|reason| reason.text).collect();
+    /// Tells of it when it comes; of what comes and goes at its limit, once.
+    pub(super) fn tell_trouble(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.trouble.retain(|_, seen| now.since(*seen) < AWAY);
+        for reason in trouble(&self.facts) {
+            let told = self.trouble.insert(reason.text.clone(), now);
+            if told.is_none() {
+                effects.push(Effect::Log(reason));
+            }
+        }
     }
 }

@@ -51,6 +51,9 @@ impl Keeper {
         self.facts.is_health_fresh = true;
         self.facts.writable_until = now;
         self.facts.applied = None;
+        // Somebody may have set a password since the last look: rules that do not take it as it is stored
+        // would shut the keeper out of the next instance, and then nobody looks again.
+        self.facts.md5_verifiers = None;
         self.promote_at = None;
         self.outdated_look = self.observing;
         self.sync = SyncTracker::new(false);
