@@ -12,6 +12,8 @@ pub(crate) mod etcd;
 mod free_port;
 pub(crate) mod hosts;
 pub(crate) mod process;
+#[path = "../../../../testing/shared_memory.rs"]
+mod shared_memory;
 pub(crate) mod writer;
 
 pub(crate) use free_port::free_port;

@@ -2,6 +2,8 @@
 
 #[path = "../../../../testing/free_port.rs"]
 mod free_port;
+#[path = "../../../../testing/shared_memory.rs"]
+mod shared_memory;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -313,6 +315,7 @@ impl Drop for Server {
         while std::time::Instant::now() < end {
             let left = data_dir::processes(&self.pgdata());
             if left.is_empty() {
+                shared_memory::remove_leftovers();
                 return;
             }
             for pid in left {

@@ -13,6 +13,7 @@ use super::disk::{self, Disk};
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
 use super::process::{self, Process, Surroundings};
+use super::shared_memory::remove_leftovers;
 use super::writer::{Account, Address, Writer};
 use super::{LIMIT, eventually, free_port, within};
 
@@ -706,6 +707,7 @@ impl Drop for Cluster {
         for keeper in &mut self.keepers {
             keeper.kill();
         }
+        remove_leftovers();
         if std::env::var_os("STOLON_KEEP").is_some() {
             eprintln!("kept: {}", self.folder.path().display());
             self.folder.disable_cleanup(true);
