@@ -2,6 +2,7 @@
 
 pub mod config;
 pub(crate) mod greeting;
+pub(crate) mod introduction;
 mod metrics;
 mod relay;
 

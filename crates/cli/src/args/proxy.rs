@@ -1,7 +1,9 @@
 //! The proxy's flags.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use stolon_core::model::GoDuration;
 use stolon_daemons::proxy::config::{Config, Keepalive};
 
@@ -49,6 +51,12 @@ const FLAGS: &[Flag] = &[
         "0",
         "seconds between keepalive probes; 0: the system's",
     ),
+    text(
+        "proxy-protocol-from",
+        "",
+        "networks and addresses, separated by commas, whose connections begin with a PROXY protocol \
+         header",
+    ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];
 
@@ -79,5 +87,20 @@ fn config(values: &Values) -> Result<Config, String> {
         hold_timeout: hold_timeout.to_std(),
         most_held: values.number("max-held", 0, "a number, 0 or more")?,
         keepalive,
+        proxy_protocol_from: networks(values)?,
     })
+}
+
+fn networks(values: &Values) -> Result<Vec<IpNet>, String> {
+    let given = values.text("proxy-protocol-from").split(',').map(str::trim);
+    let network = |text: &str| {
+        let one = text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = one.or_else(|| text.parse().ok());
+        network.ok_or_else(|| {
+            let expected =
+                format!("networks and addresses as 10.0.0.0/8,192.0.2.1; {text:?} is none");
+            values.invalid("proxy-protocol-from", &expected)
+        })
+    };
+    given.filter(|text| !text.is_empty()).map(network).collect()
 }

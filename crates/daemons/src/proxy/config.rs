@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::config::CommonConfig;
 
 /// What a proxy is told; checked, nothing left open.
@@ -21,6 +23,8 @@ pub struct Config {
     pub most_held: usize,
     /// Keepalive of both sides' sockets.
     pub keepalive: Keepalive,
+    /// The networks whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// TCP keepalive (tcp(7)); what is not given is the system's.

@@ -20,6 +20,7 @@ pub(super) struct Metrics {
     pub(super) accepted: Counter,
     pub(super) refused: Counter,
     pub(super) closed: Counter,
+    pub(super) not_introduced: Counter,
     held: Gauge,
     hold_time: Histogram,
 }
@@ -33,6 +34,7 @@ impl Default for Metrics {
             accepted: Counter::default(),
             refused: Counter::default(),
             closed: Counter::default(),
+            not_introduced: Counter::default(),
             held: Gauge::default(),
             // 10 ms to 20 s.
             hold_time: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
@@ -85,6 +87,11 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "stolon_proxy_forced_closed",
         "Connections closed because they were not allowed any more",
         m.closed,
+    );
+    registry.register(
+        "stolon_proxy_not_introduced",
+        "Connections closed because they did not begin with a header of the PROXY protocol",
+        m.not_introduced,
     );
     registry.register(
         "stolon_proxy_held",

@@ -12,6 +12,7 @@ mod peer;
 mod permit;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Keepalive};
 use super::greeting::{self, Refusal};
+use super::introduction::Introducers;
 use super::metrics::Metrics;
 use carry::carry;
 use hold::{Left, WaitingRoom, hold};
@@ -58,6 +60,7 @@ pub(super) struct Relay {
 struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
+    introducers: Introducers,
     listen_retry: Duration,
     /// Held by the one task that has the address. One that was aborted may still run, and is waited for.
     listening: tokio::sync::Mutex<()>,
@@ -96,6 +99,7 @@ impl Relay {
         let shared = Shared {
             metrics,
             keepalive: config.keepalive,
+            introducers: Introducers::new(&config.proxy_protocol_from),
             listen_retry: LISTEN_RETRY,
             listening: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
@@ -267,9 +271,9 @@ async fn accept(address: String, shared: Arc<Shared>) {
     };
     loop {
         match listener.accept().await {
-            Ok((client, _)) => {
+            Ok((client, peer)) => {
                 shared.metrics.accepted.inc();
-                tokio::spawn(serve(client, shared.clone()));
+                tokio::spawn(serve(client, peer, shared.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
@@ -279,20 +283,46 @@ async fn accept(address: String, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(client: TcpStream, shared: Arc<Shared>) {
+async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     peer::prepare(&client, shared.keepalive);
     let Ok(_place) = shared.places.clone().try_acquire_owned() else {
-        return refuse(client, &shared, &Refusal::Full).await;
+        return refuse(client, peer, &shared, &Refusal::Full).await;
+    };
+    let Some(from) = introduced(&mut client, peer, &shared).await else {
+        return;
     };
     let admitted = match admit(&shared).await {
         Ok(admitted) => Ok(admitted),
         Err(why) => hold(&client, &shared, why).await,
     };
     match admitted {
-        Ok((permit, server)) => serve_between(client, server, &permit, &shared).await,
-        Err(Left::Refused(why)) => refuse(client, &shared, &Refusal::NoPrimary(why)).await,
-        Err(Left::Gone) => {}
+        Ok((permit, server)) => {
+            let Target { host, port, .. } = &permit.target;
+            tracing::debug!(client = %from, via = %peer, "letting a client through to {host}:{port}");
+            serve_between(client, server, &permit, &shared).await;
+            tracing::debug!(client = %from, "a client has left");
+        }
+        Err(Left::Refused(why)) => {
+            tracing::debug!(client = %from, via = %peer, why, "refusing a client");
+            refuse(client, peer, &shared, &Refusal::NoPrimary(why)).await;
+        }
+        Err(Left::Gone) => tracing::debug!(client = %from, via = %peer, "a client did not wait"),
     }
+}
+
+/// Who a client is; none: it did not say so as it should, and is left.
+async fn introduced(
+    client: &mut TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> Option<SocketAddr> {
+    let named = shared.introducers.client(client, peer, REFUSAL_LIMIT).await;
+    named
+        .inspect_err(|error| {
+            shared.metrics.not_introduced.inc();
+            tracing::debug!(%error, via = %peer, "closing a connection without a client's address");
+        })
+        .ok()
 }
 
 /// A permit, and a connection to where it leads.
@@ -366,7 +396,7 @@ async fn serve_between(
 }
 
 /// Tells a client why it is refused, unless too many are being told.
-async fn refuse(client: TcpStream, shared: &Shared, why: &Refusal) {
+async fn refuse(mut client: TcpStream, peer: SocketAddr, shared: &Shared, why: &Refusal) {
     shared.metrics.refused.inc();
     let place = match why {
         // Those who had a place are few, and may all have waited until now.
@@ -376,9 +406,13 @@ async fn refuse(client: TcpStream, shared: &Shared, why: &Refusal) {
         }
         Refusal::Full => shared.refusals.try_acquire().ok(),
     };
-    if place.is_some() {
-        greeting::refuse(client, why, REFUSAL_LIMIT).await;
+    if place.is_none() {
+        return;
     }
+    if *why == Refusal::Full && introduced(&mut client, peer, shared).await.is_none() {
+        return;
+    }
+    greeting::refuse(client, why, REFUSAL_LIMIT).await;
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         hold_timeout: Duration::ZERO,
         most_held: 1000,
         keepalive,
+        proxy_protocol_from: Vec::new(),
     }
 }
 

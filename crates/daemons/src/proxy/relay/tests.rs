@@ -676,3 +676,85 @@ async fn a_stopping_relay_holds_nobody() {
     let answer = refusal(&mut client).await;
     assert!(answer.contains("the proxy is stopping"), "{answer}");
 }
+
+/// A relay for clients whose address the header of a balancer on this machine names.
+fn relay_behind_a_balancer(most_held: usize) -> (Relay, u16) {
+    let config = crate::proxy::tests::config("", Keepalive::default());
+    let config = crate::proxy::config::Config {
+        proxy_protocol_from: vec!["127.0.0.0/8".parse().expect("a network")],
+        hold_timeout: LIMIT,
+        most_held,
+        ..config
+    };
+    // Enough files for the fewest clients that are carried at all.
+    relay_by(&config, 0)
+}
+
+const HEADER: &[u8] = b"PROXY TCP4 10.1.2.3 10.0.0.1 41000 5432\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancers_header_goes_to_no_server() {
+    let (relay, port) = relay_behind_a_balancer(10);
+    let mut client = connect(port).await;
+    client.write_all(HEADER).await.expect("written");
+    client.write_all(b"hello").await.expect("written");
+    held(&relay, 1).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let (mut session, _) = within(server.accept()).await.expect("a session");
+    let mut said = [0; 5];
+    within(session.read_exact(&mut said)).await.expect("bytes");
+    assert_eq!(&said, b"hello");
+    within(session.write_all(b"done")).await.expect("written");
+    let mut answer = [0; 4];
+    within(client.read_exact(&mut answer))
+        .await
+        .expect("an answer");
+    assert_eq!(&answer, b"done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_from_a_balancer_without_a_header_is_left() {
+    let (relay, port) = relay_behind_a_balancer(0);
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let mut client = connect(port).await;
+    client.write_all(START_UP).await.expect("written");
+    let mut rest = Vec::new();
+    // What was not read makes it a reset.
+    drop(within(client.read_to_end(&mut rest)).await);
+    assert_eq!(rest, b"");
+    assert_eq!(relay.shared.metrics.not_introduced.get(), 1);
+    let nobody = tokio::time::timeout(Duration::from_millis(100), server.accept()).await;
+    assert!(nobody.is_err(), "{nobody:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_behind_a_balancer_are_refused_as_others_are() {
+    let (relay, port) = relay_behind_a_balancer(0);
+    relay.set_route(&Route::Closed("an election goes on".into()));
+    let mut client = connect(port).await;
+    client.write_all(HEADER).await.expect("written");
+    client.write_all(START_UP).await.expect("written");
+    let answer = refusal(&mut client).await;
+    assert!(answer.contains("an election goes on"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_too_many_behind_a_balancer_is_told_so() {
+    let (relay, port) = relay_behind_a_balancer(0);
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let mut all = Vec::new();
+    for _ in 0..super::LEAST_PLACES {
+        let mut client = connect(port).await;
+        client.write_all(HEADER).await.expect("written");
+        let session = within(server.accept()).await.expect("a session");
+        all.push((client, session));
+    }
+    let mut client = connect(port).await;
+    client.write_all(HEADER).await.expect("written");
+    client.write_all(START_UP).await.expect("written");
+    let answer = refusal(&mut client).await;
+    assert!(answer.contains("too many clients"), "{answer}");
+}
