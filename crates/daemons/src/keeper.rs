@@ -23,6 +23,7 @@ mod take_over;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stolon_core::keeper::decide::Patience;
 use stolon_core::keeper::facts::Process;
 use stolon_core::keeper::{Effect, Event, Keeper, Settings};
 use stolon_core::model::{EffectiveSpec, KeeperUid, wire};
@@ -203,8 +204,13 @@ impl Shell {
         }
         tracing::info!("stopping: stopping postgres first");
         let started = clock::now();
-        self.steps.end().await;
-        self.instance.shut_down().await;
+        let patience = if self.steps.end().await {
+            Patience::Long
+        } else {
+            // On a disk that hangs no checkpoint ends.
+            Patience::Short
+        };
+        self.instance.shut_down(patience).await;
         self.metrics.set_shutdown(clock::now().since(started));
         logging::flush();
         Ok(())
@@ -245,8 +251,9 @@ impl Shell {
             }
             Effect::Run(step) => {
                 let spec = self.spec();
-                // Never less than one query of a step may take.
-                let limit = spec.convergence_timeout.max(apply::QUERY_LIMIT);
+                // Never less than a query of a step, and the look that it waits for, may take.
+                let least = observe::longest(spec.sleep_interval) + apply::QUERY_LIMIT;
+                let limit = spec.convergence_timeout.max(least);
                 self.steps.begin(*step, limit);
             }
             Effect::Publish(mut info, ttl) => {

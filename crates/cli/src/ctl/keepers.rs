@@ -43,19 +43,16 @@ pub(super) async fn fail(session: &Session, own: &clap::ArgMatches) -> Result<()
         .await
 }
 
-/// Whether a keeper has a primary that others can take over from, and nobody waited for one of them to
-/// have what it acknowledged.
+/// Whether a keeper has a primary that others can take over from, and nobody waits for one of them to have
+/// what it acknowledges. Whether that is so the specification says for the election, and the db for what was
+/// acknowledged before.
 fn may_lose(data: &ClusterData, uid: &KeeperUid) -> bool {
     let spec = data.cluster.as_ref().and_then(|c| c.spec.as_ref());
-    let role = spec.map_or(ClusterRole::Primary, |spec| spec.effective().role);
+    let spec = spec.cloned().unwrap_or_default().effective();
     let primary = data.primary().filter(|db| db.spec.keeper_uid == *uid);
-    let is_left = primary.is_some_and(|db| {
-        let waits = db.spec.synchronous_replication
-            && !(db.spec.synchronous_standbys.is_empty()
-                && db.spec.external_synchronous_standbys.is_empty());
-        !waits
-    });
-    is_left && role == ClusterRole::Primary && data.dbs.len() > 1
+    let is_asynchronous = primary
+        .is_some_and(|db| !(db.spec.synchronous_replication && spec.synchronous_replication));
+    is_asynchronous && spec.role == ClusterRole::Primary && data.dbs.len() > 1
 }
 
 /// Removes a keeper with its db.

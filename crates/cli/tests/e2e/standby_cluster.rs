@@ -131,7 +131,15 @@ fn a_standby_cluster_is_fed_by_an_archive() {
     let ask = |sql: &str| primary.direct.query(sql).expect(sql);
     let insert = || {
         ask("INSERT INTO source DEFAULT VALUES");
-        ask("SELECT pg_switch_wal()");
+        let segment = ask("SELECT pg_walfile_name(pg_switch_wal())").remove(0);
+        eventually("it is archived", || {
+            folder
+                .path()
+                .join("archive")
+                .join(&segment)
+                .exists()
+                .then_some(())
+        });
     };
     ask("CREATE TABLE source (id serial)");
     insert();

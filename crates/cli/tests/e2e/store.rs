@@ -142,7 +142,10 @@ fn a_store_of_before_a_failover_serves_nobody() {
 
     cluster.ctl(&["clusterdata", "write", "-f", &before, "--yes"]);
     cluster.keepers[primary].daemon.start();
+    let old = cluster.keepers[primary].direct.port.to_string();
     eventually("status says what it is", || {
+        let served = cluster.address().query("SHOW port");
+        assert!(served != Ok(vec![old.clone()]), "the old primary serves");
         let status = cluster.ctl(&["status"]);
         status.contains("from before a failover").then_some(())
     });

@@ -172,10 +172,16 @@ impl Keeper {
     /// late: they are waited for longer than that, and each brings the instance back, so that only one
     /// that does not answer at all is silent for all of failInterval.
     fn late_at(&self) -> Option<Instant> {
-        // A step may have the connection.
-        let waits = self.observing && self.running.is_none();
-        let began = self.look_began.filter(|_| waits)?;
-        Some(began.after(self.spec().sleep_interval.max(LATE_LOOK)))
+        let began = self.look_began.filter(|_| self.observing)?;
+        let spec = self.spec();
+        let patience = match &self.running {
+            // It may have the connection, and then the look waits for it.
+            Some(step) if step.uses_the_session() => {
+                spec.convergence_timeout.max(spec.sleep_interval)
+            }
+            Some(_) | None => spec.sleep_interval,
+        };
+        Some(began.after(patience.max(LATE_LOOK)))
     }
 
     /// Takes a look that is late for an instance that does not answer, until it does.

@@ -231,7 +231,7 @@ impl Keeper {
         if let Some(running) = &self.running {
             if !self.cancelling && is_overtaken(running, &decision) {
                 self.cancelling = true;
-                if *running != Step::Checkpoint {
+                if makes_data(running) {
                     let text =
                         "giving the copy up: it is not what the cluster data ask for any more";
                     effects.push(Effect::Log(Reason::info("copy-overtaken", text)));
@@ -326,17 +326,18 @@ impl Keeper {
     }
 }
 
-/// Whether a step that may take hours is not what the newest document asks for. All others end soon
-/// by themselves.
+/// Whether a step is not what the newest document asks for, and need not be waited for: it may take hours,
+/// or the instance is to be ended meanwhile. All others end soon by themselves.
 fn is_overtaken(running: &Step, decision: &Decision) -> bool {
     if *running == Step::Checkpoint {
         let is_wanted = decision.step.as_ref() == Some(running);
         return !is_wanted && (decision.step.is_some() || decision.settled);
     }
-    let is_alone = |step: &Step| matches!(step, Step::Restore { .. } | Step::FromOutside { .. });
-    let makes = is_alone(running) || running.makes_from().is_some();
+    if matches!(running, Step::Promote { .. } | Step::Discard) {
+        return matches!(decision.step, Some(Step::Stop { .. } | Step::KillAll));
+    }
     match &decision.step {
-        _ if !makes => false,
+        _ if !makes_data(running) => false,
         Some(Step::Restore { .. } | Step::FromOutside { .. }) => {
             decision.step.as_ref() != Some(running)
         }
@@ -344,4 +345,9 @@ fn is_overtaken(running: &Step, decision: &Decision) -> bool {
         // The source may be silent for a moment; a copy that stands still ends by itself.
         None => decision.reasons.iter().any(|reason| reason.code == "no-db"),
     }
+}
+
+/// Whether a step copies, restores or rewinds.
+fn makes_data(step: &Step) -> bool {
+    matches!(step, Step::Restore { .. } | Step::FromOutside { .. }) || step.makes_from().is_some()
 }

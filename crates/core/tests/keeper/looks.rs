@@ -323,7 +323,10 @@ pub(super) fn name_of(step: &Step) -> String {
             let said = [
                 (wanted.own_archive, ", with the archive they came with"),
                 (has("hostssl"), ", by TLS only"),
-                (has("hostnossl all"), ", refused without"),
+                (
+                    has("hostnossl all postgres") && has("hostnossl all repl "),
+                    ", refused without",
+                ),
                 (has("scram-sha-256"), ", by SCRAM"),
                 (!has(" all all "), ", users kept out"),
             ];

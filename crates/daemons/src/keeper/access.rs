@@ -47,6 +47,13 @@ impl Instance {
         }
     }
 
+    /// Whether PostgreSQL has taken the users' part of these rules: a keeper that is held up between
+    /// writing and asking has not asked.
+    pub(super) fn are_checked(&self, rules: &[String]) -> bool {
+        let (_, users) = self.parts(rules);
+        users.is_empty() || self.lock_access().good.as_ref() == Some(&users)
+    }
+
     /// Asks a running instance whether it takes the rules that were just written, and puts the users'
     /// part of `before` back where it does not. Where it cannot be asked, a saturated one say, they are
     /// left: it goes on with its own when they are wrong.

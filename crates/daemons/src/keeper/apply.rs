@@ -127,8 +127,8 @@ impl Instance {
     async fn kill_all(&self) -> Result<(), Error> {
         let pgdata = self.local.pgdata();
         self.end_session().await;
-        self.forget_looks();
         process::kill_all(&pgdata).await?;
+        self.forget_looks();
         Ok(data_dir::remove_stale_pid_file(&pgdata)?)
     }
 
@@ -221,8 +221,10 @@ impl Instance {
         if changed.parameters {
             tracing::info!("postgres parameters changed, reloading postgres instance");
         }
-        if changed.access_rules {
+        if changed.access_rules || !self.are_checked(&configuration.access_rules) {
             self.check_rules(&pgdata, &before).await?;
+        }
+        if changed.access_rules {
             tracing::info!("postgres hba entries changed, reloading postgres instance");
         }
         // Also when nothing changed: a keeper killed between writing and reloading comes here.

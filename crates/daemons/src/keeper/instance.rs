@@ -307,8 +307,8 @@ impl Instance {
     }
 
     /// Stops the instance because the keeper stops.
-    pub(super) async fn shut_down(&self) {
-        if let Err(error) = self.stop(Patience::Long).await {
+    pub(super) async fn shut_down(&self, patience: Patience) {
+        if let Err(error) = self.stop(patience).await {
             tracing::error!(%error, "failed to stop postgres");
         }
         if let Err(error) = stolon_postgres::process::kill_all(&self.local.pgdata()).await {

@@ -19,6 +19,11 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// So many intervals an answer may be late; the decisions count it as missing much earlier.
 const LATEST: u32 = 3;
 
+/// How long one query of a look may take.
+pub(super) fn longest(interval: Duration) -> Duration {
+    interval.max(SHORTEST_INTERVAL) * LATEST
+}
+
 /// What is remembered between looks.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -34,15 +39,14 @@ pub(super) struct Looks {
 impl Instance {
     /// Looks once; always answers within a few limits of one query.
     pub(super) async fn observe(&self, interval: Duration) -> Health {
-        let pace = interval.max(SHORTEST_INTERVAL);
-        let limit = pace * LATEST;
+        let limit = longest(interval);
         let due = {
             let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
             looks
                 .probed_at
                 .is_none_or(|last| clock::now().since(last) >= interval.mul_f64(0.9))
         };
-        match self.ask(pace, due).await {
+        match self.ask(interval, due).await {
             Ok(mut observation) => {
                 observation.source = self.source.heard(&observation, interval * LATEST);
                 if due {
@@ -60,12 +64,12 @@ impl Instance {
         }
     }
 
-    async fn ask(&self, pace: Duration, thorough: bool) -> Result<Observation, Error> {
-        let limit = pace * LATEST;
+    async fn ask(&self, interval: Duration, thorough: bool) -> Result<Observation, Error> {
+        let limit = longest(interval);
         if thorough {
             // First: an instance may not answer because of its disk. A write that is a little late is
             // done by the next look, and only one that stays away lasts for all of failInterval.
-            self.disk.check(pace)?;
+            self.disk.check(interval.max(SHORTEST_INTERVAL))?;
             self.probe(limit).await?;
         }
         let mut session = self.session.lock().await;

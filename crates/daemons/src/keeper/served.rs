@@ -92,6 +92,8 @@ impl Instance {
         if let Err(error) = self.set_slots(&[], slots, &[]).await {
             tracing::warn!(%error, "cannot make the slots before the promotion");
         }
+        // Where the disk held it up it may have been given up meanwhile: then it ends here.
+        tokio::task::yield_now().await;
         tracing::info!("promoting to master");
         let promoted = self.with_session(async |session| session.promote().await);
         Ok(promoted.await?)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::decide::Step;
+use stolon_core::keeper::facts::Disk;
 use stolon_core::keeper::{Event, Outcome};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::instance::Instance;
 use super::send;
 
-/// How long the end of a keeper waits for its step.
+/// How long a step that was given up may take to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs steps one after the other.
@@ -41,8 +42,9 @@ impl Steps {
         }
     }
 
-    /// Begins one. While an instance runs, one that should be short and is not done within `limit` is
-    /// told as failed; until it has ended nothing else is done but to end the instance.
+    /// Begins one. While an instance runs, one that should be short and is not done within `limit`, or
+    /// that was given up and does not end, is told as failed; until it has ended nothing else is done
+    /// but to end the instance.
     pub(super) fn begin(&mut self, step: Step, limit: Duration) {
         let ends_instance = matches!(step, Step::Stop { .. } | Step::KillAll);
         if *self.hangs.borrow() && !ends_instance {
@@ -60,23 +62,24 @@ impl Steps {
         self.running = Some(tokio::spawn(async move {
             let name = step.failure_text();
             let mut work = on_own_thread(instance.clone(), step, cancelled.clone());
-            let Some(ended) = ended(&mut work, limit, &instance).await else {
+            let Some(ended) = ended(&mut work, limit, &cancelled, &instance).await else {
                 hangs.send_replace(true);
                 cancelled.cancel();
-                let text = "not done within convergenceTimeout: the disk may hang".to_owned();
+                let text = "not done in time: the disk may hang".to_owned();
                 let outcome = Outcome::Failed(text, instance.last_inspected());
                 send(&events, Event::StepEnded(outcome)).await;
                 drop(work.await);
+                let disk = inspected(instance).await;
                 hangs.send_replace(false);
                 tracing::info!(told = name, "the step that was taken for hung has ended");
-                send(&events, Event::Wake).await;
+                send(&events, Event::Inspected(disk)).await;
                 return;
             };
             let outcome = match ended {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     let text = format!("a defect of the keeper: {error}");
-                    Outcome::Failed(text, instance.inspect().await)
+                    Outcome::Failed(text, inspected(instance.clone()).await)
                 }
             };
             let has_started = matches!(outcome, Outcome::Started(_));
@@ -93,16 +96,18 @@ impl Steps {
     }
 
     /// Ends the running one, because the keeper ends: one that goes on could start what is stopped
-    /// next.
-    pub(super) async fn end(&mut self) {
+    /// next. Whether it has ended.
+    pub(super) async fn end(&mut self) -> bool {
         self.cancel.cancel();
         let Some(running) = self.running.take() else {
-            return;
+            return true;
         };
-        if tokio::time::timeout(END_LIMIT, running).await.is_err() {
+        let has_ended = tokio::time::timeout(END_LIMIT, running).await.is_ok();
+        if !has_ended {
             tracing::error!("a step does not end, the disk may hang: not waiting for it");
         }
         self.instance.end_restore().await;
+        has_ended && !*self.hangs.borrow()
     }
 }
 
@@ -110,17 +115,40 @@ impl Steps {
 async fn ended(
     work: &mut JoinHandle<Outcome>,
     limit: Option<Duration>,
+    cancelled: &CancellationToken,
     instance: &Instance,
 ) -> Option<Result<Outcome, JoinError>> {
-    if let Some(limit) = limit {
-        match tokio::time::timeout(limit, &mut *work).await {
-            Ok(ended) => return Some(ended),
-            Err(_) if instance.postmaster().is_some() => return None,
-            // On data that cannot be seen nothing else can be done anyway.
-            Err(_) => {}
+    let too_late = async {
+        tokio::select! {
+            () = cancelled.cancelled() => tokio::time::sleep(END_LIMIT).await,
+            () = within(limit) => {}
         }
+    };
+    tokio::select! {
+        biased;
+        ended = &mut *work => return Some(ended),
+        () = too_late => {}
     }
+    if instance.postmaster().is_some() {
+        return None;
+    }
+    // On data that cannot be seen nothing else can be done anyway.
     Some(work.await)
+}
+
+async fn within(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks at the data at rest, which may block.
+async fn inspected(instance: Arc<Instance>) -> Disk {
+    let runtime = Handle::current();
+    let seeing = instance.clone();
+    let look = tokio::task::spawn_blocking(move || runtime.block_on(seeing.inspect()));
+    look.await.unwrap_or_else(|_| instance.last_inspected())
 }
 
 /// Answers for a step while an earlier one hangs. Only the end of a running instance need not wait for
@@ -136,7 +164,7 @@ async fn refuse(
     } else {
         // An error would be the end of the keeper.
         drop(hangs.wait_for(|hangs| !hangs).await);
-        Outcome::Cancelled(instance.inspect().await)
+        Outcome::Cancelled(inspected(instance).await)
     };
     send(&events, Event::StepEnded(outcome)).await;
 }
@@ -150,8 +178,10 @@ fn on_own_thread(
     tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
             tokio::select! {
-                outcome = instance.run(step) => outcome,
+                // First: what was given up while it was blocked does not go on.
+                biased;
                 () = cancelled.cancelled() => instance.give_up().await,
+                outcome = instance.run(step) => outcome,
             }
         })
     })
@@ -168,5 +198,6 @@ const fn is_short(step: &Step) -> bool {
             | Step::SetUpRoles
             | Step::Slots { .. }
             | Step::Stir
+            | Step::Discard
     )
 }

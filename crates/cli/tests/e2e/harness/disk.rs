@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::process;
+use super::{eventually, process};
 
 /// Room for an instance, and for a rewind or a copy of it, with what keepers want to be free.
 const SIZE: &str = "size=900m,mode=700";
@@ -71,9 +71,12 @@ impl Disk {
             .arg(&self.0));
     }
 
-    /// Mounts that one anew. Nobody may use it.
+    /// Mounts that one anew, once nobody uses it any more.
     pub(crate) fn mount_again(&self) {
-        run(Command::new("umount").arg(&self.0));
+        eventually("nobody uses the disk", || {
+            let unmounted = Command::new("umount").arg(&self.0).output().ok()?;
+            unmounted.status.success().then_some(())
+        });
         mount(&self.0);
     }
 

@@ -66,17 +66,13 @@ pub(super) fn rules(situation: &Situation<'_>, db: &Db, users: bool) -> Vec<Stri
     rules
 }
 
-fn by_nothing_but_tls(superuser: &str, replication: &str) -> [String; 4] {
-    let refused = |database: &str, user: &str, address: &str| {
-        format!("hostnossl {database} {user} {address} reject")
-    };
-    let (v4, v6) = ("0.0.0.0/0", "::0/0");
-    [
-        refused("all", superuser, v4),
-        refused("all", superuser, v6),
-        refused("replication", replication, v4),
-        refused("replication", replication, v6),
-    ]
+/// The lines for everybody mean every database, and none of them a connection for replication.
+fn by_nothing_but_tls(superuser: &str, replication: &str) -> Vec<String> {
+    let mut users = vec![superuser, replication];
+    users.dedup();
+    let addresses = ["0.0.0.0/0", "::0/0"];
+    let refused = |user: &str| addresses.map(|from| format!("hostnossl all {user} {from} reject"));
+    users.into_iter().flat_map(refused).collect()
 }
 
 /// A user with the method of the rules for them. A password that is stored as md5 has it is taken by

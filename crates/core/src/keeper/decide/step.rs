@@ -144,6 +144,18 @@ impl Step {
         Some((db, source))
     }
 
+    /// Whether it asks the running instance over the keeper's own session.
+    pub(in super::super) const fn uses_the_session(&self) -> bool {
+        matches!(
+            self,
+            Self::Configure(_)
+                | Self::SetUpRoles
+                | Self::Slots { .. }
+                | Self::Stir
+                | Self::Promote { .. }
+        )
+    }
+
     /// What is logged when it fails.
     pub const fn failure_text(&self) -> &'static str {
         match self {
