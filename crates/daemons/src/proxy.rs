@@ -114,6 +114,7 @@ impl Shell {
                 event = Event::RouteSet;
                 continue;
             }
+            self.health.rests_until(wake_at);
             event = tokio::select! {
                 // Time first: a flood of events must not keep a deadline waiting.
                 biased;

@@ -97,6 +97,7 @@ impl Shell {
                 event = Event::Leading(leadership.is_leader());
                 continue;
             }
+            self.health.rests_until(wake_at);
             event = tokio::select! {
                 () = shutdown.requested() => break,
                 Some(event) = inbox.recv() => event,

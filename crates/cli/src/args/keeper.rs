@@ -1,6 +1,6 @@
 //! The keeper's flags.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use stolon_daemons::keeper::config::{Config, SslMode, Tls, User};
@@ -295,7 +295,10 @@ fn read_password(file: &Path, what: &str) -> Result<String, String> {
         )
     };
     let metadata = std::fs::metadata(file).map_err(failed)?;
-    if metadata.permissions().mode() & 0o077 != 0 {
+    // One that root owns may be read by a group, as PostgreSQL has it for keys: a Secret of Kubernetes
+    // comes so to a user that is not root.
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.permissions().mode() & forbidden != 0 {
         talk(&format!(
             "password file {} permissions {:#o} are too open. This file should only be readable to \
              the user executing stolon! Continuing...",

@@ -25,7 +25,7 @@ use super::passwords::Passwords;
 use super::source_outside::SourceOutside;
 
 /// How long a fast stop may take before what is left is stopped at once.
-const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
+pub(super) const FAST_STOP_LIMIT: Duration = Duration::from_mins(5);
 /// The longest a checkpoint before a restart may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_mins(10);
 /// The same for an instance that nothing may wait for.

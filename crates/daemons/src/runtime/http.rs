@@ -14,7 +14,7 @@ use stolon_core::time::Instant;
 
 use super::clock;
 
-/// A daemon whose loop has not turned for this long is not alive.
+/// A daemon whose loop has not turned for this long when it should have is not alive.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
 
 /// What a daemon says of its health. Clones share it.
@@ -25,7 +25,8 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Report {
-    turned: Instant,
+    /// When the loop turned, or is to turn, at the latest.
+    turns: Instant,
     not_ready: Option<String>,
 }
 
@@ -34,7 +35,7 @@ impl Default for Health {
         let not_ready = Some("starting".to_owned());
         Self {
             state: Arc::new(Mutex::new(Report {
-                turned: clock::now(),
+                turns: clock::now(),
                 not_ready,
             })),
         }
@@ -44,7 +45,14 @@ impl Default for Health {
 impl Health {
     /// Notes that the daemon's loop turns.
     pub fn turn(&self) {
-        self.lock().turned = clock::now();
+        self.lock().turns = clock::now();
+    }
+
+    /// Notes that the loop turns at this time, if not before: what waits for long is no less alive, and
+    /// a liveness probe must not kill it.
+    pub fn rests_until(&self, at: Option<Instant>) {
+        let mut report = self.lock();
+        report.turns = at.map_or(report.turns, |at| report.turns.max(at));
     }
 
     /// Notes that it is ready, or why not.
@@ -57,7 +65,7 @@ impl Health {
     }
 
     fn alive(&self) -> Result<(), String> {
-        let stuck = clock::now().since(self.lock().turned);
+        let stuck = clock::now().since(self.lock().turns);
         if stuck < STUCK_AFTER {
             Ok(())
         } else {
@@ -187,4 +195,35 @@ pub fn register_identity(registry: &mut Registry, cluster_name: &str, component:
     identity.get_or_create(&label).set(1);
     let help = "The cluster this process belongs to, always 1";
     registry.register("stolon_cluster_identifier", help, identity);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stolon_core::time::Instant;
+
+    use super::{Health, STUCK_AFTER, clock};
+
+    /// Health as it is this long after a turn.
+    fn turned_ago(ago: Duration) -> Option<Health> {
+        let health = Health::default();
+        let turned = clock::now().since_boot().checked_sub(ago)?;
+        health.lock().turns = Instant::from_boot(turned);
+        Some(health)
+    }
+
+    #[test]
+    fn a_loop_is_stuck_when_it_does_not_turn_at_the_time_it_said() {
+        // A machine that was started a moment ago has no time that is long past.
+        let Some(health) = turned_ago(STUCK_AFTER * 2) else {
+            return;
+        };
+        health.rests_until(None);
+        assert!(health.alive().is_err());
+        health.rests_until(Some(clock::now().after(Duration::from_mins(10))));
+        assert_eq!(health.alive(), Ok(()));
+        health.turn();
+        assert_eq!(health.alive(), Ok(()));
+    }
 }
