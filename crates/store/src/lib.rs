@@ -179,7 +179,7 @@ pub struct Access {
     pub token: Option<String>,
     /// A file with Consul's ACL token, read again when the token is refused; it goes before `token`.
     pub token_file: Option<std::path::PathBuf>,
-    /// User and password, by HTTP's basic authentication.
+    /// User and password: of etcd's own authentication, else by HTTP's basic authentication.
     pub user: Option<(String, String)>,
     /// Consul's datacenter that holds the cluster; none: that of the agent.
     pub datacenter: Option<String>,

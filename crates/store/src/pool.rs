@@ -37,6 +37,10 @@ pub(crate) trait Connect: Send + Sync + 'static {
     fn addresses(&self) -> &[String];
     /// A client of the endpoint with this index. It connects when it is first used.
     fn client(&self, index: usize) -> impl Future<Output = Result<Self::Client, Failure>> + Send;
+    /// What a failure means here, where its words alone do not tell.
+    fn judge(&self, failure: Failure) -> Failure {
+        failure
+    }
 }
 
 /// The endpoints, and the client of the one in use.
@@ -211,7 +215,7 @@ impl<C: Connect> Pool<C> {
             };
             let failure = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(answer)) => return tries.answered(answer),
-                Ok(Err(failure)) => failure,
+                Ok(Err(failure)) => self.connect.judge(failure),
                 Err(_) => Failure::timeout(limit),
             };
             if failure.kind != Kind::Refused {

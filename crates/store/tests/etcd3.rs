@@ -29,6 +29,11 @@ async fn value(store: &Arc<dyn Store>) -> Option<Vec<u8>> {
     found.map(|entry| entry.value)
 }
 
+async fn put(store: &Arc<dyn Store>, bytes: &[u8]) {
+    let outcome = store.put(&KEY, bytes).await;
+    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+}
+
 /// Waits for a call, which may not take longer than its limit.
 async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> T {
     let began = Instant::now();
@@ -121,8 +126,7 @@ async fn seen_by(
     writer: &Arc<dyn Store>,
     bytes: &[u8],
 ) {
-    let outcome = writer.put(&KEY, bytes).await;
-    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+    put(writer, bytes).await;
     let seen = async {
         loop {
             watch.changed().await;
@@ -205,6 +209,7 @@ async fn a_server_without_a_majority_is_not_believed() {
     })
     .await;
     assert!(text.contains(&etcd.servers[2].endpoint), "{text}");
+    assert!(text.contains("etcdctl endpoint health"), "{text}");
     let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
     assert!(
         matches!(outcome, Written::No(_)),
@@ -478,25 +483,125 @@ async fn candidates_of_the_go_program_and_ours_exclude_each_other() {
     assert_eq!(store.leader().await.expect("an answer"), None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_wants_a_user_is_told_with_the_remedy() {
-    let etcd = Etcd::single().await;
+/// Has etcd ask for users: root, with the password secret.
+async fn enable_users(etcd: &Etcd) {
     let mut root = client(&etcd.servers[0].endpoint).await;
     root.user_add("root", "secret", None).await.expect("a user");
     root.role_add("root").await.expect("a role");
     root.user_grant_role("root", "root").await.expect("granted");
     root.auth_enable().await.expect("enabled");
+}
+
+fn with_password(etcd: &Etcd, password: &str) -> Arc<dyn Store> {
+    let mut config = etcd.config(Duration::from_secs(5));
+    config.access.user = Some(("root".to_owned(), password.to_owned()));
+    stolon_store::open(&config).expect("a store")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_a_user_is_told_with_the_remedy() {
+    let etcd = Etcd::single().await;
+    enable_users(&etcd).await;
 
     let limit = Duration::from_secs(5);
     let store = stolon_store::open(&etcd.config(limit)).expect("a store");
     let began = Instant::now();
     let error = store.get(&KEY).await.expect_err("refused");
     assert!(matches!(error, Error::Denied { .. }), "{error}");
-    assert!(error.to_string().contains("--store-cert-file"), "{error}");
+    for flag in ["--store-username", "--store-cert-file"] {
+        assert!(error.to_string().contains(flag), "{error}");
+    }
     let outcome = store.put(&KEY, b"1").await;
     assert!(
         matches!(outcome, Written::No(Error::Denied { .. })),
         "{outcome:?}"
     );
+    let store = with_password(&etcd, "mistyped");
+    let error = store.get(&KEY).await.expect_err("refused");
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    assert!(
+        error.to_string().contains("--store-password-file"),
+        "{error}"
+    );
+    assert!(!error.to_string().contains("mistyped"), "{error}");
     assert!(began.elapsed() < limit, "trying again does not help");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_goes_on_when_users_are_asked_for_and_when_its_token_is_gone() {
+    let mut etcd = Etcd::single().await;
+    let (store, other) = (
+        with_password(&etcd, "secret"),
+        with_password(&etcd, "secret"),
+    );
+    put(&store, b"before there are users").await;
+    let mut early = other.watch();
+    seen_by(&mut early, &other, &store, b"seen before").await;
+    enable_users(&etcd).await;
+    seen_by(&mut early, &other, &store, b"seen after").await;
+
+    // A server forgets its tokens when it ends, as it does when their time is over. The watch is the
+    // first to use the one that this client has.
+    let late = with_password(&etcd, "secret");
+    ready(&late).await;
+    etcd.servers[0].kill();
+    etcd.servers[0].restart();
+    ready(&store).await;
+    let mut watch = late.watch();
+    seen_by(&mut watch, &late, &store, b"a token later").await;
+    put(&late, b"written by it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_space_says_what_to_do_and_is_read_on() {
+    let etcd = Etcd::single_with(&["--quota-backend-bytes", "1000000"]).await;
+    let store = open(
+        vec![etcd.servers[0].endpoint.clone()],
+        Duration::from_secs(5),
+    );
+    put(&store, b"kept").await;
+    let mut filler = client(&etcd.servers[0].endpoint).await;
+    let big = vec![b'x'; 100_000];
+    // The quota counts what the file takes; the first put that passes it is the last that is taken.
+    let full = eventually("etcd is full", || {
+        let (mut filler, big) = (filler.clone(), big.clone());
+        async move { filler.put("unrelated", big, None).await.err() }
+    });
+    assert!(full.await.to_string().contains("space"));
+    let error = match store.put(&KEY, b"no room").await {
+        Written::No(error) => error,
+        other => panic!("{other:?}"),
+    };
+    for word in ["etcdctl compact", "etcdctl alarm disarm"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let info = Key::KeeperInfo("a".to_owned());
+    let error = store
+        .publish(&info, b"no room", Duration::from_secs(20))
+        .await;
+    assert!(
+        error
+            .expect_err("no room")
+            .to_string()
+            .contains("etcdctl compact")
+    );
+    assert_eq!(value(&store).await.as_deref(), Some(&b"kept"[..]));
+
+    // What the message says helps.
+    let now = filler.get("unrelated", None).await.expect("an answer");
+    let revision = now.header().expect("a header").revision();
+    filler.delete("unrelated", None).await.expect("deleted");
+    let at_once = etcd_client::CompactionOptions::new().with_physical();
+    let compacted = filler.compact(revision + 1, Some(at_once)).await;
+    compacted.expect("compacted");
+    filler.defragment().await.expect("defragmented");
+    let mut of_it = etcd_client::AlarmOptions::new();
+    of_it.with_member(now.header().expect("a header").member_id());
+    let (disarm, alarm) = (
+        etcd_client::AlarmAction::Deactivate,
+        etcd_client::AlarmType::Nospace,
+    );
+    let disarmed = filler.alarm(disarm, alarm, Some(of_it)).await;
+    disarmed.expect("disarmed");
+    put(&store, b"room").await;
 }

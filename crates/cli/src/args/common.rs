@@ -71,7 +71,7 @@ pub const STORE: &[Flag] = &[
     text(
         "store-username",
         "",
-        "user for etcdv2 or Consul, used together with --store-password-file",
+        "user for etcd or Consul, used together with --store-password-file",
     ),
     text(
         "store-password-file",
@@ -156,8 +156,8 @@ fn access(values: &Values, backend: Backend) -> Result<Access, String> {
     for name in ["store-token", "store-token-file", "store-datacenter"] {
         only_for(name, &[Backend::Consul], "consul")?;
     }
-    let with_users = [Backend::Consul, Backend::Etcd2];
-    only_for("store-username", &with_users, "consul or etcdv2")?;
+    let with_users = [Backend::Consul, Backend::Etcd2, Backend::Etcd3];
+    only_for("store-username", &with_users, "etcdv3, etcdv2 or consul")?;
     let user = match (
         values.given("store-username"),
         values.given("store-password-file"),

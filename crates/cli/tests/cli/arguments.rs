@@ -382,10 +382,10 @@ fn wrong_values_of_any_daemon_are_refused_with_what_is_valid() {
     );
     sentinel(
         "--store-username=u",
-        &["--store-username", "consul or etcdv2"],
+        &["--store-username", "etcdv3, etcdv2 or consul"],
     );
     sentinel(
-        "--store-backend=etcdv2 --store-username=u",
+        "--store-backend=etcdv3 --store-username=u",
         &["--store-username", "--store-password-file"],
     );
 }

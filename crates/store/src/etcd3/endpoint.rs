@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions};
+use etcd_client::{Channel, Client, ConnectOptions, Error as EtcdError};
 use tonic::transport::Endpoint;
 
+use super::failure::{NO_USER, authentication_is_off};
 use crate::addresses::{ETCD_PORT, addresses};
 use crate::failure::{Failure, innermost};
 use crate::pool::{self, Connect};
@@ -17,10 +18,22 @@ const PING_EVERY: Duration = Duration::from_secs(6);
 const PING_ANSWER: Duration = Duration::from_secs(3);
 
 /// The endpoints of etcd's version 3 API.
-#[derive(Debug)]
 pub(super) struct Etcd {
     addresses: Vec<String>,
     endpoints: Vec<Endpoint>,
+    /// User and password of etcd's authentication.
+    user: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Etcd {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let user = self.user.as_ref().map(|(user, _)| user);
+        f.debug_struct("Etcd")
+            .field("addresses", &self.addresses)
+            .field("user", &user)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Etcd {
@@ -31,7 +44,13 @@ impl Etcd {
         Ok(Self {
             addresses,
             endpoints,
+            user: config.access.user.clone(),
         })
+    }
+
+    async fn connect(&self, index: usize, options: ConnectOptions) -> Result<Client, EtcdError> {
+        let channel = Channel::Tonic(self.endpoints[index].connect_lazy());
+        Client::from_channel(channel, Some(options)).await
     }
 }
 
@@ -52,9 +71,29 @@ impl Connect for Etcd {
     }
 
     async fn client(&self, index: usize) -> Result<Client, Failure> {
-        let channel = Channel::Tonic(self.endpoints[index].connect_lazy());
         let options = ConnectOptions::new().with_require_leader(true);
-        Ok(Client::from_channel(channel, Some(options)).await?)
+        let Some((user, password)) = &self.user else {
+            return Ok(self.connect(index, options).await?);
+        };
+        // A call with a token that has expired authenticates anew and is made again; it was not
+        // carried out. `watching.rs` does the same for watches, which are told in another way.
+        let with_user = options
+            .clone()
+            .with_user(user, password)
+            .with_auto_token_refresh(true);
+        match self.connect(index, with_user).await {
+            // Users may be given before the servers ask for them.
+            Err(error) if authentication_is_off(&error) => Ok(self.connect(index, options).await?),
+            answer => Ok(answer?),
+        }
+    }
+
+    fn judge(&self, failure: Failure) -> Failure {
+        // The servers ask for users since this client was made: the next one tells its own.
+        if self.user.is_some() && failure.text.contains(NO_USER) {
+            return Failure::did_nothing(failure.text);
+        }
+        failure
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::endpoint::Etcd;
+use super::failure::is_old_token;
 use crate::failure::Failure;
 use crate::pool::{Pool, Ticket};
 
@@ -57,19 +58,25 @@ enum End {
     Turned,
     /// The store does not have the revision to go on from: another one is to be taken.
     Moved(i64),
+    /// The user's token has expired, which a watch is told in its stream.
+    Expired,
     /// It broke, was silent, or was refused.
     Broken(String),
 }
 
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
-        Self::Broken(failure.text)
+        if is_old_token(&failure.text) {
+            Self::Expired
+        } else {
+            Self::Broken(failure.text)
+        }
     }
 }
 
 impl From<EtcdError> for End {
     fn from(error: EtcdError) -> Self {
-        Self::Broken(Failure::from(error).text)
+        Failure::from(error).into()
     }
 }
 
@@ -101,6 +108,7 @@ impl Follower {
                     tracing::debug!(revision, "the store no longer has what the watch waits for");
                     self.next = Some(revision);
                 }
+                End::Expired => self.authenticate(ticket).await,
                 End::Broken(cause) => {
                     tracing::debug!(%cause, "the watch of the store broke");
                     self.pool.turn_from(ticket);
@@ -127,6 +135,23 @@ impl Follower {
         match tokio::time::timeout(limit, open).await {
             Ok(stream) => Ok(stream?),
             Err(_) => Err(End::Broken(Failure::timeout(limit).text)),
+        }
+    }
+
+    /// Has the client get a new token, for all that use it.
+    async fn authenticate(&self, ticket: Ticket) {
+        let limit = self.pool.share();
+        let refresh = async {
+            let client = self.pool.client(ticket).await?;
+            Ok::<_, Failure>(client.refresh_token().await?)
+        };
+        match tokio::time::timeout(limit, refresh).await {
+            Ok(Ok(())) => tracing::debug!("authenticated anew for the watch of the store"),
+            Ok(Err(Failure { text: cause, .. })) => {
+                tracing::debug!(%cause, "cannot authenticate anew for the watch of the store");
+                self.pool.turn_from(ticket);
+            }
+            Err(_) => self.pool.turn_from(ticket),
         }
     }
 
@@ -167,6 +192,7 @@ impl Follower {
     fn heard(&mut self, message: &WatchResponse) -> Result<(), End> {
         if message.canceled() {
             return Err(match message.compact_revision() {
+                0 if is_old_token(message.cancel_reason()) => End::Expired,
                 0 => End::Broken(format!("refused: {}", message.cancel_reason())),
                 oldest => End::Moved(oldest),
             });

@@ -28,20 +28,25 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Starts one server.
     pub(crate) async fn single() -> Self {
-        Self::start(1, None).await
+        Self::single_with(&[]).await
+    }
+
+    /// Starts one server with these flags besides.
+    pub(crate) async fn single_with(flags: &[&str]) -> Self {
+        Self::start(1, None, flags).await
     }
 
     /// Starts three servers.
     pub(crate) async fn three() -> Self {
-        Self::start(3, None).await
+        Self::start(3, None, &[]).await
     }
 
     /// Starts one server that speaks TLS to clients that its authority knows.
     pub(crate) async fn secure(certificates: &Certificates) -> Self {
-        Self::start(1, Some(certificates)).await
+        Self::start(1, Some(certificates), &[]).await
     }
 
-    async fn start(count: usize, certificates: Option<&Certificates>) -> Self {
+    async fn start(count: usize, certificates: Option<&Certificates>, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let ports: Vec<u16> = (0..count * 2).map(|_| free_port()).collect();
         let (client_ports, peer_ports) = ports.split_at(count);
@@ -70,7 +75,8 @@ impl Etcd {
                     .arg("--data-dir")
                     .arg(folder.path().join(format!("m{index}")))
                     // Used by its own tests; it costs nothing.
-                    .arg("--enable-v2=true");
+                    .arg("--enable-v2=true")
+                    .args(flags);
                 if let Some(files) = certificates {
                     command.arg("--client-cert-auth");
                     command.arg("--trusted-ca-file").arg(&files.authority);
