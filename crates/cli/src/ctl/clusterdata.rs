@@ -1,11 +1,17 @@
 //! `stolonctl clusterdata read` and `write`: the whole document, for backups and moves.
 
-use stolon_core::model::wire;
+use serde_json::Value;
+use stolon_core::model::{ExtSpec, wire};
 use stolon_store::{Expected, Key, Written};
 
 use super::Failure;
 use super::session::{Session, indented, input, spec_of, stdin};
+use super::settings;
 use crate::output;
+
+/// The field that holds what lies beside the cluster data in the store, the settings of ours. It is
+/// there only between a read and a write: the Go program, which does not know it, passes over it.
+const SETTINGS: &str = "extSpec";
 
 pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure> {
     match own.subcommand() {
@@ -16,7 +22,13 @@ pub(super) async fn run(session: &Session, own: &clap::ArgMatches) -> Result<(),
 }
 
 async fn read(session: &Session, pretty: bool) -> Result<(), Failure> {
-    let value = serde_json::to_value(session.data().await?)?;
+    let mut value = serde_json::to_value(session.data().await?)?;
+    let settings = settings::read(session).await?.spec;
+    if let Value::Object(fields) = &mut value
+        && !settings.is_empty()
+    {
+        fields.insert(SETTINGS.to_owned(), serde_json::to_value(settings)?);
+    }
     let text = if pretty {
         indented(&value)?
     } else {
@@ -30,6 +42,7 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
         Some(bytes) => bytes,
         None => stdin()?,
     };
+    let (bytes, settings) = part(bytes)?;
     let data = wire::read_cluster_data(&bytes)
         .map_err(|error| format!("invalid cluster data: {error}"))?
         .ok_or("invalid cluster data: it is null")?;
@@ -44,6 +57,10 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
             "WARNING: cluster data already available use --yes to override".to_owned(),
         ));
     }
+    // Settings that the document does not have stay as they are.
+    let stored = settings::read(session).await?;
+    let settings = settings.unwrap_or_else(|| stored.spec.clone());
+    settings::check(session, &stored.spec, &settings, &settings).await?;
     let bytes = wire::write(&data)?;
     match session
         .store
@@ -51,6 +68,7 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
         .await
     {
         Written::Yes(_) => {
+            settings::write(session, &stored, &settings).await?;
             output::line("successfully wrote cluster data into the new store")?;
             Ok(())
         }
@@ -59,4 +77,18 @@ async fn write(session: &Session, own: &clap::ArgMatches) -> Result<(), Failure>
         )),
         Written::No(error) | Written::Unknown(error) => Err(error.into()),
     }
+}
+
+/// Parts what was read into the document and the settings; what is no JSON object is left to whoever
+/// reads the document.
+fn part(read: Vec<u8>) -> Result<(Vec<u8>, Option<ExtSpec>), Failure> {
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(&read) else {
+        return Ok((read, None));
+    };
+    let Some(settings) = fields.remove(SETTINGS) else {
+        return Ok((read, None));
+    };
+    let settings = serde_json::from_value(settings)
+        .map_err(|error| format!("invalid cluster data: {SETTINGS}: {error}"))?;
+    Ok((serde_json::to_vec(&fields)?, Some(settings)))
 }

@@ -240,6 +240,7 @@ fn what_is_no_cluster_is_not_written_even_with_yes() {
             r#"{"formatVersion": 1, "cluster": {"uid": "x"}}"#,
             "there is no cluster with a spec",
         ),
+        (r#"{"extSpec": 1}"#, "extSpec: invalid type"),
         (
             r#"{"formatVersion": 2}"#,
             "format version 2: this program knows version 1",

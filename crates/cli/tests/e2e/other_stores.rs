@@ -105,12 +105,11 @@ fn the_cluster_data_move_from_one_store_to_another() {
     let file = cluster.folder().join("clusterdata.json");
     let file = file.display().to_string();
     let document = |of: &Cluster| of.data().expect("cluster data")["cluster"].clone();
-    for (from, to) in [(&cluster, &other), (&other, &cluster)] {
-        from.ctl(&[
-            "init",
-            "-y",
-            r#"{"initMode": "new", "sleepInterval": "3s"}"#,
-        ]);
+    let ways = [(&cluster, &other, "30GB"), (&other, &cluster, "40GB")];
+    for (from, to, size) in ways {
+        // The size is one of the settings that lie beside the cluster data.
+        let spec = json!({"initMode": "new", "sleepInterval": "3s", "maxSlotWALKeepSize": size});
+        from.ctl(&["init", "-y", &spec.to_string()]);
         std::fs::write(&file, from.ctl(&["clusterdata", "read"])).expect("written");
         let before = document(to);
         let refused = to.try_ctl(&["clusterdata", "write", "-f", &file]);
@@ -121,5 +120,10 @@ fn the_cluster_data_move_from_one_store_to_another() {
         let said = to.ctl(&["clusterdata", "write", "-f", &file, "--yes"]);
         assert!(said.contains("successfully wrote cluster data"), "{said}");
         assert_eq!(document(to), document(from));
+        assert_eq!(to.ctl(&["spec"]), from.ctl(&["spec"]));
+        assert!(to.ctl(&["spec"]).contains(size));
+        // They are beside the cluster data again, and not in them.
+        to.ctl(&["update", "-p", r#"{"maxSlotWALKeepSize": null}"#]);
+        assert_eq!(to.data().expect("cluster data").get("extSpec"), None);
     }
 }
