@@ -1,5 +1,7 @@
 //! The etcd backend against real servers, well and unwell.
 
+#[path = "support/calls.rs"]
+mod calls;
 #[path = "support/etcd.rs"]
 #[allow(dead_code, reason = "shared with the tests of TLS")]
 mod etcd;
@@ -9,54 +11,20 @@ mod proxy;
 use std::sync::Arc;
 use std::time::Duration;
 
+use calls::{KEY, all_calls_succeed, put, seen_by, the_list_is_satisfied, value, within};
 use etcd::{Etcd, config, eventually, ready};
 use proxy::{Passing, Proxy};
-use stolon_store::conformance::{CHECKS, Open};
 use stolon_store::{Error, Expected, Folder, Key, Store, Written};
 use tokio::time::Instant;
-
-const KEY: Key = Key::ClusterData;
-/// What a call may take beyond its limit on a busy machine.
-const SLACK: Duration = Duration::from_secs(1);
 
 fn open(endpoints: Vec<String>, timeout: Duration) -> Arc<dyn Store> {
     stolon_store::open(&config(endpoints, timeout)).expect("a store")
 }
 
-/// The value of the key; none when it is absent.
-async fn value(store: &Arc<dyn Store>) -> Option<Vec<u8>> {
-    let found = store.get(&KEY).await.expect("an answer");
-    found.map(|entry| entry.value)
-}
-
-async fn put(store: &Arc<dyn Store>, bytes: &[u8]) {
-    let outcome = store.put(&KEY, bytes).await;
-    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
-}
-
-/// Waits for a call, which may not take longer than its limit.
-async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> T {
-    let began = Instant::now();
-    let answer = call.await;
-    let took = began.elapsed();
-    assert!(took < limit + SLACK, "took {took:?}, limit {limit:?}");
-    answer
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn etcd_satisfies_the_list() {
     let etcd = Etcd::single().await;
-    let mut checks = tokio::task::JoinSet::new();
-    for (index, (name, check)) in CHECKS.iter().enumerate() {
-        // Each in a cluster of its own, so that they can run side by side.
-        let mut config = etcd.config(Duration::from_secs(5));
-        config.cluster_name = format!("c{index}");
-        let open: Open = Arc::new(move || stolon_store::open(&config));
-        checks.spawn(async move { check(open).await.map_err(|why| format!("{name}: {why}")) });
-    }
-    let outcomes = checks.join_all().await;
-    let failed: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
-    assert!(failed.is_empty(), "{failed:#?}");
+    the_list_is_satisfied(&etcd.config(Duration::from_secs(5))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,53 +85,6 @@ async fn a_killed_server_is_told_and_its_restart_is_noticed() {
     let other = open(vec![etcd.servers[0].endpoint.clone()], limit);
     seen_by(&mut watch, &store, &other, b"after").await;
     assert!(leadership.is_leader(), "the lease outlives a short absence");
-}
-
-/// Writes through one store and waits until the watch of another has shown it.
-async fn seen_by(
-    watch: &mut stolon_store::Watch,
-    store: &Arc<dyn Store>,
-    writer: &Arc<dyn Store>,
-    bytes: &[u8],
-) {
-    put(writer, bytes).await;
-    let seen = async {
-        loop {
-            watch.changed().await;
-            if let Ok(Some(found)) = store.get(&KEY).await
-                && found.value == bytes
-            {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(etcd::LIMIT, seen)
-        .await
-        .expect("the watch wakes");
-}
-
-/// Every call there is, which all have to succeed in time.
-async fn all_calls_succeed(store: &Arc<dyn Store>, limit: Duration) {
-    within(limit, store.get(&KEY)).await.expect("an answer");
-    let outcome = within(limit, store.put(&KEY, b"p")).await;
-    let Written::Yes(revision) = outcome else {
-        panic!("{outcome:?}")
-    };
-    let swapped = within(
-        limit,
-        store.compare_and_swap(&KEY, Expected::At(revision), b"s"),
-    )
-    .await;
-    assert!(matches!(swapped, Written::Yes(_)), "{swapped:?}");
-    let info = Key::KeeperInfo("k".into());
-    within(limit, store.publish(&info, b"i", Duration::from_secs(20)))
-        .await
-        .expect("published");
-    let listed = within(limit, store.list(Folder::Keepers)).await;
-    assert_eq!(listed.expect("an answer").len(), 1);
-    let outcome = within(limit, store.delete(&KEY)).await;
-    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
-    within(limit, store.leader()).await.expect("an answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 #[path = "support/authority.rs"]
 mod authority;
 #[path = "support/consul.rs"]
+#[allow(dead_code, reason = "shared with the tests of its failures")]
 mod consul;
 #[path = "support/etcd.rs"]
 #[allow(dead_code, reason = "shared with the tests of version 3")]

@@ -19,6 +19,28 @@ pub(crate) struct Consul {
 impl Consul {
     /// Starts it, with more settings than those it needs on loopback; `https`: it speaks TLS.
     pub(crate) fn start(program: &std::path::Path, more: &Value, https: bool) -> Self {
+        Self::start_at(free_port(), program, more, https)
+    }
+
+    /// Starts three that are one cluster.
+    pub(crate) fn three(program: &std::path::Path) -> Vec<Self> {
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let others: Vec<String> = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
+        let start = |port: &u16| {
+            let together = json!({
+                "bootstrap": false,
+                "bootstrap_expect": 3,
+                "node_name": format!("n{port}"),
+                "retry_join": others,
+                "retry_interval": "1s",
+            });
+            Self::start_at(*port, program, &together, false)
+        };
+        ports.iter().map(start).collect()
+    }
+
+    /// `gossip`: the port by which servers of a cluster find each other.
+    fn start_at(gossip: u16, program: &std::path::Path, more: &Value, https: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let mut settings = json!({
@@ -34,7 +56,7 @@ impl Consul {
                 "dns": -1, "grpc": -1, "serf_wan": -1,
                 "http": if https { -1 } else { i32::from(port) },
                 "https": if https { i32::from(port) } else { -1 },
-                "server": free_port(), "serf_lan": free_port(),
+                "server": free_port(), "serf_lan": gossip,
             },
         });
         if let (Value::Object(settings), Value::Object(more)) = (&mut settings, more.clone()) {
