@@ -102,6 +102,7 @@ fn data_made_by_hand_are_taken_over() {
         .with("initMode", json!("existing"))
         .with("existingConfig", json!({"keeperUID": "k0"}))
         .with("mergePgParameters", json!(false))
+        .with("usePgrewind", json!(true))
         .with("pgParameters", json!({"work_mem": "11MB"}));
     let mut cluster = Cluster::begin(&plan);
     let folder = cluster.keeper_folder(0);
@@ -120,6 +121,7 @@ fn data_made_by_hand_are_taken_over() {
         "stolon",
         "--pwfile",
         &password,
+        "--wal-segsize=1",
     ];
     run(&process::postgres_program("initdb"), &words);
     let conf = pgdata.join("postgresql.conf");
@@ -146,6 +148,22 @@ fn data_made_by_hand_are_taken_over() {
     // A second keeper is copied from it, and the replication user that was made is used.
     cluster.add_keeper(1);
     cluster.is_whole();
+    // C6: files of WAL are of 1 MB here. Some of them later the other takes over, and this one is rewound.
+    assert_eq!(
+        shown(&cluster, 0, "wal_segment_size").as_deref(),
+        Some("1MB")
+    );
+    let wal = "SELECT pg_logical_emit_message(false, 'e2e', repeat('x', 3000000))";
+    cluster.address().query(wal).expect("written");
+    let writer = cluster.writer();
+    writer.goes_on();
+    cluster.keepers[0].kill();
+    assert_eq!(cluster.another_primary_than(0), 1);
+    writer.goes_on();
+    cluster.keepers[0].daemon.start();
+    cluster.is_whole();
+    drop(writer.stop());
+    cluster.follows(0);
 }
 
 /// A keeper that has nothing, or only a part, is never made to have something.
