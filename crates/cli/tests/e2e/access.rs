@@ -27,7 +27,8 @@ fn members_let_in_one_another_and_no_stranger() {
     are_secured(&cluster, primary);
     cluster.refuses_replication(primary, clients, "prefer", "no pg_hba.conf entry");
     let member = cluster.standbys()[0];
-    cluster.refuses_replication(primary, member, "disable", "no encryption");
+    // A member, by all but TLS.
+    cluster.refuses_replication(primary, member, "disable", "no pg_hba.conf entry");
     let stored = "SELECT DISTINCT left(rolpassword, 5) FROM pg_authid WHERE rolpassword <> ''";
     assert_eq!(
         cluster.address().query(stored),
