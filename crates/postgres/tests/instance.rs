@@ -9,6 +9,7 @@ mod secured;
 use rustix::process::Signal;
 use server::{LIMIT, Server, eventually, send, story};
 use stolon_core::model::TimelineId;
+use stolon_postgres::Installation;
 use stolon_postgres::process::{Postmaster, StopMode, kill_all};
 use stolon_postgres::query::{Observation, Target};
 use stolon_postgres::tls::{SslMode, Tls};
@@ -356,15 +357,22 @@ fn passwords_are_not_in_the_log_and_work() {
 fn what_users_limit_does_not_limit_the_keeper() {
     story("what_users_limit_does_not_limit_the_keeper", async {
         // The role is made under all of it.
-        let server = Server::primary_with(&[
+        let mut limits = vec![
             ("statement_timeout", "9s"),
             ("lock_timeout", "9s"),
             ("idle_in_transaction_session_timeout", "9s"),
-            ("idle_session_timeout", "9s"),
             ("default_transaction_read_only", "on"),
             ("search_path", "public, pg_catalog"),
-        ])
-        .await;
+        ];
+        if Installation::find(None)
+            .expect("PostgreSQL")
+            .version()
+            .major
+            >= 14
+        {
+            limits.push(("idle_session_timeout", "9s"));
+        }
+        let server = Server::primary_with(&limits).await;
         let limits =
             "SELECT count(*) FROM pg_settings WHERE name ~ '_timeout$' AND setting = '9000'";
         assert_eq!(server.value(limits).await, "0");
