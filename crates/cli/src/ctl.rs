@@ -39,13 +39,18 @@ const FLAGS: &[Flag] = &[
     text(
         "kubeconfig",
         "",
-        "file for access to Kubernetes (not in this version)",
+        "file for access to Kubernetes (default: $KUBECONFIG, ~/.kube/config, or the pod's service \
+         account)",
     ),
-    text("kube-context", "", "context in it (not in this version)"),
+    text(
+        "kube-context",
+        "",
+        "context in it (default: its current one)",
+    ),
     text(
         "kube-namespace",
         "",
-        "namespace in it (not in this version)",
+        "namespace in Kubernetes (default: that of the context, or of the pod)",
     ),
 ];
 

@@ -8,3 +8,9 @@ pub(crate) fn boot_time() -> Duration {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
+
+/// The time of day, which records for others carry and nothing is judged by.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn wall_time() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -42,12 +42,26 @@ impl Folder {
         }
     }
 
-    const fn key(self, name: String) -> Key {
+    pub(crate) const fn key(self, name: String) -> Key {
         match self {
             Self::Keepers => Key::KeeperInfo(name),
             Self::Sentinels => Key::SentinelInfo(name),
             Self::Proxies => Key::ProxyInfo(name),
             Self::Requests => Key::Request(name),
+        }
+    }
+}
+
+impl Key {
+    /// The name of whose document it is; empty where there is but one.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::KeeperInfo(name)
+            | Self::SentinelInfo(name)
+            | Self::ProxyInfo(name)
+            | Self::Request(name) => name,
+            Self::ClusterData | Self::History | Self::ExtSpec => "",
         }
     }
 }

@@ -15,6 +15,8 @@ mod failure;
 pub mod fuzzing;
 mod http;
 mod keys;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod leadership;
 pub mod memory;
 mod overwrite;
@@ -83,7 +85,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Removes a key, whatever it holds.
     async fn delete(&self, key: &Key) -> Written;
 
-    /// Writes a key that disappears `ttl` after its last publication, or some time later.
+    /// Writes a key that disappears `ttl` after its last publication, or some time later; in
+    /// Kubernetes with the pod of who published it.
     async fn publish(&self, key: &Key, value: &[u8], ttl: Duration) -> Result<(), Error>;
 
     /// Reads all keys of a folder, by name; linearizable.
@@ -133,12 +136,15 @@ pub enum Backend {
     Etcd2,
     /// Consul's key-value store.
     Consul,
+    /// ConfigMaps and pods of Kubernetes.
+    Kubernetes,
     /// A SQLite file, for the components of one host.
     Sqlite,
 }
 
 /// What `--store-backend` may be, for messages.
-pub const BACKENDS: &str = "etcdv3, etcdv2, consul, or sqlite for a cluster on one host";
+pub const BACKENDS: &str =
+    "etcdv3, etcdv2, consul, kubernetes, or sqlite for a cluster on one host";
 
 impl Backend {
     /// The backend of that name in `--store-backend`.
@@ -149,9 +155,7 @@ impl Backend {
             "etcd" | "etcdv2" => Ok(Self::Etcd2),
             "consul" => Ok(Self::Consul),
             "sqlite" => Ok(Self::Sqlite),
-            "kubernetes" => Err(Error::Config(format!(
-                "the store backend {name:?} is not in this version: use {BACKENDS}"
-            ))),
+            "kubernetes" => Ok(Self::Kubernetes),
             _ => Err(Error::Config(format!(
                 "unknown store backend {name:?}: use {BACKENDS}"
             ))),
@@ -197,6 +201,24 @@ impl std::fmt::Debug for Access {
     }
 }
 
+/// How Kubernetes is reached, and where we are in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kube {
+    /// The kubeconfig that is to be used; none: those that are there.
+    pub kubeconfig: Option<std::path::PathBuf>,
+    /// Kubeconfigs that are used as one, as far as they are there. When none is, the service
+    /// account of the pod is.
+    pub looked_for: Vec<std::path::PathBuf>,
+    /// The context in the kubeconfig; none: its current one.
+    pub context: Option<String>,
+    /// The namespace; none: that of the context, or of the pod.
+    pub namespace: Option<String>,
+    /// The namespace of the pod this runs in, as its environment has it.
+    pub pod_namespace: Option<String>,
+    /// The pod this runs in; none: nothing can be published.
+    pub pod_name: Option<String>,
+}
+
 /// How to reach the store of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -214,6 +236,8 @@ pub struct Config {
     pub tls: Tls,
     /// Who we are, besides.
     pub access: Access,
+    /// How Kubernetes is reached, for that store alone.
+    pub kube: Kube,
 }
 
 /// Opens the store of a cluster. It does not wait for a server: calls tell whether there is one.
@@ -223,6 +247,13 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, Error> {
         Backend::Etcd3 => Ok(Arc::new(etcd3::Etcd3Store::open(config, keys)?)),
         Backend::Etcd2 => Ok(Arc::new(etcd2::Etcd2Store::open(config)?)),
         Backend::Consul => Ok(Arc::new(consul::ConsulStore::open(config)?)),
+        #[cfg(feature = "kubernetes")]
+        Backend::Kubernetes => Ok(Arc::new(kubernetes::KubernetesStore::open(config)?)),
+        #[cfg(not(feature = "kubernetes"))]
+        Backend::Kubernetes => Err(Error::Config(
+            "this program was built without the store backend kubernetes (a cargo feature)"
+                .to_owned(),
+        )),
         Backend::Sqlite => Ok(Arc::new(sqlite::SqliteStore::open(config, keys)?)),
     }
 }

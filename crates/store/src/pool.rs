@@ -33,6 +33,10 @@ pub(crate) trait Connect: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The server's name in messages.
     fn server(&self) -> &'static str;
+    /// What says where it is, for messages.
+    fn found_by(&self) -> &'static str {
+        "--store-endpoints"
+    }
     /// The endpoints' addresses, as shown in messages; at least one.
     fn addresses(&self) -> &[String];
     /// A client of the endpoint with this index. It connects when it is first used.
@@ -377,11 +381,9 @@ impl<'a, C: Connect> Tries<'a, C> {
             return Error::Tls { store, cause };
         }
         if all(Kind::Unreachable) {
-            let server = self.pool.connect.server();
-            let _ = write!(
-                cause,
-                " (does {server} run there? --store-endpoints says where)"
-            );
+            let connect = &self.pool.connect;
+            let (server, found_by) = (connect.server(), connect.found_by());
+            let _ = write!(cause, " (does {server} run there? {found_by} says where)");
         }
         Error::Unavailable { store, cause }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stolon_store::conformance::{CHECKS, Open};
-use stolon_store::{Access, Backend, Config, MemoryStore, Store, Tls};
+use stolon_store::{Access, Backend, Config, Kube, MemoryStore, Store, Tls};
 
 /// Runs the whole list, each check on a store of its own, and tells all that failed.
 async fn failures(fresh: impl Fn(usize) -> Open) -> Vec<String> {
@@ -25,6 +25,7 @@ fn sqlite(path: &std::path::Path) -> Config {
         timeout: std::time::Duration::from_secs(5),
         tls: Tls::default(),
         access: Access::default(),
+        kube: Kube::default(),
     }
 }
 

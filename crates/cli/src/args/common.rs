@@ -6,7 +6,7 @@ use std::net::ToSocketAddrs as _;
 use stolon_core::model::GoDuration;
 use stolon_daemons::config::CommonConfig;
 use stolon_daemons::runtime::logging::{LogConfig, LogFormat};
-use stolon_store::{Access, BACKENDS, Backend, Tls};
+use stolon_store::{Access, BACKENDS, Backend, Kube, Tls};
 use tracing::Level;
 
 use super::{Flag, Source, Values, shared_variable, text, yes_no};
@@ -17,7 +17,7 @@ pub const STORE: &[Flag] = &[
     text(
         "store-backend",
         "",
-        "store backend type: etcdv3, etcdv2, consul, or sqlite for a cluster on one host",
+        "store backend type: etcdv3, etcdv2, consul, kubernetes, or sqlite for a cluster on one host",
     ),
     text(
         "store-endpoints",
@@ -88,9 +88,13 @@ pub const STORE: &[Flag] = &[
     ),
     text(
         "kube-resource-kind",
-        "",
-        "where data lie in a Kubernetes store (not in this version)",
+        "configmap",
+        "the kind of object that holds the cluster data with --store-backend=kubernetes: configmap",
     ),
+    shared_variable("KUBECONFIG"),
+    shared_variable("HOME"),
+    shared_variable("POD_NAME"),
+    shared_variable("POD_NAMESPACE"),
     text("log-level", "info", "debug, info, warn or error"),
 ];
 
@@ -137,8 +141,34 @@ pub fn store(values: &Values) -> Result<(String, stolon_store::Config), String> 
         timeout: timeout.to_std(),
         tls,
         access: access(values, backend)?,
+        kube: kube(values, backend)?,
     };
     Ok((cluster_name, config))
+}
+
+/// How Kubernetes is reached: the flags of stolonctl, then what its own programs and manifests take
+/// from the environment (contract, section 3).
+fn kube(values: &Values, backend: Backend) -> Result<Kube, String> {
+    if backend != Backend::Kubernetes {
+        return Ok(Kube::default());
+    }
+    values.one_of("kube-resource-kind", &[("configmap", ())])?;
+    let listed = values.given("KUBECONFIG");
+    let looked_for = match (listed, values.given("HOME")) {
+        (Some(listed), _) => std::env::split_paths(&listed)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect(),
+        (None, Some(home)) => vec![std::path::Path::new(&home).join(".kube/config")],
+        (None, None) => Vec::new(),
+    };
+    Ok(Kube {
+        kubeconfig: values.given("kubeconfig").map(Into::into),
+        looked_for,
+        context: values.given("kube-context"),
+        namespace: values.given("kube-namespace"),
+        pod_namespace: values.given("POD_NAMESPACE"),
+        pod_name: values.given("POD_NAME"),
+    })
 }
 
 /// Who we are to the store, besides by a certificate. What Consul's own programs take from the
@@ -213,6 +243,13 @@ fn password(path: &str) -> Result<String, String> {
 /// What the daemons' common flags mean.
 pub fn daemon(values: &Values) -> Result<CommonConfig, String> {
     let (cluster_name, store) = store(values)?;
+    if store.backend == Backend::Kubernetes && store.kube.pod_name.is_none() {
+        return Err(
+            "missing environment variable POD_NAME, by which a component finds the pod it runs in: \
+             set it from metadata.name"
+                .to_owned(),
+        );
+    }
     let metrics_listen_address = match values.given("metrics-listen-address") {
         None => None,
         Some(text) => {

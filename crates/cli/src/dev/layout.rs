@@ -158,6 +158,7 @@ impl Layout {
             timeout: Duration::from_secs(5),
             tls: stolon_store::Tls::default(),
             access: stolon_store::Access::default(),
+            kube: stolon_store::Kube::default(),
         }
     }
 

@@ -23,7 +23,7 @@ const COMMON: Contract = &[
     ("store-ca-file", "", false),
     ("store-skip-tls-verify", "false", true),
     ("metrics-listen-address", "", false),
-    ("kube-resource-kind", "", false),
+    ("kube-resource-kind", "configmap", false),
     ("log-level", "info", false),
 ];
 const DAEMON: Contract = &[("log-color", "", true), ("debug", "", true)];
@@ -372,9 +372,10 @@ fn wrong_values_of_any_daemon_are_refused_with_what_is_valid() {
         "--store-backend=zookeeper",
         &["\"zookeeper\"", "etcdv3", "etcdv2", "consul", "sqlite"],
     );
+    sentinel("--store-backend=kubernetes", &["POD_NAME", "metadata.name"]);
     sentinel(
-        "--store-backend=kubernetes",
-        &["kubernetes", "is not in this version", "etcdv3", "sqlite"],
+        "--store-backend=kubernetes --kube-resource-kind=endpoints",
+        &["--kube-resource-kind", "\"endpoints\"", "configmap"],
     );
     sentinel(
         "--store-token=t",

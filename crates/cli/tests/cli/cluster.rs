@@ -124,6 +124,7 @@ impl Cluster {
             timeout: Duration::from_secs(5),
             tls: stolon_store::Tls::default(),
             access: stolon_store::Access::default(),
+            kube: stolon_store::Kube::default(),
         })
         .expect("opened")
     }

@@ -11,6 +11,7 @@ pub(crate) mod etcd;
 #[path = "../../../../testing/free_port.rs"]
 mod free_port;
 pub(crate) mod hosts;
+mod kubernetes;
 pub(crate) mod process;
 #[path = "../../../../testing/shared_memory.rs"]
 mod shared_memory;

@@ -1,5 +1,5 @@
-//! A cluster's life on the stores that speak HTTP: etcd by its version 2 API, and Consul; moving
-//! from one store to another; services in Consul.
+//! A cluster's life on the stores that speak HTTP: etcd by its version 2 API, Consul, and
+//! Kubernetes; moving from one store to another; services in Consul.
 
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ fn a_cluster_lives_on_consul() {
     if consul_or_not_run(test).is_some() {
         a_cluster_lives_on(Store::Consul);
     }
+}
+
+/// The API server is that of the tests: nothing of Kubernetes' own comes with Debian but clients.
+#[test]
+fn a_cluster_lives_on_kubernetes() {
+    a_cluster_lives_on(Store::Kubernetes);
 }
 
 /// It is initialised, fails over, takes the old primary back; while the store is frozen clients are

@@ -29,6 +29,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         timeout: LIMIT,
         tls: stolon_store::Tls::default(),
         access: stolon_store::Access::default(),
+        kube: stolon_store::Kube::default(),
     };
     let log = crate::runtime::logging::LogConfig {
         level: tracing::Level::ERROR,

@@ -27,6 +27,10 @@ pub enum LogFormat {
     Json,
 }
 
+/// The library that talks to Kubernetes: every refused call is an error to it, and a document that
+/// it cannot read is shown whole. What follows from them is told by the store.
+const SILENT: &str = "kube_client";
+
 /// How to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
@@ -106,6 +110,9 @@ struct Lines {
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        if metadata.target().starts_with(SILENT) {
+            return false;
+        }
         // Libraries below speak only of trouble.
         let ours = metadata.target().starts_with("stolon");
         let least = if ours {

@@ -1,9 +1,17 @@
 //! What components publish of themselves: it disappears with them, and comes again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Open, ensure, eventually, text};
-use crate::{Folder, Key, Written};
+use crate::{Folder, Key, Store, Written};
+
+/// What a component publishes: a store may want to know from it whose it is.
+fn info(key: &Key, word: &str) -> Vec<u8> {
+    let path = key.to_string();
+    let uid = path.rsplit('/').next().unwrap_or_default();
+    format!(r#"{{"UID":"{uid}","infoUID":"{word}"}}"#).into_bytes()
+}
 
 pub(super) async fn expiry(open: Open) -> Result<(), String> {
     let (store, other) = (open().map_err(text)?, open().map_err(text)?);
@@ -12,14 +20,18 @@ pub(super) async fn expiry(open: Open) -> Result<(), String> {
         Key::ProxyInfo("renewed".into()),
     );
     let ttl = Duration::from_secs(3);
-    store.publish(&short, b"s", ttl).await.map_err(text)?;
-    store.publish(&renewed, b"r", ttl).await.map_err(text)?;
+    store
+        .publish(&short, &info(&short, "s"), ttl)
+        .await
+        .map_err(text)?;
+    let value = info(&renewed, "r");
+    store.publish(&renewed, &value, ttl).await.map_err(text)?;
     ensure(
         other.get(&short).await.map_err(text)?.is_some(),
         "not published",
     )?;
     eventually("the publication expires", || async {
-        store.publish(&renewed, b"r", ttl).await.map_err(text)?;
+        store.publish(&renewed, &value, ttl).await.map_err(text)?;
         let there = other.get(&renewed).await.map_err(text)?.is_some();
         ensure(there, "a renewed publication expired")?;
         Ok(other.get(&short).await.map_err(text)?.is_none())
@@ -28,10 +40,11 @@ pub(super) async fn expiry(open: Open) -> Result<(), String> {
     let listed = other.list(Folder::Proxies).await.map_err(text)?;
     ensure(listed.len() == 1, format!("listed {listed:?}"))?;
     // Who was silent for so long is back by its next word, whatever a store holds back after that.
-    store.publish(&short, b"again", ttl).await.map_err(text)?;
+    let value = info(&short, "again");
+    store.publish(&short, &value, ttl).await.map_err(text)?;
     let found = other.get(&short).await.map_err(text)?;
     ensure(
-        found.is_some_and(|entry| entry.value == b"again"),
+        found.is_some_and(|entry| entry.value == value),
         "what expired does not come again",
     )
 }
@@ -41,32 +54,30 @@ pub(super) async fn taken_over(open: Open) -> Result<(), String> {
     let (store, other) = (open().map_err(text)?, open().map_err(text)?);
     let key = Key::SentinelInfo("s".into());
     let ttl = Duration::from_mins(1);
-    let is = async |value: &[u8]| {
+    let is = async |word: &str| {
         let found = store.get(&key).await.map_err(text)?;
-        let value = String::from_utf8_lossy(value).into_owned();
+        let value = info(&key, word);
         ensure(
-            found
-                .as_ref()
-                .is_some_and(|entry| entry.value == value.as_bytes()),
-            format!("not {value}: {found:?}"),
+            found.as_ref().is_some_and(|entry| entry.value == value),
+            format!("not {word}: {found:?}"),
         )
     };
-    store.publish(&key, b"before", ttl).await.map_err(text)?;
-    other.publish(&key, b"after", ttl).await.map_err(text)?;
-    is(b"after").await?;
+    let publish = async |by: &Arc<dyn Store>, word: &str| {
+        let value = info(&key, word);
+        by.publish(&key, &value, ttl).await.map_err(text)?;
+        is(word).await
+    };
+    publish(&store, "before").await?;
+    publish(&other, "after").await?;
     // Neither knows of what the other wrote meanwhile.
-    store.publish(&key, b"both", ttl).await.map_err(text)?;
-    is(b"both").await?;
+    publish(&store, "both").await?;
     let deleted = other.delete(&key).await;
     ensure(
         matches!(deleted, Written::Yes(_)),
         format!("not deleted: {deleted:?}"),
     )?;
-    for (publisher, value) in [(&store, b"again"), (&other, b"andon")] {
-        publisher.publish(&key, value, ttl).await.map_err(text)?;
-        is(value).await?;
-    }
-    Ok(())
+    publish(&store, "again").await?;
+    publish(&other, "andon").await
 }
 
 pub(super) async fn list(open: Open) -> Result<(), String> {
@@ -80,7 +91,7 @@ pub(super) async fn list(open: Open) -> Result<(), String> {
     ];
     for key in &keys {
         store
-            .publish(key, key.to_string().as_bytes(), ttl)
+            .publish(key, &info(key, "listed"), ttl)
             .await
             .map_err(text)?;
     }
@@ -90,6 +101,6 @@ pub(super) async fn list(open: Open) -> Result<(), String> {
     ensure(names == expected, format!("listed {names:?}"))?;
     let exact = found
         .iter()
-        .all(|entry| entry.value == entry.key.to_string().as_bytes());
+        .all(|entry| entry.value == info(&entry.key, "listed"));
     ensure(exact, "a listed value is another key's")
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(crate) use free_port::free_port;
 use rustix::process::{Pid, Signal, kill_process};
-use stolon_store::{Access, Backend, Config, Key, Store, Tls};
+use stolon_store::{Access, Backend, Config, Key, Kube, Store, Tls};
 
 /// Bound on everything a test waits for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
@@ -55,6 +55,7 @@ pub(crate) fn reach(backend: Backend, endpoints: Vec<String>, timeout: Duration)
         timeout,
         tls: Tls::default(),
         access: Access::default(),
+        kube: Kube::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use super::consul::Consul;
 use super::disk::{self, Disk};
 use super::etcd::{Etcd, Host};
 use super::hosts::Network;
+use super::kubernetes::Kubernetes;
 use super::process::{self, Process, Surroundings};
 use super::shared_memory::remove_leftovers;
 use super::writer::{Account, Address, Writer};
@@ -30,6 +31,7 @@ pub(crate) enum Store {
     /// The same servers by their version 2 API.
     Etcd2,
     Consul,
+    Kubernetes,
 }
 
 impl Store {
@@ -40,6 +42,7 @@ impl Store {
             Self::Etcd => "etcdv3",
             Self::Etcd2 => "etcdv2",
             Self::Consul => "consul",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }
@@ -139,6 +142,7 @@ pub(crate) struct Cluster {
     pub(crate) proxy: Daemon,
     pub(crate) etcd: Vec<Etcd>,
     pub(crate) consul: Option<Consul>,
+    kubernetes: Option<Kubernetes>,
     pub(crate) proxy_port: u16,
     place: Place,
     /// After everything that runs in it.
@@ -154,6 +158,8 @@ struct Place {
     folder: PathBuf,
     program: PathBuf,
     store: Vec<String>,
+    /// Where the API server of Kubernetes is said to be.
+    kubeconfig: Option<PathBuf>,
     /// More flags for all keepers.
     keeper_flags: Vec<String>,
 }
@@ -232,7 +238,7 @@ impl Cluster {
         }
         let network = plan.hosts.then(|| Network::new(plan.keepers + 1));
         let etcd = match (plan.store, &network) {
-            (Store::Sqlite | Store::Consul, _) => Vec::new(),
+            (Store::Sqlite | Store::Consul | Store::Kubernetes, _) => Vec::new(),
             (Store::Etcd | Store::Etcd2, None) => vec![Etcd::single(path)],
             (Store::Etcd | Store::Etcd2, Some(network)) => {
                 let host = |n| Host {
@@ -243,7 +249,9 @@ impl Cluster {
             }
         };
         let consul = (plan.store == Store::Consul).then(|| Consul::start_new(path));
+        let kubernetes = (plan.store == Store::Kubernetes).then(|| in_pods(plan, path));
         let endpoints = match plan.store {
+            Store::Kubernetes => String::new(),
             Store::Sqlite => path.join("store.db").display().to_string(),
             Store::Consul => consul.iter().map(|consul| consul.url.clone()).collect(),
             Store::Etcd | Store::Etcd2 => {
@@ -259,6 +267,7 @@ impl Cluster {
                 format!("--store-backend={}", plan.store.backend()),
                 format!("--store-endpoints={endpoints}"),
             ],
+            kubeconfig: kubernetes.as_ref().map(|k| k.kubeconfig.clone()),
             keeper_flags: Vec::new(),
         };
         let proxy_port = free_port();
@@ -271,6 +280,7 @@ impl Cluster {
             ),
             etcd,
             consul,
+            kubernetes,
             proxy_port,
             place,
             network,
@@ -384,12 +394,18 @@ impl Cluster {
 
     /// Stops the store, one server, from running until it is thawed.
     pub(crate) fn freeze_store(&self) {
-        self.signal_store(Signal::STOP);
+        match &self.kubernetes {
+            Some(kubernetes) => kubernetes.freeze(),
+            None => self.signal_store(Signal::STOP),
+        }
     }
 
     /// Lets it go on.
     pub(crate) fn thaw_store(&self) {
-        self.signal_store(Signal::CONT);
+        match &self.kubernetes {
+            Some(kubernetes) => kubernetes.thaw(),
+            None => self.signal_store(Signal::CONT),
+        }
     }
 
     fn signal_store(&self, signal: Signal) {
@@ -416,6 +432,9 @@ impl Cluster {
         };
         let mut command = process::command(&self.place.program, &surroundings);
         command.arg("ctl").args(&self.place.store).args(words);
+        if let Some(kubeconfig) = &self.place.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
         command
     }
 
@@ -736,6 +755,19 @@ impl Cluster {
     }
 }
 
+/// Kubernetes with a pod for every component of a cluster.
+fn in_pods(plan: &Plan, folder: &Path) -> Kubernetes {
+    let kubernetes = Kubernetes::start_new(folder);
+    kubernetes.make_pod("proxy", "proxy");
+    for number in 0..plan.sentinels {
+        kubernetes.make_pod(&format!("s{number}"), "sentinel");
+    }
+    for number in 0..plan.keepers {
+        kubernetes.make_pod(&format!("k{number}"), "keeper");
+    }
+    kubernetes
+}
+
 impl Place {
     fn daemon(&self, role: &str, name: &str, namespace: Option<String>) -> Daemon {
         let mut words = vec![role.to_owned()];
@@ -772,6 +804,10 @@ impl Daemon {
     pub(crate) fn start(&mut self) {
         let mut command = process::command(&self.place.program, &self.surroundings);
         command.args(&self.words);
+        if let Some(kubeconfig) = &self.place.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+            command.env("POD_NAME", &self.name);
+        }
         let log = self
             .place
             .folder

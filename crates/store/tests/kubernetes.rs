@@ -1,0 +1,634 @@
+//! Kubernetes as the store, well and unwell.
+
+#[path = "support/kubernetes.rs"]
+mod kubernetes;
+#[path = "support/proxy.rs"]
+#[allow(dead_code, reason = "not every kind of loss concerns Kubernetes")]
+mod proxy;
+#[path = "support/server.rs"]
+#[allow(dead_code, reason = "Kubernetes is no child process")]
+mod server;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kubernetes::{Hosts, InPods, Ours, config};
+use proxy::{Passing, Proxy};
+use serde_json::{Value, json};
+use server::{LIMIT, eventually, ready};
+use stolon_store::conformance::{CHECKS, Open};
+use stolon_store::{Error, Expected, Folder, Key, Store, Watch, Written};
+use tokio::time::Instant;
+
+const KEY: Key = Key::ClusterData;
+/// Where the cluster data are.
+const MAP: &str = "/api/v1/namespaces/default/configmaps/stolon-cluster-test";
+/// What a call may take beyond its limit on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// The whole list, each check in a cluster of its own, side by side; what is wrong.
+async fn failures(kubeconfig: &Path, word: &str) -> Vec<String> {
+    let hosts = Hosts::reached_by(kubeconfig).await;
+    let mut checks = tokio::task::JoinSet::new();
+    let mut clusters = Vec::new();
+    for (index, (name, check)) in CHECKS.iter().enumerate() {
+        let mut config = config(kubeconfig, None, Duration::from_secs(5));
+        config.cluster_name = format!("{word}{index}");
+        clusters.push(config.cluster_name.clone());
+        let (hosts, opened) = (hosts.clone(), AtomicUsize::new(0));
+        let open: Open = Arc::new(move || {
+            let number = opened.fetch_add(1, Ordering::Relaxed);
+            InPods::open(&config, &hosts, format!("{}-{number}", config.cluster_name))
+        });
+        checks.spawn(async move { check(open).await.map_err(|why| format!("{name}: {why}")) });
+    }
+    let outcomes = checks.join_all().await;
+    hosts.clean(&clusters).await;
+    outcomes.into_iter().filter_map(Result::err).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_satisfied() {
+    let ours = Ours::start();
+    let failed = failures(&ours.plain(), "c").await;
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The same against an API server that others wrote, which has to allow pods and ConfigMaps in the
+/// namespace of the kubeconfig's context.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_satisfied_by_a_real_server() {
+    use std::io::Write as _;
+    let Some(kubeconfig) = std::env::var_os("KUBECONFIG_E2E") else {
+        let told = writeln!(
+            std::io::stderr(),
+            "not run: the_list_is_satisfied_by_a_real_server: KUBECONFIG_E2E names no kubeconfig"
+        );
+        drop(told);
+        return;
+    };
+    let word = format!("stolon-test-{}-", std::process::id());
+    let failed = failures(Path::new(&kubeconfig), &word).await;
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// A store that reaches our server as it likes, as a component of the pod `k1` does.
+fn open(ours: &Ours, endpoint: &str, timeout: Duration) -> Arc<dyn Store> {
+    let name = endpoint.replace(['/', ':'], "-");
+    let kubeconfig = ours.server.kubeconfig(&name, endpoint, None);
+    stolon_store::open(&config(&kubeconfig, Some("k1"), timeout)).expect("a store")
+}
+
+fn direct(ours: &Ours) -> Arc<dyn Store> {
+    open(ours, &ours.server.endpoint(), Duration::from_secs(5))
+}
+
+/// Waits for a call, which may not take longer than its limit.
+async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let answer = call.await;
+    let took = began.elapsed();
+    assert!(took < limit + SLACK, "took {took:?}, limit {limit:?}");
+    answer
+}
+
+async fn value(store: &Arc<dyn Store>) -> Option<Vec<u8>> {
+    let found = store.get(&KEY).await.expect("an answer");
+    found.map(|entry| entry.value)
+}
+
+async fn stored(store: &Arc<dyn Store>, bytes: &[u8]) {
+    let outcome = store.put(&KEY, bytes).await;
+    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
+}
+
+fn keeper() -> Key {
+    Key::KeeperInfo("k1".to_owned())
+}
+
+/// What a keeper publishes, so often.
+fn info(round: usize) -> Vec<u8> {
+    format!(r#"{{"infoUID":"{round}","uid":"k1"}}"#).into_bytes()
+}
+
+const TTL: Duration = Duration::from_secs(20);
+
+/// Writes through one store and waits until the watch of another has shown it.
+async fn seen_by(watch: &mut Watch, store: &Arc<dyn Store>, writer: &Arc<dyn Store>, bytes: &[u8]) {
+    stored(writer, bytes).await;
+    let seen = async {
+        loop {
+            watch.changed().await;
+            if let Ok(Some(found)) = store.get(&KEY).await
+                && found.value == bytes
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, seen)
+        .await
+        .expect("the watch wakes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_waited_for_no_longer_than_the_limit() {
+    let ours = Ours::start();
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    let limit = Duration::from_secs(2);
+    let store = open(&ours, &ours.server.endpoint(), limit);
+    ready(&store).await;
+    stored(&store, b"0").await;
+
+    ours.server.freeze();
+    let error = within(limit, store.get(&KEY)).await.expect_err("no answer");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&ours.server.endpoint()), "{text}");
+    within(limit, store.publish(&keeper(), &info(0), TTL))
+        .await
+        .expect_err("no answer");
+    within(limit, store.list(Folder::Keepers))
+        .await
+        .expect_err("no answer");
+    within(limit, store.leader()).await.expect_err("no answer");
+    let outcome = within(limit, store.put(&KEY, b"1")).await;
+    assert!(
+        matches!(outcome, Written::No(_)),
+        "nothing was read: {outcome:?}"
+    );
+
+    ours.server.thaw();
+    ready(&store).await;
+    stored(&store, b"2").await;
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_is_told_and_its_restart_is_noticed() {
+    let mut ours = Ours::start();
+    let limit = Duration::from_secs(1);
+    let store = open(&ours, &ours.server.endpoint(), limit);
+    let mut watch = store.watch();
+    stored(&store, b"kept").await;
+    let leadership = store.lead("first");
+    eventually("it leads", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
+
+    let endpoint = ours.server.endpoint();
+    ours = tokio::task::spawn_blocking(move || {
+        ours.server.kill();
+        ours
+    })
+    .await
+    .expect("killed");
+    let error = within(limit, store.get(&KEY)).await.expect_err("no server");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("refused") && text.contains(&endpoint),
+        "{text}"
+    );
+    assert!(
+        text.contains("kubeconfig") && !text.contains("--store-endpoints"),
+        "{text}"
+    );
+    let outcome = within(limit, store.compare_and_swap(&KEY, Expected::Absent, b"1")).await;
+    assert!(
+        matches!(outcome, Written::No(_)),
+        "nothing was sent: {outcome:?}"
+    );
+
+    let ours = tokio::task::spawn_blocking(move || {
+        ours.server.restart();
+        ours
+    })
+    .await
+    .expect("restarted");
+    ready(&store).await;
+    assert_eq!(value(&store).await.as_deref(), Some(&b"kept"[..]));
+    seen_by(&mut watch, &store, &direct(&ours), b"after").await;
+    eventually("it leads, still or again", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_neither_yes_nor_no() {
+    let ours = Ours::start();
+    let limit = Duration::from_secs(3);
+    let proxy = Proxy::before(&ours.server.endpoint()).await;
+    let store = open(&ours, &proxy.endpoint, limit);
+    let direct = direct(&ours);
+    stored(&direct, b"1").await;
+    ready(&store).await;
+    let found = direct.get(&KEY).await.expect("an answer").expect("a value");
+
+    // The read before the write is answered, the write is done, and its answer is lost.
+    let swap = store.compare_and_swap(&KEY, Expected::At(found.revision), b"2");
+    let lose = async {
+        eventually("the write is done", || async {
+            let asked = ours.server.take_asked();
+            let now = value(&direct).await;
+            if asked.iter().any(|asked| asked == "get configmaps") {
+                proxy.let_pass(Passing::Questions);
+            }
+            (now.as_deref() == Some(b"2")).then_some(())
+        })
+        .await;
+    };
+    ours.server.take_asked();
+    ours.server.slow_down(Duration::from_millis(300));
+    let (outcome, ()) = tokio::join!(swap, lose);
+    ours.server.slow_down(Duration::ZERO);
+    assert!(
+        matches!(outcome, Written::Unknown(_) | Written::Yes(_)),
+        "it is stored: {outcome:?}"
+    );
+    proxy.let_pass(Passing::All);
+    ready(&store).await;
+    assert_eq!(value(&store).await.as_deref(), Some(&b"2"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_without_answer_cannot_come_late() {
+    let ours = Ours::start();
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    let limit = Duration::from_secs(2);
+    let store = open(&ours, &ours.server.endpoint(), limit);
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+    ours.server.freeze();
+    let error = store
+        .publish(&keeper(), &info(2), TTL)
+        .await
+        .expect_err("no answer");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    // Before what was on its way is carried out, the same pod says something else.
+    let newer = json!({ "metadata": { "annotations": {
+        "stolon-status": String::from_utf8(info(3)).expect("text"),
+    }}});
+    let path = "/api/v1/namespaces/default/pods/k1";
+    ours.server.ask("PATCH", path, newer).expect("patched");
+    ours.server.thaw();
+    ready(&store).await;
+    let found = store
+        .get(&keeper())
+        .await
+        .expect("an answer")
+        .expect("there");
+    assert_eq!(found.value, info(3));
+    store
+        .publish(&keeper(), &info(4), TTL)
+        .await
+        .expect("published");
+    let found = store
+        .get(&keeper())
+        .await
+        .expect("an answer")
+        .expect("there");
+    assert_eq!(found.value, info(4));
+}
+
+/// The leader writes to the object that holds the cluster data, and the hosts to that of a pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_beside_it_is_no_conflict() {
+    let ours = Ours::start();
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    let store = direct(&ours);
+    stored(&store, b"first").await;
+    let found = store.get(&KEY).await.expect("an answer").expect("a value");
+    let beside = |path: &str, round: usize| {
+        let annotations = json!({ "metadata": { "annotations": { "beside": round.to_string() } } });
+        ours.server
+            .ask("PATCH", path, annotations)
+            .expect("patched");
+    };
+    beside(MAP, 0);
+    let again = store.get(&KEY).await.expect("an answer").expect("a value");
+    assert_eq!(again.revision, found.revision, "the value is the same");
+
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let write = async {
+        let mut revision = found.revision;
+        for round in 0..20 {
+            let bytes = format!("{round}");
+            match store
+                .compare_and_swap(&KEY, Expected::At(revision), bytes.as_bytes())
+                .await
+            {
+                Written::Yes(next) => {
+                    assert!(next > revision);
+                    revision = next;
+                }
+                outcome => panic!("round {round}: {outcome:?}"),
+            }
+            store
+                .publish(&keeper(), &info(round), TTL)
+                .await
+                .expect("published");
+        }
+        is_done.store(true, Ordering::Relaxed);
+    };
+    let disturb = async {
+        for round in 0.. {
+            if is_done.load(Ordering::Relaxed) {
+                return;
+            }
+            beside(MAP, round);
+            beside("/api/v1/namespaces/default/pods/k1", round);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    tokio::join!(write, disturb);
+    let map = ours.server.ask("GET", MAP, Value::Null).expect("a map");
+    assert_eq!(map["metadata"]["annotations"]["stolon-clusterdata"], "19");
+    assert!(
+        map["metadata"]["annotations"]["beside"].is_string(),
+        "{map}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_wakes_for_what_matters_and_for_nothing_else() {
+    let ours = Ours::start();
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    let store = direct(&ours);
+    stored(&store, b"0").await;
+    let mut watch = store.watch();
+    seen_by(&mut watch, &store, &direct(&ours), b"1").await;
+    // The three of them have seen the present state when they have been quiet for a while.
+    while tokio::time::timeout(Duration::from_millis(500), watch.changed())
+        .await
+        .is_ok()
+    {}
+    let leader = json!({ "metadata": { "annotations": {
+        "control-plane.alpha.kubernetes.io/leader": "{}",
+    }}});
+    ours.server.ask("PATCH", MAP, leader).expect("patched");
+    ours.server.set_phase("k1", "Running");
+    let woken = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
+    woken.expect_err("neither the leader's renewal nor a host's word wakes anybody");
+
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+    tokio::time::timeout(LIMIT, watch.changed())
+        .await
+        .expect("a publication wakes");
+    while tokio::time::timeout(Duration::from_millis(300), watch.changed())
+        .await
+        .is_ok()
+    {}
+    let request = Key::Request("r1".to_owned());
+    let asked = store.put(&request, b"{}").await;
+    assert!(matches!(asked, Written::Yes(_)), "{asked:?}");
+    tokio::time::timeout(LIMIT, watch.changed())
+        .await
+        .expect("a request wakes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_connection_went_silent_or_whose_history_is_gone_wakes_again() {
+    let ours = Ours::start();
+    let proxy = Proxy::before(&ours.server.endpoint()).await;
+    let store = open(&ours, &proxy.endpoint, Duration::from_secs(3));
+    let other = direct(&ours);
+    let mut watch = store.watch();
+    seen_by(&mut watch, &store, &other, b"before").await;
+
+    // Nothing but the watch uses the connection: it has to notice by itself.
+    let before = proxy.connections();
+    proxy.strand();
+    stored(&other, b"behind its back").await;
+    // What it would go on from is compacted meanwhile.
+    ours.server.forget_history();
+    let woken = tokio::time::timeout(LIMIT, watch.changed()).await;
+    woken.expect("the watch notices");
+    eventually("a new connection", || async {
+        (proxy.connections() > before).then_some(())
+    })
+    .await;
+    seen_by(&mut watch, &store, &other, b"afterwards").await;
+    // Its next rounds go on from versions that are gone by then.
+    ours.server.take_asked();
+    eventually("the watches are asked for again", || async {
+        ours.server.forget_history();
+        let asked = ours.server.take_asked();
+        asked
+            .iter()
+            .any(|asked| asked.starts_with("watch"))
+            .then_some(())
+    })
+    .await;
+    seen_by(&mut watch, &store, &other, b"and on").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_ends_by_the_local_clock_before_another_one_leads() {
+    let ours = Ours::start();
+    let proxy = Proxy::before(&ours.server.endpoint()).await;
+    let store = open(&ours, &proxy.endpoint, Duration::from_secs(2));
+    let mut first = store.lead("first");
+    eventually("the first leads", || async {
+        first.is_leader().then_some(())
+    })
+    .await;
+    let second = direct(&ours).lead("second");
+
+    proxy.let_pass(Passing::Nothing);
+    while first.is_leader() {
+        assert!(!second.is_leader(), "two lead at once");
+        tokio::time::timeout(LIMIT, first.changed())
+            .await
+            .expect("it ends");
+    }
+    eventually("the second leads", || async {
+        second.is_leader().then_some(())
+    })
+    .await;
+    proxy.let_pass(Passing::All);
+    ready(&store).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!first.is_leader() && second.is_leader());
+    second.resign().await;
+    eventually("the first leads again", || async {
+        first.is_leader().then_some(())
+    })
+    .await;
+}
+
+/// The times in the record are of another clock; what counts is when it was seen to change.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_go_program_holds_is_not_taken_and_what_it_reads_is_there() {
+    let ours = Ours::start();
+    let store = direct(&ours);
+    let go = |renewed: &str| {
+        let record = json!({
+            "holderIdentity": "go", "leaseDurationSeconds": 2,
+            "acquireTime": "2001-01-01T00:00:00Z", "renewTime": renewed, "leaderTransitions": 7,
+        });
+        json!({ "metadata": { "name": "stolon-cluster-test", "annotations": {
+            "stolon-clusterdata": "of go",
+            "control-plane.alpha.kubernetes.io/leader": record.to_string(),
+        }}})
+    };
+    let maps = "/api/v1/namespaces/default/configmaps";
+    ours.server
+        .ask("POST", maps, go("2001-01-01T00:00:00Z"))
+        .expect("created");
+    assert_eq!(value(&store).await.as_deref(), Some(&b"of go"[..]));
+    assert_eq!(
+        store.leader().await.expect("an answer").as_deref(),
+        Some("go")
+    );
+    let ours_leads = store.lead("ours");
+    // By the wall clock it lapsed long ago, and so it does after every renewal.
+    for second in 1..5 {
+        ours.server
+            .ask("PATCH", MAP, go(&format!("2001-01-01T00:00:0{second}Z")))
+            .expect("renewed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!ours_leads.is_leader(), "it is renewed every second");
+    }
+    eventually("ours leads", || async {
+        ours_leads.is_leader().then_some(())
+    })
+    .await;
+    let map = ours.server.ask("GET", MAP, Value::Null).expect("a map");
+    let record =
+        map["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+    let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+    assert_eq!(record["holderIdentity"], "ours");
+    assert_eq!(record["leaderTransitions"], 8);
+    assert_eq!(record["leaseDurationSeconds"], 6);
+    assert_eq!(
+        map["metadata"]["annotations"]["stolon-clusterdata"],
+        "of go"
+    );
+    ours_leads.resign().await;
+    assert_eq!(store.leader().await.expect("an answer"), None);
+
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+    let pod = ours
+        .server
+        .ask("GET", "/api/v1/namespaces/default/pods/k1", Value::Null);
+    let pod = pod.expect("a pod");
+    let published = pod["metadata"]["annotations"]["stolon-status"].as_str();
+    assert_eq!(published.expect("published").as_bytes(), info(1));
+    stored(&store, b"of ours").await;
+    let map = ours.server.ask("GET", MAP, Value::Null).expect("a map");
+    assert_eq!(
+        map["metadata"]["annotations"]["stolon-clusterdata"],
+        "of ours"
+    );
+    let history = store.put(&Key::History, b"h").await;
+    assert!(matches!(history, Written::Yes(_)), "{history:?}");
+    let map = ours
+        .server
+        .ask("GET", &format!("{MAP}-history"), Value::Null)
+        .expect("a map");
+    assert_eq!(map["data"]["history"], "h");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ended_says_nothing_and_one_that_nobody_would_find_is_told() {
+    let ours = Ours::start();
+    let store = direct(&ours);
+    let error = store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect_err("no pod");
+    let text = error.to_string();
+    assert!(
+        text.contains("POD_NAME") && text.contains("\"k1\""),
+        "{text}"
+    );
+    ours.server.make_pod("k1", "keeper", "test");
+    let error = store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect_err("no label");
+    let text = error.to_string();
+    assert!(
+        text.contains("component=stolon-keeper,stolon-cluster=test"),
+        "{text}"
+    );
+
+    let labels = json!({ "metadata": { "labels": { "component": "stolon-keeper" } } });
+    let path = "/api/v1/namespaces/default/pods/k1";
+    ours.server.ask("PATCH", path, labels).expect("patched");
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+    assert_eq!(
+        store.list(Folder::Keepers).await.expect("an answer").len(),
+        1
+    );
+    // Evicted: the pod stays, and all that it said.
+    ours.server.set_phase("k1", "Failed");
+    assert!(
+        store
+            .list(Folder::Keepers)
+            .await
+            .expect("an answer")
+            .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_busy_is_asked_again_and_one_without_a_quorum_leaves_doubt() {
+    let ours = Ours::start();
+    let store = direct(&ours);
+    stored(&store, b"1").await;
+    ours.server.refuse(&[429, 429, 503]);
+    assert_eq!(value(&store).await.as_deref(), Some(&b"1"[..]));
+
+    let short = open(&ours, &ours.server.endpoint(), Duration::from_secs(1));
+    let found = short.get(&KEY).await.expect("an answer").expect("a value");
+    let swap = short.compare_and_swap(&KEY, Expected::At(found.revision), b"2");
+    let refuse = async {
+        eventually("it has read", || async {
+            let asked = ours.server.take_asked();
+            asked
+                .iter()
+                .any(|asked| asked == "get configmaps")
+                .then_some(())
+        })
+        .await;
+        ours.server.refuse(&[500; 200]);
+    };
+    ours.server.take_asked();
+    ours.server.slow_down(Duration::from_millis(100));
+    let (outcome, ()) = tokio::join!(swap, refuse);
+    assert!(matches!(outcome, Written::Unknown(_)), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_an_object_can_hold_is_refused_in_words() {
+    let ours = Ours::start();
+    let store = direct(&ours);
+    stored(&store, b"1").await;
+    let outcome = store.put(&KEY, &vec![b'x'; 300_000]).await;
+    let Written::No(Error::Denied { cause, .. }) = &outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(cause.contains("262144 bytes"), "{cause}");
+    assert_eq!(value(&store).await.as_deref(), Some(&b"1"[..]));
+}

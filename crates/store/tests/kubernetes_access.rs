@@ -1,0 +1,242 @@
+//! Who may use the store in Kubernetes: the Role of the manual, tokens that expire, certificates,
+//! and what is said when it does not suffice.
+
+#[path = "support/kubernetes.rs"]
+mod kubernetes;
+#[path = "support/server.rs"]
+#[allow(dead_code, reason = "Kubernetes is no child process")]
+mod server;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kubernetes::{Hosts, InPods, Ours, config};
+use serde_json::{Value, json};
+use server::{eventually, ready};
+use stolon_store::conformance::{CHECKS, Open};
+use stolon_store::{Config, Error, Key, Written};
+
+const LIMIT: Duration = Duration::from_secs(5);
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+
+/// The Role and the RoleBinding of the manual.
+fn of_the_manual() -> (Value, Value) {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/stores.md");
+    let text = std::fs::read_to_string(manual).expect("the manual");
+    let (_, rest) = text.split_once("```yaml\n").expect("YAML");
+    let (yaml, _) = rest.split_once("```").expect("its end");
+    let (role, binding) = yaml.split_once("---\n").expect("two documents");
+    let read = |yaml: &str| serde_saphyr::from_str(yaml).expect("YAML");
+    (read(role), read(binding))
+}
+
+/// A server where the service account `stolon` has a Role, and its token is accepted.
+fn with_role(change: impl Fn(&mut Value)) -> Ours {
+    let ours = Ours::start();
+    let (mut role, binding) = of_the_manual();
+    change(&mut role);
+    ours.server.ask("POST", ROLES, role).expect("a role");
+    ours.server
+        .ask("POST", BINDINGS, binding)
+        .expect("a binding");
+    ours.server.accept("token", "stolon");
+    ours
+}
+
+/// How the service account reaches the store of the cluster `main`.
+fn as_account(ours: &Ours) -> Config {
+    let endpoint = ours.server.secure_endpoint();
+    let kubeconfig = ours.server.kubeconfig("account", &endpoint, Some("token"));
+    let mut config = config(&kubeconfig, Some("k1"), LIMIT);
+    config.cluster_name = "main".to_owned();
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_of_the_manual_suffices() {
+    let mut checks = tokio::task::JoinSet::new();
+    for (name, check) in CHECKS {
+        let ours = with_role(|_| {});
+        let hosts = Hosts::reached_by(&ours.plain()).await;
+        let (config, opened) = (as_account(&ours), AtomicUsize::new(0));
+        let open: Open = Arc::new(move || {
+            let number = opened.fetch_add(1, Ordering::Relaxed);
+            InPods::open(&config, &hosts, format!("main-{number}"))
+        });
+        checks.spawn(async move {
+            let checked = check(open).await.map_err(|why| format!("{name}: {why}"));
+            drop(ours);
+            checked
+        });
+    }
+    let outcomes = checks.join_all().await;
+    let failed: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Each verb that is taken out of the Role is missed, and told with what to allow.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_allowed_is_told_with_what_to_allow() {
+    let cases = [
+        (0, "create", "create configmaps stolon-cluster-main"),
+        (1, "get", "get configmaps stolon-cluster-main"),
+        (1, "update", "update configmaps stolon-cluster-main"),
+        (2, "get", "get pods k1"),
+        (2, "list", "list pods"),
+        (2, "patch", "patch pods k1"),
+    ];
+    for (rule, verb, said) in cases {
+        let ours = with_role(|role| {
+            let verbs = role["rules"][rule]["verbs"].as_array_mut().expect("verbs");
+            let before = verbs.len();
+            verbs.retain(|allowed| allowed != verb);
+            assert_eq!(verbs.len() + 1, before, "the manual's Role has {verb}");
+        });
+        ours.server.make_pod("k1", "stolon-keeper", "main");
+        let store = stolon_store::open(&as_account(&ours)).expect("a store");
+        let info = Key::KeeperInfo("k1".to_owned());
+        let mut errors = Vec::new();
+        for _ in 0..2 {
+            if let Written::No(error) = store.put(&Key::ClusterData, b"1").await {
+                errors.push(error);
+            }
+            let published = store.publish(&info, br#"{"uid":"k1"}"#, LIMIT).await;
+            errors.extend(published.err());
+            errors.extend(store.get(&info).await.err());
+        }
+        let error = errors
+            .first()
+            .unwrap_or_else(|| panic!("{verb} is not missed"));
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(said) && text.contains("docs/stores.md"),
+            "{said}: {text}"
+        );
+        assert!(!text.contains("token"), "{text}");
+    }
+}
+
+/// Without it everything works, only later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_may_not_watch_is_read_and_written() {
+    let ours = with_role(|role| {
+        for rule in role["rules"].as_array_mut().expect("rules") {
+            let verbs = rule["verbs"].as_array_mut().expect("verbs");
+            verbs.retain(|allowed| allowed != "watch");
+        }
+    });
+    let store = stolon_store::open(&as_account(&ours)).expect("a store");
+    let mut watch = store.watch();
+    let written = store.put(&Key::ClusterData, b"1").await;
+    assert!(matches!(written, Written::Yes(_)), "{written:?}");
+    ours.server.take_asked();
+    let woken = tokio::time::timeout(Duration::from_secs(3), watch.changed()).await;
+    woken.expect_err("nothing is watched");
+    let asked = ours.server.take_asked();
+    assert!(asked.len() <= 3, "it does not ask without end: {asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_is_read_anew_from_its_file() {
+    let ours = with_role(|_| {});
+    let file = ours.folder.path().join("token");
+    std::fs::write(&file, "token").expect("written");
+    let mut config = as_account(&ours);
+    let path = config.kube.kubeconfig.clone().expect("a kubeconfig");
+    let text = std::fs::read_to_string(&path).expect("a kubeconfig");
+    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    document["users"][0]["user"] = json!({ "tokenFile": file });
+    std::fs::write(&path, document.to_string()).expect("written");
+    config.timeout = Duration::from_secs(2);
+    let store = stolon_store::open(&config).expect("a store");
+    ready(&store).await;
+
+    ours.server.expire("token");
+    // At first the credentials are read again, which does not help.
+    let denied = eventually("it is refused", || async {
+        match store.get(&Key::ClusterData).await {
+            Err(Error::Denied { cause, .. }) => Some(cause),
+            _ => None,
+        }
+    })
+    .await;
+    assert!(denied.contains("expired"), "{denied}");
+    ours.server.accept("another", "stolon");
+    std::fs::write(&file, "another").expect("written");
+    ready(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_vouches_for_is_not_believed() {
+    let ours = with_role(|_| {});
+    let config = as_account(&ours);
+    let path = config.kube.kubeconfig.clone().expect("a kubeconfig");
+    let text = std::fs::read_to_string(&path).expect("a kubeconfig");
+    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    let others = Ours::start();
+    let authority = others.folder.path().join("kube-authority.crt");
+    document["clusters"][0]["cluster"]["certificate-authority"] = json!(authority);
+    std::fs::write(&path, document.to_string()).expect("written");
+    let store = stolon_store::open(&config).expect("a store");
+    let error = store
+        .get(&Key::ClusterData)
+        .await
+        .expect_err("not believed");
+    assert!(matches!(error, Error::Tls { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("kubeconfig") && !text.contains("--store-ca-file"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_told_without_what_is_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config");
+    let secret = "kubeconfig-secret";
+    let opened = |config: &Config| match stolon_store::open(config) {
+        Ok(_) => panic!("it opens"),
+        Err(error) => error.to_string(),
+    };
+    let given = config(&path, None, LIMIT);
+    let text = opened(&given);
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    for broken in [
+        format!("users:\n- name: a\n  user:\n    token: {secret}\n  bad: [\n"),
+        format!("clusters: {secret}\n"),
+    ] {
+        std::fs::write(&path, broken).expect("written");
+        let text = opened(&given);
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(!text.contains(secret), "{text}");
+    }
+    // Files that are only looked for may be missing; then there has to be a service account.
+    let mut looked_for = given.clone();
+    looked_for.kube.kubeconfig = None;
+    looked_for.kube.looked_for = vec![folder.path().join("absent")];
+    let text = opened(&looked_for);
+    assert!(
+        text.contains("absent") && text.contains("service account"),
+        "{text}"
+    );
+    let mut proxied = given;
+    let cluster = json!({ "server": "https://10.0.0.1", "proxy-url": "http://10.0.0.2" });
+    let document = json!({
+        "current-context": "a", "contexts": [{ "name": "a", "context": { "cluster": "c", "user": "u" } }],
+        "clusters": [{ "name": "c", "cluster": cluster }],
+    });
+    std::fs::write(&path, document.to_string()).expect("written");
+    let text = opened(&proxied);
+    assert!(text.contains("proxy-url"), "{text}");
+    proxied.kube.context = Some("b".to_owned());
+    let text = opened(&proxied);
+    assert!(text.contains("\"b\""), "{text}");
+    proxied.cluster_name = "Main_1".to_owned();
+    let text = opened(&proxied);
+    assert!(text.contains("--cluster-name"), "{text}");
+}
