@@ -33,8 +33,16 @@ use objects::Objects;
 use request::{Request, Verb};
 use status::Status;
 
+/// The version of what holds metadata alone.
+const VERSION: &str = "meta.k8s.io/v1";
 /// The longest request that is read.
 const LONGEST: usize = 3 * 1024 * 1024;
+
+/// How patches are written. For objects without lists that are merged by a key, the two are the same.
+const PATCHES: [&str; 2] = [
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// What the server holds, and what is wrong with it.
 #[derive(Debug)]
@@ -304,14 +312,15 @@ fn document(request: &Request, parts: &Parts, body: &Bytes) -> Result<Value, Sta
     let kind = kind
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    // For objects without lists that are merged by a key, the two are the same.
-    const PATCHES: [&str; 2] = [
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-    ];
     let kind = kind.split(';').next().unwrap_or_default();
-    if request.verb == Verb::Patch && !PATCHES.contains(&kind) {
-        return Err(Status::unsupported_media(&PATCHES.join(", ")));
+    let accepted: &[&str] = if request.verb == Verb::Patch {
+        &PATCHES
+    } else {
+        // Protobuf, which a real server takes too, is not worth its while here.
+        &["", "*/*", "application/json"]
+    };
+    if !accepted.contains(&kind) {
+        return Err(Status::unsupported_media(&accepted.join(", ")));
     }
     serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))
 }
@@ -346,7 +355,6 @@ fn shape(parts: &Parts) -> fn(Value) -> Value {
 }
 
 fn metadata(object: Value) -> Value {
-    const VERSION: &str = "meta.k8s.io/v1";
     if object["kind"] == "Status" {
         return object;
     }

@@ -1,4 +1,4 @@
-//! Who asks, and whether they may: tokens, and the Roles and RoleBindings among the objects.
+//! Who asks, and whether they may: tokens, and the roles and their bindings among the objects.
 
 use std::collections::BTreeMap;
 
@@ -100,14 +100,14 @@ fn permits(role: &Value, request: &Request) -> bool {
                 .as_array()
                 .filter(|names| !names.is_empty());
             // Nobody has a name yet when it is created.
-            let named = names.is_none_or(|_| {
+            let is_named = names.is_none_or(|_| {
                 let name = request.only_name();
                 !name.is_empty() && has(&rule["resourceNames"], name)
             });
             has(&rule["apiGroups"], request.kind.group)
                 && has(&rule["resources"], request.kind.resource)
                 && has(&rule["verbs"], request.verb.name())
-                && named
+                && is_named
         })
     })
 }

@@ -37,7 +37,7 @@ pub(crate) struct Objects {
     pub(crate) version: u64,
     /// Events after this version are still known.
     pub(crate) oldest: u64,
-    objects: BTreeMap<Id, Value>,
+    present: BTreeMap<Id, Value>,
     events: VecDeque<Event>,
     uids: u64,
 }
@@ -47,7 +47,7 @@ impl Objects {
         let mut objects = Self {
             version: 100,
             oldest: 100,
-            objects: BTreeMap::new(),
+            present: BTreeMap::new(),
             events: VecDeque::new(),
             uids: 0,
         };
@@ -70,14 +70,14 @@ impl Objects {
 
     pub(crate) fn get(&self, request: &Request) -> Result<Value, Status> {
         let id = Self::id(request, &request.name);
-        let found = self.objects.get(&id).cloned();
+        let found = self.present.get(&id).cloned();
         found.ok_or_else(|| Status::not_found(&request.kind.full(), &request.name))
     }
 
     /// All objects of a kind, whatever a request selects of them.
     pub(crate) fn all(&self, kind: Kind) -> impl Iterator<Item = &Value> {
         let of_kind = move |(id, _): &(&Id, &Value)| id.0 == kind.resource;
-        self.objects
+        self.present
             .iter()
             .filter(of_kind)
             .map(|(_, object)| object)
@@ -130,7 +130,7 @@ impl Objects {
             self.check_namespace(&request.namespace)?;
         }
         let id = Self::id(request, &name);
-        if self.objects.contains_key(&id) {
+        if self.present.contains_key(&id) {
             return Err(Status::already_exists(&request.kind.full(), &name));
         }
         self.uids += 1;
@@ -255,12 +255,12 @@ impl Objects {
         self.version += 1;
         let version = self.version.to_string();
         let mut after = object;
-        let mut before = self.objects.remove(&id);
+        let mut before = self.present.remove(&id);
         if let Some(object) = &mut after {
             object["kind"] = kind.kind.into();
             object["apiVersion"] = kind.api_version().into();
             object["metadata"]["resourceVersion"] = version.into();
-            self.objects.insert(id, object.clone());
+            self.present.insert(id, object.clone());
         } else if let Some(gone) = &mut before {
             // As the event of a removal bears it.
             gone["metadata"]["resourceVersion"] = version.into();
@@ -282,7 +282,7 @@ impl Objects {
 
     fn check_namespace(&self, name: &str) -> Result<(), Status> {
         let id = ("namespaces", String::new(), name.to_owned());
-        if self.objects.contains_key(&id) {
+        if self.present.contains_key(&id) {
             return Ok(());
         }
         Err(Status::not_found("namespaces", name))

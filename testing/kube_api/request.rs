@@ -7,6 +7,10 @@ use serde_json::Value;
 use super::status::Status;
 
 /// A kind of object that is served.
+#[allow(
+    clippy::struct_field_names,
+    reason = "an object's `kind` is what it is called"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kind {
     pub(crate) group: &'static str,
@@ -136,7 +140,7 @@ impl Request {
         let kind = kinds.find(|kind| kind.group == group && kind.resource == resource);
         let kind = *kind.ok_or_else(Status::no_such_path)?;
         let query: BTreeMap<String, String> = pairs(query);
-        let watches = matches!(query.get("watch").map(String::as_str), Some("1" | "true"));
+        let watches = query.get("watch").is_some_and(|text| is_true(text));
         let verb = match (method, name.is_empty()) {
             ("GET", true) if watches => Verb::Watch,
             ("GET", true) => Verb::List,
@@ -200,6 +204,11 @@ impl Request {
             _ => &self.name,
         }
     }
+}
+
+/// As Go reads it (`strconv.ParseBool`).
+pub(crate) fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 fn pairs(query: &str) -> BTreeMap<String, String> {

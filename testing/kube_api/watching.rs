@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::World;
 use super::objects::Event;
-use super::request::Request;
+use super::request::{Request, is_true};
 use super::status::Status;
 
 /// How often a watch that wants bookmarks gets one; a real server's is a minute.
@@ -43,7 +43,7 @@ pub(crate) async fn serve(
             .map_or(LASTS, Duration::from_secs);
     let bookmarks = request
         .parameter("allowWatchBookmarks")
-        .is_some_and(|text| text != "false");
+        .is_some_and(is_true);
     let mut changed = world.changed.subscribe();
     let mut frozen = world.frozen.subscribe();
     let (first, mut seen) = match begin(&world, &request) {

@@ -2,7 +2,7 @@
 //!
 //! Cluster data and leader are annotations of one ConfigMap, which is written only over the version
 //! that was read; a conflict with the other of the two is read again and passed over. What
-//! components publish is on their pods. Our own documents have ConfigMaps of their own.
+//! components publish is on their pods. Our own documents have config maps of their own.
 
 mod access;
 mod answer;

@@ -136,7 +136,7 @@ pub enum Backend {
     Etcd2,
     /// Consul's key-value store.
     Consul,
-    /// ConfigMaps and pods of Kubernetes.
+    /// Config maps and pods of Kubernetes.
     Kubernetes,
     /// A SQLite file, for the components of one host.
     Sqlite,

@@ -235,7 +235,7 @@ fn what_is_wrong_with_the_files_is_told_without_what_is_secret() {
     assert!(text.contains("proxy-url"), "{text}");
     proxied.kube.context = Some("b".to_owned());
     let text = opened(&proxied);
-    assert!(text.contains("\"b\""), "{text}");
+    assert!(text.contains("context: b"), "{text}");
     proxied.cluster_name = "Main_1".to_owned();
     let text = opened(&proxied);
     assert!(text.contains("--cluster-name"), "{text}");

@@ -10,7 +10,9 @@ mod server;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kube_api::ApiServer;
 use serde_json::{Value, json};
@@ -129,11 +131,15 @@ fn kubectl_finds_what_it_expects() {
     let version = kubectl.object(&["version"]);
     assert_eq!(version["serverVersion"]["major"], "1");
 
-    kubectl.does(&["create", "configmap", "a", "--from-literal=x=1"]);
-    kubectl.is_refused(&["create", "configmap", "a"], "AlreadyExists");
+    let create = ["create", "--validate=false"];
+    let made = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" }, "data": { "x": "1" },
+    });
+    succeeds(&create, &kubectl.given(&create, &made));
+    refused(&create, &kubectl.given(&create, &made), "AlreadyExists");
     let before = kubectl.object(&["get", "cm", "a"]);
     assert_eq!(before["data"]["x"], "1");
-    let watched = watch(&kubectl, &before);
+    let watching = Watching::begin(&kubectl, "a");
     kubectl.does(&["annotate", "cm", "a", "n=1"]);
     kubectl.does(&["label", "cm", "a", "of=kubectl"]);
     let stale = [
@@ -173,13 +179,10 @@ fn kubectl_finds_what_it_expects() {
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(0));
     kubectl.does(&["delete", "cm", "a"]);
     kubectl.is_refused(&["get", "cm", "a"], "NotFound");
-    assert_eq!(
-        watched.join().expect("a watch"),
-        [
-            "ADDED", "MODIFIED", "MODIFIED", "MODIFIED", "MODIFIED", "DELETED"
-        ]
-    );
-    kubectl.is_refused(&["create", "cm", "a", "-n", "nowhere"], "not found");
+    watching.sees(r#""MODIFIED""#);
+    watching.sees(r#""DELETED""#);
+    let nowhere = ["create", "--validate=false", "-n", "nowhere"];
+    refused(&nowhere, &kubectl.given(&nowhere, &made), "not found");
 
     kubectl.is_refused(&["get", "cm", "--token=nobodys"], "Unauthorized");
     server.accept("reader's", "reader");
@@ -188,15 +191,19 @@ fn kubectl_finds_what_it_expects() {
         &read,
         "cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"",
     );
-    kubectl.does(&[
-        "create",
-        "role",
-        "reader",
-        "--verb=list",
-        "--resource=configmaps",
-    ]);
-    let account = "--serviceaccount=default:reader";
-    kubectl.does(&["create", "rolebinding", "reader", "--role=reader", account]);
+    let api = "rbac.authorization.k8s.io";
+    let role = json!({
+        "apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": { "name": "reader" },
+        "rules": [{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"] }],
+    });
+    let binding = json!({
+        "apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": { "name": "reader" },
+        "roleRef": { "apiGroup": api, "kind": "Role", "name": "reader" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "reader" }],
+    });
+    for document in [role, binding] {
+        succeeds(&create, &kubectl.given(&create, &document));
+    }
     kubectl.does(&read);
     kubectl.is_refused(
         &["get", "cm", "a", "--token=reader's"],
@@ -204,45 +211,53 @@ fn kubectl_finds_what_it_expects() {
     );
 }
 
-/// The kinds of events that `kubectl` is shown of an object, until it is gone.
-fn watch(kubectl: &Kubectl, object: &Value) -> std::thread::JoinHandle<Vec<String>> {
-    let words = [
-        "get",
-        "cm",
-        "a",
-        "--watch",
-        "--output-watch-events",
-        "-o",
-        "json",
-    ];
-    let mut command = kubectl.command(&words);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("kubectl");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let version = object["metadata"]["resourceVersion"].to_string();
-    let mut kinds = Vec::new();
-    // It watches once it has shown what there is.
-    for line in lines.by_ref().map_while(Result::ok) {
-        if line.contains(r#""type":"#) {
-            kinds.push(line);
-        } else if line.contains("resourceVersion") && line.contains(&version) {
-            break;
+/// A `kubectl` that watches, with all it has printed.
+struct Watching {
+    child: Child,
+    printed: Arc<Mutex<String>>,
+}
+
+impl Watching {
+    /// Watches a ConfigMap, and has shown what there is of it.
+    fn begin(kubectl: &Kubectl, name: &str) -> Self {
+        let words = ["get", "cm", name, "--watch", "--output-watch-events"];
+        let mut command = kubectl.command(&[&words[..], &["-o", "json"]].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("kubectl");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let printed = Arc::new(Mutex::new(String::new()));
+        let all = printed.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *all.lock().expect("text") += &line;
+            }
+        });
+        let watching = Self { child, printed };
+        watching.sees(r#""ADDED""#);
+        watching
+    }
+
+    /// Waits until it has printed something.
+    #[track_caller]
+    fn sees(&self, what: &str) {
+        let end = Instant::now() + server::LIMIT;
+        loop {
+            let printed = self.printed.lock().expect("text").clone();
+            if printed.contains(what) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "kubectl has not shown {what}: {printed}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            if !line.contains(r#""type":"#) {
-                continue;
-            }
-            let is_last = line.contains("DELETED");
-            kinds.push(line);
-            if is_last {
-                break;
-            }
-        }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
         // Its watch has no end of its own.
-        child.kill().expect("kubectl is ours");
-        child.wait().expect("it ends");
-        let word = |line: String| line.split('"').nth(3).unwrap_or_default().to_owned();
-        kinds.into_iter().map(word).collect()
-    })
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -105,8 +105,8 @@ impl Connect for Cluster {
             Ok(client)
         };
         // A program of the kubeconfig may be run for the credentials, and take its time.
-        let made = tokio::task::spawn_blocking(make).await;
-        made.map_err(|error| Failure::did_nothing(error.to_string()))?
+        let outcome = tokio::task::spawn_blocking(make).await;
+        outcome.map_err(|error| Failure::did_nothing(error.to_string()))?
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn config(kubeconfig: &Path, pod: Option<&str>, timeout: Duration) ->
 }
 
 /// Our own server with a folder of its own.
+#[allow(dead_code, reason = "not every test needs all of it")]
 pub(crate) struct Ours {
     pub(crate) server: ApiServer,
     pub(crate) folder: tempfile::TempDir,
@@ -59,6 +60,7 @@ pub(crate) struct Hosts {
     made: Arc<Mutex<BTreeSet<String>>>,
 }
 
+#[allow(dead_code, reason = "not every test needs all of it")]
 impl Hosts {
     pub(crate) async fn reached_by(kubeconfig: &Path) -> Self {
         let file = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
