@@ -205,7 +205,7 @@ fn what_is_missing_is_said_with_what_to_do() {
     assert_eq!(
         error,
         "store backend type required: give --store-backend or set STSENTINEL_STORE_BACKEND, \
-         etcdv3, etcdv2, consul, or sqlite for a cluster on one host"
+         etcdv3, etcdv2, consul, kubernetes, or sqlite for a cluster on one host"
     );
     for (name, words) in [
         (
