@@ -261,23 +261,24 @@ fn not_admitted() -> Reason {
 /// The state to write down when the db has come to its present generation, if it is not yet.
 fn converged(facts: &Facts, db: &Db) -> Option<Step> {
     let state = facts.disk.state.clone().unwrap_or_default();
-    let is_there = state.generation == db.generation;
+    let noted = noted(&state, db);
+    (noted != state).then_some(Step::SaveState(noted))
+}
+
+/// The state of a db that has come to its present generation.
+fn noted(state: &DbState, db: &Db) -> DbState {
     // The parameters of a new instance are told until they are in the spec.
-    let told = db.spec.init_mode != Some(InitMode::New) || state.init_parameters.is_empty();
-    let init_parameters = if told {
-        BTreeMap::new()
-    } else {
+    let is_new = db.spec.init_mode == Some(InitMode::New);
+    let init_parameters = if is_new {
         state.init_parameters.clone()
+    } else {
+        BTreeMap::new()
     };
-    if is_there && init_parameters == state.init_parameters {
-        return None;
-    }
-    let generation = db.generation;
-    Some(Step::SaveState(DbState {
-        generation,
+    DbState {
+        generation: db.generation,
         init_parameters,
-        ..state
-    }))
+        ..state.clone()
+    }
 }
 
 /// The generation of a db that was just made.
@@ -287,5 +288,31 @@ const fn fresh(uid: DbUid) -> DbState {
         generation: Generation::NONE,
         initializing: false,
         init_parameters: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BTreeMap, Db, DbState, Generation, InitMode, noted};
+
+    #[test]
+    fn what_initdb_chose_is_noted_until_it_was_taken_over() {
+        let chosen = BTreeMap::from([("lc_messages".to_owned(), "C".to_owned())]);
+        let state = DbState {
+            uid: "d1".into(),
+            generation: Generation(1),
+            init_parameters: chosen.clone(),
+            ..DbState::default()
+        };
+        let mut db = Db {
+            generation: Generation(2),
+            ..Db::default()
+        };
+        for (mode, expected) in [(InitMode::New, chosen), (InitMode::None, BTreeMap::new())] {
+            db.spec.init_mode = Some(mode);
+            let noted = noted(&state, &db);
+            assert_eq!(noted.generation, Generation(2));
+            assert_eq!(noted.init_parameters, expected);
+        }
     }
 }

@@ -30,7 +30,8 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `cluster UID` another cluster takes the place of this one; `no-document`
 /// * `set restart|sync=on|off` in the cluster's spec; `fault NAME on|off`; `peer DB BEHIND`; `no-peer DB`
 /// * `ask restart|reload|resync KEEPER …` what an operator asks for; `forget` that they asked
-/// * `reports fine|pending|sick|nothing` what the neighbour, which lives, publishes
+/// * `reports fine|pending|sick|nothing` what the neighbour, which lives, publishes; `reports dead` what it
+///   published, sick, before its keeper died
 /// * `by scram|tls` how the superuser authenticates, and members connect, from the keeper's next start on;
 ///   `stored md5|scram` what the superuser's password is stored for
 /// * `version MAJOR` the PostgreSQL that the next start of the keeper finds; `access all|strict` whom the
@@ -157,7 +158,7 @@ fn ask(world: &mut World, words: &[&str]) {
 fn reports(world: &mut World, kind: &str) {
     world.edit(|data| {
         let keeper = data.keepers.get_mut(&KeeperUid::from(THEM)).expect("them");
-        keeper.status.healthy = true;
+        keeper.status.healthy = kind != "dead";
     });
     let db = world
         .data
@@ -166,7 +167,7 @@ fn reports(world: &mut World, kind: &str) {
     let state = PostgresState {
         uid: db.map(|db| db.uid.clone()).unwrap_or_default(),
         generation: db.map(|db| db.generation).unwrap_or_default(),
-        healthy: kind != "sick",
+        healthy: !matches!(kind, "sick" | "dead"),
         instance: Some(InstanceReport {
             pending_restart: (kind == "pending")
                 .then(|| "work".to_owned())

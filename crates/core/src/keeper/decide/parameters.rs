@@ -341,8 +341,20 @@ fn common(situation: &Situation<'_>, db: &Db) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_managed, synchronous_standby_names};
+    use super::{is_managed, reported, synchronous_standby_names};
     use crate::model::{DbSpec, DbUid};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn our_defaults_are_told_only_where_they_were_asked_for() {
+        let texts = |names: &[&str]| -> BTreeMap<String, String> {
+            let text = |name: &&str| ((*name).to_owned(), "1".to_owned());
+            names.iter().map(text).collect()
+        };
+        let found = texts(&["wal_retrieve_retry_interval", "work_mem"]);
+        assert_eq!(reported(&found, &texts(&[])), texts(&["work_mem"]));
+        assert_eq!(reported(&found, &found), found);
+    }
 
     #[test]
     fn every_member_of_the_list_must_flush() {

@@ -195,3 +195,49 @@ fn branch_point(control: &Control, source: &Db) -> Option<Lsn> {
     }
     switch(&status.timelines_history, control.timeline)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Control, Db, Lsn, branch_point};
+    use crate::model::{TimelineId, TimelineSwitch};
+    use std::collections::BTreeMap;
+
+    fn switches(points: &[(u64, u64)]) -> Vec<TimelineSwitch> {
+        let switch = |(timeline, point): &(u64, u64)| TimelineSwitch {
+            timeline_id: TimelineId(*timeline),
+            switch_point: Lsn(*point),
+            ..TimelineSwitch::default()
+        };
+        points.iter().map(switch).collect()
+    }
+
+    #[test]
+    fn a_timeline_is_the_sources_only_if_both_began_it_at_one_point() {
+        let check = |(timeline, ours): (u64, &[(u64, u64)]), theirs, expected: Option<u64>| {
+            let control = Control {
+                timeline: TimelineId(timeline),
+                history: switches(ours),
+                system_id: String::new(),
+                shut_down: true,
+                shut_down_in_recovery: false,
+                in_archive_recovery: false,
+                logs_all_changes: true,
+                checkpoint: Lsn(90),
+                min_recovery: Lsn::UNKNOWN,
+                least_parameters: BTreeMap::new(),
+            };
+            let mut source = Db::default();
+            source.status.timeline_id = TimelineId(3);
+            source.status.xlog_pos = Lsn(900);
+            source.status.timelines_history = switches(theirs);
+            let found = branch_point(&control, &source);
+            assert_eq!(found, expected.map(Lsn), "{control:?}");
+        };
+        check((1, &[]), &[(1, 100), (2, 200)], Some(100));
+        check((2, &[(1, 100)]), &[(1, 100), (2, 200)], Some(200));
+        check((2, &[(1, 150)]), &[(1, 100), (2, 200)], None);
+        check((3, &[(1, 100), (2, 200)]), &[(1, 100), (2, 200)], Some(900));
+        check((3, &[(1, 100), (2, 250)]), &[(1, 100), (2, 200)], None);
+        check((4, &[(3, 300)]), &[(2, 200)], None);
+    }
+}
