@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Younger files may belong to a server that is about to map them.
-const LEAST_AGE: Duration = Duration::from_secs(60);
+const LEAST_AGE: Duration = Duration::from_mins(1);
 
 /// Removes what nobody uses any more.
 pub(crate) fn remove_leftovers() {

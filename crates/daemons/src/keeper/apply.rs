@@ -77,7 +77,7 @@ impl Instance {
                 db,
                 conninfo,
                 rewind,
-            } => self.from_outside(&db, &conninfo, rewind).await,
+            } => self.follow_outside(&db, &conninfo, rewind).await,
             Step::Swap { db } => self.swap(&db),
             Step::Discard => self.discard().await,
             Step::Claim { db } => {
@@ -109,7 +109,7 @@ impl Instance {
         }
     }
 
-    async fn from_outside(&self, db: &DbUid, conninfo: &str, rewind: bool) -> Result<(), Error> {
+    async fn follow_outside(&self, db: &DbUid, conninfo: &str, rewind: bool) -> Result<(), Error> {
         let outside = Outside::from_setting(conninfo);
         if rewind {
             self.rewind_to_outside(db, &outside).await

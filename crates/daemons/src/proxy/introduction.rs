@@ -112,14 +112,15 @@ fn understood(header: &[u8]) -> std::io::Result<Option<SocketAddr>> {
             v1::Addresses::Unknown => None,
         }),
         HeaderResult::V2(Ok(header)) => Ok(match (header.command, header.addresses) {
-            (v2::Command::Local, _) => None,
             (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => {
                 Some((ip.source_address, ip.source_port).into())
             }
             (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => {
                 Some((ip.source_address, ip.source_port).into())
             }
-            (v2::Command::Proxy, v2::Addresses::Unix(_) | v2::Addresses::Unspecified) => None,
+            (v2::Command::Local, _) | (_, v2::Addresses::Unix(_) | v2::Addresses::Unspecified) => {
+                None
+            }
         }),
         HeaderResult::V1(Err(error)) => Err(malformed(&error.to_string())),
         HeaderResult::V2(Err(error)) => Err(malformed(&error.to_string())),

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::greeting;
 use super::super::metrics::{Held, Metrics};
-use super::{Admitted, Shared, admit, peer};
+use super::serve::{Admitted, admit};
+use super::{Shared, peer};
 use crate::runtime::clock;
 
 /// Clients are let through one after the other, so long apart: a primary that has just begun gets a

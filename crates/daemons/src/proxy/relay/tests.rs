@@ -1,10 +1,13 @@
 //! The relay between sockets of this machine.
 
-use super::{Relay, Route, Target};
+use super::carry::carry;
+use super::{Relay, Route};
 use crate::proxy::config::Keepalive;
+use crate::proxy::greeting::{self, Refusal};
 use crate::proxy::metrics;
 use crate::runtime::clock;
 use std::time::Duration;
+use stolon_core::proxy::Target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -329,7 +332,7 @@ async fn one_connection_does_not_keep_the_turn() {
     from.readable().await.expect("readable");
     to.writable().await.expect("writable");
     let never = tokio_util::sync::CancellationToken::new();
-    let mut carrying = std::pin::pin!(super::carry(&from, &to, &permit, &never));
+    let mut carrying = std::pin::pin!(carry(&from, &to, &permit, &never));
     assert!(futures_util::poll!(carrying.as_mut()).is_pending());
     sink.readable().await.expect("readable");
     let mut got = vec![0; filled];
@@ -472,12 +475,7 @@ async fn a_client_that_says_nothing_is_left_in_time() {
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (accepted, _) = within(server.accept()).await.expect("its end");
     let patience = Duration::from_millis(50);
-    within(super::greeting::refuse(
-        accepted,
-        &super::Refusal::Full,
-        patience,
-    ))
-    .await;
+    within(greeting::refuse(accepted, &Refusal::Full, patience)).await;
     let mut buffer = [0; 1];
     assert_eq!(within(client.read(&mut buffer)).await.expect("the end"), 0);
 }
