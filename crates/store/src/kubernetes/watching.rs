@@ -152,6 +152,8 @@ impl Follower {
             let Err(failure) = ended else {
                 if rounds % ROUNDS == 0 {
                     self.from = None;
+                    // Objects that were gone between two watches are forgotten with it.
+                    self.known.clear();
                 }
                 pause = if boot_time() < began + SHORT {
                     (pause * 2).min(LONGEST_PAUSE)
@@ -171,7 +173,11 @@ impl Follower {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(cause, "changes are found only by reading now and then");
                 }
-                tokio::time::sleep(NOT_ALLOWED).await;
+                tokio::select! {
+                    () = tokio::time::sleep(NOT_ALLOWED) => {}
+                    // Perhaps by other credentials it is.
+                    _ = turns.changed() => {}
+                }
                 continue;
             }
             self.api.pool.turn_from(ticket);
@@ -212,9 +218,13 @@ impl Follower {
         let from = self.from.clone().unwrap_or_default();
         let begun = objects.watch_metadata(&params, &from);
         let begun = tokio::time::timeout(share, begun).await;
-        let events = begun
-            .map_err(|_| Failure::timeout(share))?
-            .map_err(|error| failure(&error, client, &asked))?;
+        let events = match begun.map_err(|_| Failure::timeout(share))? {
+            Err(error) if is_gone(&error) => {
+                self.begin_anew();
+                return Ok(());
+            }
+            begun => begun.map_err(|error| failure(&error, client, &asked))?,
+        };
         if !std::mem::replace(stands, true) {
             self.wake();
         }
@@ -227,17 +237,29 @@ impl Follower {
                 event = events.next() => event,
                 () = &mut over => return Err(Failure::timeout(end)),
             };
-            let Some(event) = event else {
-                return Ok(());
-            };
-            if !self.take(event.map_err(|error| failure(&error, client, &asked))?)? {
-                return Ok(());
+            match event {
+                None => return Ok(()),
+                Some(Err(error)) if is_gone(&error) => {
+                    self.begin_anew();
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(failure(&error, client, &asked)),
+                Some(Ok(WatchEvent::Error(status))) if status.code == GONE => {
+                    self.begin_anew();
+                    return Ok(());
+                }
+                Some(Ok(event)) => self.take(event)?,
             }
         }
     }
 
-    /// Takes an event; whether more come.
-    fn take<K: Clone>(&mut self, event: WatchEvent<PartialObjectMeta<K>>) -> Result<bool, Failure> {
+    /// What was missed is seen by reading; the next watch begins with the present state.
+    fn begin_anew(&mut self) {
+        self.from = None;
+        self.wake();
+    }
+
+    fn take<K: Clone>(&mut self, event: WatchEvent<PartialObjectMeta<K>>) -> Result<(), Failure> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 let essence = self.watched.essence(&object.metadata);
@@ -254,20 +276,18 @@ impl Follower {
                 self.wake();
             }
             WatchEvent::Bookmark(bookmark) => self.from = Some(bookmark.metadata.resource_version),
-            WatchEvent::Error(status) if status.code == GONE => {
-                // What was missed is seen by reading, and by the next watch.
-                self.from = None;
-                self.wake();
-                return Ok(false);
-            }
-            WatchEvent::Error(status) => {
-                return Err(Failure::unavailable(status.message));
-            }
+            WatchEvent::Error(status) => return Err(Failure::unavailable(status.message)),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn wake(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
+}
+
+/// Whether the server no longer knows the version that a watch was to go on from. It may say so
+/// before the watch or in it.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == GONE)
 }
