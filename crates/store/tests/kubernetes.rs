@@ -172,7 +172,7 @@ async fn a_frozen_server_is_waited_for_no_longer_than_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_is_told_and_its_restart_is_noticed() {
     let mut ours = Ours::start();
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(5);
     let store = open(&ours, &ours.server.endpoint(), limit);
     let mut watch = store.watch();
     stored(&store, b"kept").await;
@@ -340,14 +340,23 @@ async fn what_others_write_beside_it_is_no_conflict() {
         }
         is_done.store(true, Ordering::Relaxed);
     };
+    // After every second read of either, so that its write comes too late.
     let disturb = async {
-        for round in 0.. {
-            if is_done.load(Ordering::Relaxed) {
-                return;
+        let (mut maps, mut pods) = (0, 0);
+        ours.server.take_asked();
+        while !is_done.load(Ordering::Relaxed) {
+            for asked in ours.server.take_asked() {
+                let (path, reads) = match asked.as_str() {
+                    "get configmaps" => (MAP, &mut maps),
+                    "get pods" => ("/api/v1/namespaces/default/pods/k1", &mut pods),
+                    _ => continue,
+                };
+                *reads += 1;
+                if *reads % 2 == 1 {
+                    beside(path, *reads);
+                }
             }
-            beside(MAP, round);
-            beside("/api/v1/namespaces/default/pods/k1", round);
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::join!(write, disturb);
