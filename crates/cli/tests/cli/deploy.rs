@@ -1,6 +1,9 @@
 //! What `deploy/` holds, as far as it can be checked without what it is for: docs/deploying.md says
 //! which of it was run, and where.
 
+#[path = "deploy/kubernetes.rs"]
+mod kubernetes;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
