@@ -30,7 +30,7 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// The whole list, each check in a cluster of its own, side by side; what is wrong.
 async fn failures(kubeconfig: &Path, word: &str) -> Vec<String> {
-    let hosts = Hosts::reached_by(kubeconfig).await;
+    let hosts = Hosts::reached_by(kubeconfig);
     let mut checks = tokio::task::JoinSet::new();
     let mut clusters = Vec::new();
     for (index, (name, check)) in CHECKS.iter().enumerate() {
@@ -56,7 +56,7 @@ async fn the_list_is_satisfied() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// The same against an API server that others wrote, which has to allow pods and ConfigMaps in the
+/// The same against an API server that others wrote, which has to allow pods and config maps in the
 /// namespace of the kubeconfig's context.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_is_satisfied_by_a_real_server() {

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
 
-/// The Role and the RoleBinding of the manual.
+/// The role and its binding of the manual.
 fn of_the_manual() -> (Value, Value) {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/stores.md");
     let text = std::fs::read_to_string(manual).expect("the manual");
@@ -51,7 +51,7 @@ fn as_account(ours: &Ours) -> Config {
     let endpoint = ours.server.secure_endpoint();
     let kubeconfig = ours.server.kubeconfig("account", &endpoint, Some("token"));
     let mut config = config(&kubeconfig, Some("k1"), LIMIT);
-    config.cluster_name = "main".to_owned();
+    "main".clone_into(&mut config.cluster_name);
     config
 }
 
@@ -60,7 +60,7 @@ async fn the_role_of_the_manual_suffices() {
     let mut checks = tokio::task::JoinSet::new();
     for (name, check) in CHECKS {
         let ours = with_role(|_| {});
-        let hosts = Hosts::reached_by(&ours.plain()).await;
+        let hosts = Hosts::reached_by(&ours.plain());
         let (config, opened) = (as_account(&ours), AtomicUsize::new(0));
         let open: Open = Arc::new(move || {
             let number = opened.fetch_add(1, Ordering::Relaxed);

@@ -62,7 +62,7 @@ pub(crate) struct Hosts {
 
 #[allow(dead_code, reason = "not every test needs all of it")]
 impl Hosts {
-    pub(crate) async fn reached_by(kubeconfig: &Path) -> Self {
+    pub(crate) fn reached_by(kubeconfig: &Path) -> Self {
         let file = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
         let config = kube::Config::try_from(file).expect("a kubeconfig");
         let namespace = config.default_namespace.clone();
@@ -193,7 +193,7 @@ impl InPods {
                 tokio::time::sleep_until(end).await;
                 if *when.lock().expect("a time") == end {
                     hosts.remove(&name).await;
-                    *when.lock().expect("a time") += Duration::from_secs(3600);
+                    *when.lock().expect("a time") += Duration::from_hours(1);
                 }
             }
         });
