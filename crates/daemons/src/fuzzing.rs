@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::keeper::local::{KeeperState, StoredDbState, understood};
 use crate::proxy::greeting::{LONGEST_PACKET, MOST_UNREAD, Refusal, answer};
+use crate::proxy::introduction::{LONGEST, named};
 
 /// What a client sends to a proxy that refuses it: the answer is at most three times "no" to
 /// encryption and one error, whole, and little is read for it.
@@ -53,6 +54,28 @@ fn is_error_response(message: &[u8]) {
     assert_eq!(kinds, b"SVCM");
 }
 
+/// What a load balancer says of a client: never more is read than a header may have, and of what is
+/// understood nothing that comes after it.
+pub fn proxy_header(bytes: &[u8]) {
+    let mut unread = bytes;
+    // Reading from memory never waits.
+    let outcome = named(&mut unread).now_or_never();
+    let named = outcome.expect("it waits for more than there is");
+    let taken = bytes.get(..bytes.len() - unread.len()).unwrap_or_default();
+    assert!(taken.len() <= LONGEST, "too much is read");
+    if let Ok(client) = named {
+        let mut header = taken;
+        let again = named_again(&mut header);
+        assert_eq!(again, client, "it hangs on what follows");
+        assert_eq!(header, b"", "another end");
+    }
+}
+
+fn named_again(header: &mut &[u8]) -> Option<std::net::SocketAddr> {
+    let outcome = named(header).now_or_never();
+    outcome.expect("it is whole").expect("it was understood")
+}
+
 /// `dbstate` and `keeperstate`, perhaps of the Go program: what is read, written, reads as the same.
 pub fn keeper_files(bytes: &[u8]) {
     comes_back::<KeeperState>(bytes);
@@ -89,5 +112,6 @@ mod replay;
 #[cfg(test)]
 every_target_holds!(None;
     keeper_files,
+    proxy_header,
     start_up_packet,
 );

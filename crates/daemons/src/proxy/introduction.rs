@@ -16,9 +16,9 @@ const LEAST: usize = 12;
 const FIXED: usize = 16;
 /// The longest header of version 1, by the specification.
 const LONGEST_LINE: usize = 107;
-/// The longest rest that is read of version 2: addresses take 216 bytes at most, what is beyond are
+/// The longest header that is read: addresses of version 2 take 216 bytes at most, what is beyond are
 /// extensions such as the client's certificate.
-const LONGEST_REST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
 /// The networks whose connections begin with a header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(crate) async fn named(
             Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
             _ => 0,
         };
-        if rest > LONGEST_REST {
+        if FIXED + rest > LONGEST {
             return Err(malformed(&format!("{rest} bytes long")));
         }
         header.resize(FIXED + rest, 0);
