@@ -85,8 +85,12 @@ pub fn base_configuration(bytes: &[u8]) {
         assert!(!LEFT_OUT.contains(&name.as_str()), "{line:?} is in force");
     }
     // A carriage return at the end of a line is blank space, and may go.
-    let bare = |text: &str| text.replace('\r', "");
-    assert_eq!(bare(&base_of(&base, &older)), bare(&base), "twice");
+    let without_returns = |text: &str| text.replace('\r', "");
+    assert_eq!(
+        without_returns(&base_of(&base, &older)),
+        without_returns(&base),
+        "twice"
+    );
     for name in LEFT_OUT {
         if let Some(value) = left_out(&base, name).filter(|value| !value.contains('\0')) {
             let line = format!("a = '{value}'\n");
