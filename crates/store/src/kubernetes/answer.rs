@@ -28,6 +28,9 @@ pub(super) enum Without {
     Conflict,
 }
 
+/// What the library has for the reason of an answer that no API server wrote.
+const NO_STATUS: &str = "Failed to parse error data";
+
 /// Reads an answer; a failure when it says nothing of the object.
 pub(super) fn read<T>(
     answer: kube::Result<T>,
@@ -40,9 +43,10 @@ pub(super) fn read<T>(
     };
     if let kube::Error::Api(status) = &error {
         let of_object = asked.verb != "create";
-        match status.code {
-            404 if of_object => return Ok(Err(Without::Absent)),
-            409 => return Ok(Err(Without::Conflict)),
+        // By its own word: what stands before an API server says 404 too.
+        match (status.code, status.reason.as_str()) {
+            (404, "NotFound") if of_object => return Ok(Err(Without::Absent)),
+            (409, "Conflict" | "AlreadyExists") => return Ok(Err(Without::Conflict)),
             _ => {}
         }
     }
@@ -80,6 +84,13 @@ fn refusal(status: &Status, is_new: bool, asked: &Asked) -> Failure {
     } else {
         said.to_owned()
     };
+    if status.reason == NO_STATUS {
+        let text = format!(
+            "HTTP status {} of something that is no API server",
+            status.code
+        );
+        return Failure::unavailable(text);
+    }
     match status.code {
         // A new client reads the credentials again.
         401 if !is_new => Failure::did_nothing(said),
@@ -113,13 +124,14 @@ fn transport(error: &(dyn StdError + 'static)) -> Failure {
     Failure { text, ..failure }
 }
 
-/// Why there are no credentials. What a program printed on its output is not shown: they are in it.
+/// Why there are no credentials. What a program printed on its output is not shown, nor how it was called:
+/// they are in its environment, its arguments, or its answer.
 fn credentials(error: &AuthError) -> String {
-    if let AuthError::AuthExecRun { cmd, out } = error {
+    if let AuthError::AuthExecRun { out, .. } = error {
         let said = String::from_utf8_lossy(&out.stderr);
         let said = said.trim().lines().next_back().unwrap_or_default();
         return format!(
-            "the kubeconfig's program {cmd:?} failed with {}: {said}",
+            "the kubeconfig's program for credentials failed with {}: {said}",
             out.status
         );
     }
