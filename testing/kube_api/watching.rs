@@ -27,6 +27,21 @@ fn line(kind: &str, object: &Value) -> Vec<u8> {
     line
 }
 
+/// Nobody listens any more, or the watch had to be ended.
+struct Over;
+
+/// A watch on its way.
+struct Watching {
+    request: Request,
+    shape: fn(Value) -> Value,
+    lines: mpsc::Sender<Vec<u8>>,
+    end: Instant,
+    /// When the next bookmark is due, of a watch that wants them.
+    bookmark_at: Option<Instant>,
+    /// The version up to which it has seen everything.
+    seen: u64,
+}
+
 /// Sends what a watch is to see, until it ends or nobody listens.
 pub(crate) async fn serve(
     world: Arc<World>,
@@ -34,76 +49,102 @@ pub(crate) async fn serve(
     shape: fn(Value) -> Value,
     lines: mpsc::Sender<Vec<u8>>,
 ) {
-    let seconds = request
-        .parameter("timeoutSeconds")
-        .and_then(|text| text.parse().ok());
-    let end = Instant::now()
-        + seconds
-            .filter(|seconds| *seconds > 0)
-            .map_or(LASTS, Duration::from_secs);
-    let bookmarks = request
-        .parameter("allowWatchBookmarks")
-        .is_some_and(is_true);
-    let mut changed = world.changed.subscribe();
-    let mut frozen = world.frozen.subscribe();
-    let (first, mut seen) = match begin(&world, &request) {
-        Ok(begun) => begun,
-        Err(status) => {
-            let _ = lines.send(line("ERROR", &status.to_json())).await;
-            return;
-        }
+    let seconds = request.parameter("timeoutSeconds");
+    let seconds = seconds.and_then(|text| text.parse().ok());
+    let lasts = seconds.filter(|seconds| *seconds > 0);
+    let wants_bookmarks = request.parameter("allowWatchBookmarks");
+    let now = Instant::now();
+    let mut watching = Watching {
+        end: now + lasts.map_or(LASTS, Duration::from_secs),
+        bookmark_at: wants_bookmarks
+            .is_some_and(is_true)
+            .then(|| now + BOOKMARKS),
+        request,
+        shape,
+        lines,
+        seen: 0,
     };
-    for object in first {
-        if lines.send(line("ADDED", &shape(object))).await.is_err() {
-            return;
+    // Either way the stream ends here.
+    let (Ok(()) | Err(Over)) = watching.run(&world).await;
+}
+
+impl Watching {
+    async fn run(&mut self, world: &World) -> Result<(), Over> {
+        let mut changed = world.changed.subscribe();
+        let mut frozen = world.frozen.subscribe();
+        let (first, seen) = match begin(world, &self.request) {
+            Ok(begun) => begun,
+            Err(status) => return self.fail(&status).await,
+        };
+        self.seen = seen;
+        for object in first {
+            self.show("ADDED", object).await?;
+        }
+        loop {
+            frozen.wait_for(|frozen| !frozen).await.map_err(|_| Over)?;
+            changed.mark_unchanged();
+            self.catch_up(world).await?;
+            let is_over = Instant::now() >= self.end;
+            if self
+                .bookmark_at
+                .is_some_and(|at| is_over || Instant::now() >= at)
+            {
+                self.bookmark().await?;
+            }
+            if is_over {
+                return Ok(());
+            }
+            let wake_at = self.bookmark_at.map_or(self.end, |at| self.end.min(at));
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+                () = self.lines.closed() => return Err(Over),
+            }
         }
     }
-    let mut next_bookmark = Instant::now() + BOOKMARKS;
-    loop {
-        if frozen.wait_for(|frozen| !frozen).await.is_err() {
-            return;
-        }
-        changed.mark_unchanged();
+
+    /// Shows everything that has happened since it last did.
+    async fn catch_up(&mut self, world: &World) -> Result<(), Over> {
         let (later, now) = {
             let objects = world.objects();
-            (objects.since(request.kind, seen), objects.version)
+            (objects.since(self.request.kind, self.seen), objects.version)
         };
-        match later {
-            Ok(events) => {
-                for event in events {
-                    seen = event.version;
-                    if let Some((kind, object)) = visible(&request, event)
-                        && lines.send(line(kind, &shape(object))).await.is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-            Err(status) => {
-                let _ = lines.send(line("ERROR", &status.to_json())).await;
-                return;
+        let events = match later {
+            Ok(events) => events,
+            Err(status) => return self.fail(&status).await,
+        };
+        for event in events {
+            self.seen = event.version;
+            if let Some((kind, object)) = visible(&self.request, event) {
+                self.show(kind, object).await?;
             }
         }
-        seen = seen.max(now);
-        let is_over = Instant::now() >= end;
-        if bookmarks && (is_over || Instant::now() >= next_bookmark) {
-            next_bookmark = Instant::now() + BOOKMARKS;
-            let bookmark = json!({
-                "kind": request.kind.kind, "apiVersion": request.kind.api_version(),
-                "metadata": { "resourceVersion": seen.to_string(), "creationTimestamp": null },
-            });
-            if lines.send(line("BOOKMARK", &bookmark)).await.is_err() {
-                return;
-            }
-        }
-        if is_over {
-            return;
-        }
-        tokio::select! {
-            _ = changed.changed() => {}
-            () = tokio::time::sleep_until(end.min(next_bookmark)) => {}
-            () = lines.closed() => return,
-        }
+        self.seen = self.seen.max(now);
+        Ok(())
+    }
+
+    async fn bookmark(&mut self) -> Result<(), Over> {
+        self.bookmark_at = Some(Instant::now() + BOOKMARKS);
+        let kind = self.request.kind;
+        let bookmark = json!({
+            "kind": kind.kind, "apiVersion": kind.api_version(),
+            "metadata": { "resourceVersion": self.seen.to_string(), "creationTimestamp": null },
+        });
+        self.send(line("BOOKMARK", &bookmark)).await
+    }
+
+    /// Tells why it cannot go on.
+    async fn fail(&self, status: &Status) -> Result<(), Over> {
+        self.send(line("ERROR", &status.to_json())).await?;
+        Err(Over)
+    }
+
+    async fn show(&self, kind: &str, object: Value) -> Result<(), Over> {
+        self.send(line(kind, &(self.shape)(object))).await
+    }
+
+    async fn send(&self, line: Vec<u8>) -> Result<(), Over> {
+        self.lines.send(line).await.map_err(|_| Over)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calls::{KEY, all_calls_succeed, put, seen_by, the_list_is_satisfied, value, within};
-use etcd::{Etcd, config, eventually, ready};
+use etcd::{Etcd, LIMIT, config, eventually, ready};
 use proxy::{Passing, Proxy};
 use stolon_store::{Error, Expected, Folder, Key, Store, Written};
 use tokio::time::Instant;

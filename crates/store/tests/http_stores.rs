@@ -19,7 +19,7 @@ use std::time::Duration;
 use calls::{KEY, all_calls_succeed, put, seen_by, value, within};
 use consul::{Consul, consul_or_not_run};
 use etcd::server::{Server, reach};
-use etcd::{Etcd, eventually, ready};
+use etcd::{Etcd, LIMIT, eventually, ready};
 use proxy::{Passing, Proxy};
 use serde_json::{Value, json};
 use stolon_store::{Backend, Config, Error, Expected, Folder, Key, Store, Written};
@@ -337,7 +337,7 @@ async fn a_watch_whose_connection_went_silent_wakes_again(world: World) {
         // Meanwhile the thousand events that etcd keeps are all of others.
         forget_events(&other).await;
     }
-    let woken = tokio::time::timeout(etcd::LIMIT, watch.changed()).await;
+    let woken = tokio::time::timeout(LIMIT, watch.changed()).await;
     woken.expect("the watch notices");
     eventually("a new connection", || async {
         (proxy.connections() > before).then_some(())
@@ -378,7 +378,7 @@ async fn leadership_ends_by_the_local_clock_before_another_one_leads(world: Worl
     proxy.let_pass(Passing::Nothing);
     while first.is_leader() {
         assert!(!second.is_leader(), "two lead at once");
-        tokio::time::timeout(etcd::LIMIT, first.changed())
+        tokio::time::timeout(LIMIT, first.changed())
             .await
             .expect("the clock alone ends it");
     }

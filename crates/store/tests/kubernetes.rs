@@ -1,5 +1,8 @@
 //! Kubernetes as the store, well and unwell.
 
+#[path = "support/calls.rs"]
+#[allow(dead_code, reason = "some concern stores with expiry only")]
+mod calls;
 #[path = "support/kubernetes.rs"]
 mod kubernetes;
 #[path = "support/proxy.rs"]
@@ -14,15 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use calls::{KEY, put, seen_by, value};
 use kubernetes::{Hosts, InPods, Ours, config};
 use proxy::{Passing, Proxy};
 use serde_json::{Value, json};
 use server::{LIMIT, eventually, ready};
 use stolon_store::conformance::{CHECKS, Open};
-use stolon_store::{Error, Expected, Folder, Key, Store, Watch, Written};
+use stolon_store::{Error, Expected, Folder, Key, Store, Written};
 use tokio::time::Instant;
 
-const KEY: Key = Key::ClusterData;
 /// Where the cluster data are.
 const MAP: &str = "/api/v1/namespaces/default/configmaps/stolon-cluster-test";
 /// What a call may take beyond its limit on a busy machine.
@@ -85,23 +88,13 @@ fn direct(ours: &Ours) -> Arc<dyn Store> {
     open(ours, &ours.server.endpoint(), Duration::from_secs(5))
 }
 
-/// Waits for a call, which may not take longer than its limit.
+/// Waits for a call, which may not take longer than its limit: a call here is two requests or three.
 async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let answer = call.await;
     let took = began.elapsed();
     assert!(took < limit + SLACK, "took {took:?}, limit {limit:?}");
     answer
-}
-
-async fn value(store: &Arc<dyn Store>) -> Option<Vec<u8>> {
-    let found = store.get(&KEY).await.expect("an answer");
-    found.map(|entry| entry.value)
-}
-
-async fn stored(store: &Arc<dyn Store>, bytes: &[u8]) {
-    let outcome = store.put(&KEY, bytes).await;
-    assert!(matches!(outcome, Written::Yes(_)), "{outcome:?}");
 }
 
 fn keeper() -> Key {
@@ -115,24 +108,6 @@ fn info(round: usize) -> Vec<u8> {
 
 const TTL: Duration = Duration::from_secs(20);
 
-/// Writes through one store and waits until the watch of another has shown it.
-async fn seen_by(watch: &mut Watch, store: &Arc<dyn Store>, writer: &Arc<dyn Store>, bytes: &[u8]) {
-    stored(writer, bytes).await;
-    let seen = async {
-        loop {
-            watch.changed().await;
-            if let Ok(Some(found)) = store.get(&KEY).await
-                && found.value == bytes
-            {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(LIMIT, seen)
-        .await
-        .expect("the watch wakes");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_is_waited_for_no_longer_than_the_limit() {
     let ours = Ours::start();
@@ -140,7 +115,7 @@ async fn a_frozen_server_is_waited_for_no_longer_than_the_limit() {
     let limit = Duration::from_secs(2);
     let store = open(&ours, &ours.server.endpoint(), limit);
     ready(&store).await;
-    stored(&store, b"0").await;
+    put(&store, b"0").await;
 
     ours.server.freeze();
     let error = within(limit, store.get(&KEY)).await.expect_err("no answer");
@@ -162,7 +137,7 @@ async fn a_frozen_server_is_waited_for_no_longer_than_the_limit() {
 
     ours.server.thaw();
     ready(&store).await;
-    stored(&store, b"2").await;
+    put(&store, b"2").await;
     store
         .publish(&keeper(), &info(1), TTL)
         .await
@@ -175,7 +150,7 @@ async fn a_killed_server_is_told_and_its_restart_is_noticed() {
     let limit = Duration::from_secs(5);
     let store = open(&ours, &ours.server.endpoint(), limit);
     let mut watch = store.watch();
-    stored(&store, b"kept").await;
+    put(&store, b"kept").await;
     let leadership = store.lead("first");
     eventually("it leads", || async {
         leadership.is_leader().then_some(())
@@ -228,7 +203,7 @@ async fn a_write_whose_answer_is_lost_is_neither_yes_nor_no() {
     let proxy = Proxy::before(&ours.server.endpoint()).await;
     let store = open(&ours, &proxy.endpoint, limit);
     let direct = direct(&ours);
-    stored(&direct, b"1").await;
+    put(&direct, b"1").await;
     ready(&store).await;
     let found = direct.get(&KEY).await.expect("an answer").expect("a value");
 
@@ -306,7 +281,7 @@ async fn what_others_write_beside_it_is_no_conflict() {
     let ours = Ours::start();
     ours.server.make_pod("k1", "stolon-keeper", "test");
     let store = direct(&ours);
-    stored(&store, b"first").await;
+    put(&store, b"first").await;
     let found = store.get(&KEY).await.expect("an answer").expect("a value");
     let beside = |path: &str, round: usize| {
         let annotations = json!({ "metadata": { "annotations": { "beside": round.to_string() } } });
@@ -373,7 +348,7 @@ async fn a_watch_wakes_for_what_matters_and_for_nothing_else() {
     let ours = Ours::start();
     ours.server.make_pod("k1", "stolon-keeper", "test");
     let store = direct(&ours);
-    stored(&store, b"0").await;
+    put(&store, b"0").await;
     let mut watch = store.watch();
     seen_by(&mut watch, &store, &direct(&ours), b"1").await;
     // The three of them have seen the present state when they have been quiet for a while.
@@ -420,7 +395,7 @@ async fn a_watch_whose_connection_went_silent_or_whose_history_is_gone_wakes_aga
     // Nothing but the watch uses the connection: it has to notice by itself.
     let before = proxy.connections();
     proxy.strand();
-    stored(&other, b"behind its back").await;
+    put(&other, b"behind its back").await;
     // What it would go on from is compacted meanwhile.
     ours.server.forget_history();
     let woken = tokio::time::timeout(LIMIT, watch.changed()).await;
@@ -469,8 +444,11 @@ async fn leadership_ends_by_the_local_clock_before_another_one_leads() {
     .await;
     proxy.let_pass(Passing::All);
     ready(&store).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!first.is_leader() && second.is_leader());
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert!(!first.is_leader() && second.is_leader());
+        drop(tokio::time::timeout_at(end, first.changed()).await);
+    }
     second.resign().await;
     eventually("the first leads again", || async {
         first.is_leader().then_some(())
@@ -540,7 +518,7 @@ async fn what_the_go_program_holds_is_not_taken_and_what_it_reads_is_there() {
     let pod = pod.expect("a pod");
     let published = pod["metadata"]["annotations"]["stolon-status"].as_str();
     assert_eq!(published.expect("published").as_bytes(), info(1));
-    stored(&store, b"of ours").await;
+    put(&store, b"of ours").await;
     let map = ours.server.ask("GET", MAP, Value::Null).expect("a map");
     assert_eq!(
         map["metadata"]["annotations"]["stolon-clusterdata"],
@@ -605,7 +583,7 @@ async fn a_pod_that_ended_says_nothing_and_one_that_nobody_would_find_is_told() 
 async fn a_server_that_is_busy_is_asked_again_and_one_without_a_quorum_leaves_doubt() {
     let ours = Ours::start();
     let store = direct(&ours);
-    stored(&store, b"1").await;
+    put(&store, b"1").await;
     ours.server.refuse(&[429, 429, 503]);
     assert_eq!(value(&store).await.as_deref(), Some(&b"1"[..]));
 
@@ -633,7 +611,7 @@ async fn a_server_that_is_busy_is_asked_again_and_one_without_a_quorum_leaves_do
 async fn more_than_an_object_can_hold_is_refused_in_words() {
     let ours = Ours::start();
     let store = direct(&ours);
-    stored(&store, b"1").await;
+    put(&store, b"1").await;
     let outcome = store.put(&KEY, &vec![b'x'; 300_000]).await;
     let Written::No(Error::Denied { cause, .. }) = &outcome else {
         panic!("{outcome:?}");

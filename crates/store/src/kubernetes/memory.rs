@@ -3,7 +3,9 @@
 //! The API server versions an object as a whole, and the leader writes to the one that holds the
 //! cluster data every two seconds. A revision of ours is the object's version when this process
 //! first found a value in it: it lies between the value's own write and that of the next value. So
-//! also those of two processes can be compared, and a value's revision never grows in one (I5, I8).
+//! of two processes whoever has the higher one has no older value, and a value's revision never grows
+//! in one (I5, I8). The lower one may be of the same value: a keeper that was faster to read than the
+//! leader now is may have to wait for failInterval where by its release nobody would have to.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -7,7 +7,7 @@ use stolon_store::conformance::{CHECKS, Open};
 use stolon_store::{Config, Expected, Folder, Key, Store, Watch, Written};
 use tokio::time::Instant;
 
-use crate::etcd::LIMIT;
+use super::LIMIT;
 
 /// The key that most of them use.
 pub(crate) const KEY: Key = Key::ClusterData;
