@@ -15,6 +15,7 @@ mod write_failures;
 use std::time::Duration;
 
 use crate::invariants::{self, Step};
+use crate::model::report::FEATURE_READS;
 use crate::model::report::{IMPLEMENTATION, SentinelInfo};
 use crate::model::request::FEATURE_REQUESTS;
 use crate::model::{ClusterData, ClusterSpec, ClusterUid, SentinelUid};
@@ -376,7 +377,7 @@ impl Sentinel {
             uid: self.settings.uid.clone(),
             implementation: IMPLEMENTATION.to_owned(),
             version: self.settings.version.clone(),
-            features: vec![FEATURE_REQUESTS.to_owned()],
+            features: vec![FEATURE_READS.to_owned(), FEATURE_REQUESTS.to_owned()],
             ..SentinelInfo::default()
         };
         effects.push(Effect::Publish(info, self.sleep_interval.saturating_mul(2)));

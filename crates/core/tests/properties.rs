@@ -111,7 +111,7 @@ proptest! {
 fn walks_reach_elections_changed_sets_and_deletions() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut elections, mut sets, mut deletions, mut openings) = (0, 0, 0, 0);
-    for walk in 0..40_u16 {
+    for walk in 0..50_u16 {
         let tree = happenings(true).new_tree(&mut runner).expect("a walk");
         let mut world = begun(spec(walk % 2 == 0, 1, 1 + walk % 3), "k");
         walked(&mut world, &tree.current());

@@ -53,6 +53,7 @@ fn tell(written: &str) -> String {
 /// * `keepers NAME …`, `proxies NAME …` start members; `go NAME` makes one a Go member
 /// * `lead` the sentinel is elected; `new-sentinel` another one without memory takes its place, and
 ///   does not lead yet; `new-leader` the same, and it leads
+/// * `reads NAME` a proxy leads clients to standbys too
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `half NAME BYTES` received so many bytes of a record that never came whole
@@ -217,6 +218,7 @@ fn proxy_command(proxy: &mut ProxyModel, verb: &str) {
         "stuck" => proxy.stuck = true,
         "unstuck" => proxy.stuck = false,
         "go" => proxy.go = true,
+        "reads" => proxy.reads = true,
         other => panic!("no such command for a proxy: {other}"),
     }
 }

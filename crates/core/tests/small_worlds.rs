@@ -358,28 +358,33 @@ fn proxies_in_every_state() {
         ProxyState::GoJustNow,
         ProxyState::GoLongAgo,
         ProxyState::Unheard,
+        ProxyState::Reads,
+        ProxyState::ReadsBehind,
     ];
     let pairs = states.map(|first| states.map(|second| vec![first, second]));
     let standby = Standby(Health::Streams, Place::Level, Membership::Confirmed);
-    let count = all_good(&[vec![standby]], Until::Rest, |group| {
+    let count = all_good(&[vec![standby; 2]], Until::Rest, |group| {
         let mut worlds = Vec::new();
         for proxies in pairs.as_flattened() {
             for route in [Route::Open, Route::Closed, Route::Astray] {
                 for synchronous in [None, Some((1, 1))] {
                     for recent_failovers in [0, 3] {
-                        worlds.extend(ALL_PRIMARIES.map(|primary| Small {
-                            synchronous,
-                            in_force: synchronous.is_some(),
-                            proxies: proxies.clone(),
-                            route,
-                            recent_failovers,
-                            ..Small::asynchronous(primary, group)
-                        }));
+                        for successor in [None, Some(1), Some(2)] {
+                            worlds.extend(ALL_PRIMARIES.map(|primary| Small {
+                                synchronous,
+                                in_force: synchronous.is_some(),
+                                proxies: proxies.clone(),
+                                route,
+                                recent_failovers,
+                                successor,
+                                ..Small::asynchronous(primary, group)
+                            }));
+                        }
                     }
                 }
             }
         }
         worlds
     });
-    assert_eq!(count, 36 * 3 * 2 * 2 * 9);
+    assert_eq!(count, 64 * 3 * 2 * 2 * 3 * 9);
 }

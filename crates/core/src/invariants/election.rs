@@ -19,6 +19,15 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         }
         None => true,
     };
+    let successor = &scene.after.proxy.spec.successor_db_uid;
+    let goes_on = *successor == scene.before.proxy.spec.successor_db_uid
+        && scene
+            .primary()
+            .is_some_and(|primary| released(scene, primary).is_some());
+    let named = successor.is_empty() || (cause.is_some() && allowed) || goes_on;
+    found.require(named, Invariant::I10, "successor-without-cause", || {
+        format!("proxies close for {successor} though the primary is not to be replaced")
+    });
     let eligible: Vec<&Db> = scene
         .dbs
         .values()
@@ -26,7 +35,8 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         .collect();
     if !scene.is_elected() {
         let behind = !scene.step.view.later_primaries(scene.before).is_empty();
-        let kept = cause.is_none() || !allowed || eligible.is_empty() || behind;
+        let waits = is_waited_for(scene, &eligible);
+        let kept = cause.is_none() || !allowed || eligible.is_empty() || behind || waits;
         found.require(kept, Invariant::Liveness, "failed-primary-kept", || {
             format!(
                 "the primary has failed and {} standbys are eligible",
@@ -59,6 +69,15 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     judge(scene, winner, &eligible, found);
 }
 
+/// Whether one of the best is named to the proxies, and one of those may lead clients to it yet.
+fn is_waited_for(scene: &Scene<'_>, eligible: &[&Db]) -> bool {
+    let best = eligible.iter().map(|db| position(db)).max();
+    let successor = &scene.after.proxy.spec.successor_db_uid;
+    eligible.iter().any(|db| {
+        db.uid == *successor && Some(position(db)) == best && scene.reader_of(&db.uid).is_some()
+    })
+}
+
 fn judge(scene: &Scene<'_>, winner: &Db, eligible: &[&Db], found: &mut Found) {
     let uid = &winner.uid;
     found.require(
@@ -72,6 +91,13 @@ fn judge(scene: &Scene<'_>, winner: &Db, eligible: &[&Db], found: &mut Found) {
             format!("{uid} won: {why}")
         });
     }
+    let reader = scene.reader_of(uid);
+    found.require(
+        reader.is_none(),
+        Invariant::I1,
+        "promoted-under-readers",
+        || format!("{uid} won, and clients may read from it through proxy {reader:?}"),
+    );
     let best = eligible.iter().map(|db| position(db)).max();
     let most = best.is_none_or(|best| position(winner) >= best);
     found.require(most, Invariant::I2a, "winner-not-most-advanced", || {
@@ -122,10 +148,14 @@ fn cause(scene: &Scene<'_>) -> Option<Cause> {
 
 /// Its keeper gave it up, where no acknowledged commit can be lost by that.
 fn has_released(scene: &Scene<'_>, primary: &Db) -> bool {
-    let released = scene
-        .report(&primary.uid)
-        .and_then(|report| report.instance.as_ref()?.released_at_revision);
+    let released = released(scene, primary);
     is_synchronous(scene) && released.is_some_and(|at| at >= scene.step.view.revision)
+}
+
+/// The document by which its keeper gave it up.
+fn released(scene: &Scene<'_>, primary: &Db) -> Option<u64> {
+    let report = scene.report(&primary.uid)?;
+    report.instance.as_ref()?.released_at_revision
 }
 
 /// Whether commits wait for standbys: asked for, and in force at the primary.

@@ -19,6 +19,15 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     found.require(named, Invariant::I1, "proxies-name-another", || {
         format!("proxies forward to {to} while the primary is {primary:?}")
     });
+    let successor = &scene.after.proxy.spec.successor_db_uid;
+    let closed = successor.is_empty() || to.is_empty();
+    found.require(closed, Invariant::I1, "open-beside-a-successor", || {
+        format!("proxies are open to {to}, and {successor} is to replace it")
+    });
+    let goes_on = successor.is_empty() || !scene.is_elected();
+    found.require(goes_on, Invariant::Liveness, "successor-for-good", || {
+        format!("the primary is another one, and nobody reads from {successor} yet")
+    });
     let later = scene.step.view.later_primaries(scene.before);
     let stands = to.is_empty() || later.is_empty() || !scene.is_normal();
     found.require(stands, Invariant::I1, "open-behind-the-times", || {

@@ -9,7 +9,7 @@ use super::Step;
 use crate::model::spec::ClusterRole;
 use crate::model::{
     ClusterData, Db, DbUid, EffectiveSpec, FollowType, Generation, InitMode, KeeperUid, List,
-    Phase, PostgresState, Role,
+    Phase, PostgresState, ProxyUid, Role,
 };
 use crate::sentinel::observe::{fail_after, fresh_within};
 
@@ -140,6 +140,19 @@ impl<'a> Scene<'a> {
     /// Whether the primary changed.
     pub(super) fn is_elected(&self) -> bool {
         self.is_normal() && master(self.before) != master(self.after)
+    }
+
+    /// A proxy through which clients may read from a standby: it lives, may read from standbys, and has
+    /// not said that it has carried out a document that names this one to be left.
+    pub(super) fn reader_of(&self, standby: &DbUid) -> Option<&'a ProxyUid> {
+        let told = &self.before.proxy;
+        let mut proxies = self.step.view.proxies.iter();
+        let reader = proxies.find(|(_, proxy)| {
+            let left =
+                told.spec.successor_db_uid == *standby && proxy.generation == Some(told.generation);
+            proxy.live && proxy.reads && !left
+        });
+        reader.map(|(uid, _)| uid)
     }
 
     /// Whether the primary is good, and remains the primary.

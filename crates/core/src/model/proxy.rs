@@ -36,6 +36,10 @@ pub struct ProxySpec {
     /// The proxies that may forward.
     #[serde(rename = "enabledProxies", skip_serializing_if = "Vec::is_empty")]
     pub enabled_proxies: Vec<ProxyUid>,
+    /// The standby that becomes the primary as soon as nobody can read from it through a proxy any
+    /// more. Ours: the Go program neither writes it nor knows of reads from standbys.
+    #[serde(rename = "successorDbUid", skip_serializing_if = "is_default")]
+    pub successor_db_uid: DbUid,
     /// Fields of a later version.
     #[serde(flatten)]
     pub unknown: Unknown,

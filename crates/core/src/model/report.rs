@@ -24,6 +24,10 @@ pub const FEATURE_RELEASE: &str = "release";
 
 /// Keeper: follows the settings under `ext/spec`.
 pub const FEATURE_EXT_SPEC: &str = "ext-spec";
+/// Of a proxy: it may lead clients to standbys, and not to one that the cluster data name as the
+/// successor of the primary. Of a sentinel: it names the successor, and lets it become the primary
+/// when no proxy leads clients to it any more.
+pub const FEATURE_READS: &str = "reads";
 
 /// What a keeper publishes under `keepers/info/UID`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

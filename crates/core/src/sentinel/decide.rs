@@ -17,6 +17,7 @@ mod pause;
 mod proxies;
 mod role;
 mod standbys;
+mod successor;
 mod sync_standbys;
 
 use std::collections::BTreeSet;
@@ -62,6 +63,8 @@ pub fn decide(data: &ClusterData, view: &View) -> Decision {
     if !may_decide(&mut draft, spec, phase) {
         return draft.into_decision();
     }
+    // Named anew by each decision that waits for it.
+    draft.next.proxy.spec.successor_db_uid = DbUid::default();
     members::update(&mut draft);
     if phase == Some(&Phase::Normal) && behind::note(&mut draft) {
         proxies::close(&mut draft);

@@ -1,8 +1,8 @@
 //! I2, I2a, I3, I10: primaries replaced without cause or not at all, and by the wrong one.
 
-use stolon_core::model::Role;
+use stolon_core::model::{DbUid, Role};
 
-use crate::small::{Health, Membership, Place, Primary, Small, Standby};
+use crate::small::{Health, Membership, Place, Primary, ProxyState, Small, Standby, db_uid};
 use crate::{LEVEL, Proof, crown, edit, failed, new_standby, proof, rename_primary, serving};
 
 pub(crate) fn proofs() -> Vec<Proof> {
@@ -16,6 +16,35 @@ fn causes() -> Vec<Proof> {
         // The decision keeps everything as it was.
         proof("failed-primary-kept", failed(), |before, after| {
             *after = before.clone();
+        }),
+        // Clients read from it through a proxy, which was told to leave another one.
+        proof(
+            "promoted-under-readers",
+            Small {
+                proxies: vec![ProxyState::Reads],
+                successor: Some(2),
+                ..failed()
+            },
+            |_, after| {
+                edit(after, 1, |db| db.spec.role = Some(Role::Primary));
+                rename_primary(after, 1);
+                after.proxy.spec.successor_db_uid = DbUid::default();
+            },
+        ),
+        proof("successor-without-cause", serving(), |_, after| {
+            after.proxy.spec.primary_db_uid = DbUid::default();
+            after.proxy.spec.successor_db_uid = db_uid(1);
+        }),
+        proof(
+            "open-beside-a-successor",
+            Small {
+                proxies: vec![ProxyState::ReadsBehind],
+                ..failed()
+            },
+            |_, after| after.proxy.spec.primary_db_uid = db_uid(0),
+        ),
+        proof("successor-for-good", failed(), |_, after| {
+            after.proxy.spec.successor_db_uid = db_uid(1);
         }),
         proof("failover-without-cause", serving(), |_, after| {
             edit(after, 1, |db| db.spec.role = Some(Role::Primary));

@@ -22,6 +22,7 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is; `primary DB TIMELINE` one
 ///   that was elected, and reported that timeline last
+/// * `successor [DB]` proxies are to leave it, or nobody
 /// * `sibling DB LSN [timeline=N] [dead] [follows=DB]` another standby, and what it reported last; `gone DB`
 /// * `slot NAME LSN|lost` the instance has it, and keeps WAL from there on; `wal LSN` it has more WAL
 /// * `oldest LSN` the oldest WAL that the neighbour has; `additional NAME,…` what it keeps for others
@@ -65,6 +66,10 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
         "master" => world.edit(|data| {
             let cluster = data.cluster.as_mut().expect("a cluster");
             cluster.status.master = Some(rest[0].into());
+        }),
+        "successor" => world.edit(|data| {
+            let db = rest.first().map(|name| (*name).into());
+            data.proxy.spec.successor_db_uid = db.unwrap_or_default();
         }),
         "cluster" => world.edit(|data| {
             data.cluster.as_mut().expect("a cluster").uid = rest[0].into();

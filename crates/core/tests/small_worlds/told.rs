@@ -3,7 +3,7 @@
 
 use stolon_core::model::ClusterData;
 
-use crate::small::{Health, Membership, Place, Primary, Small, Standby, db_uid};
+use crate::small::{Health, Membership, Place, Primary, ProxyState, Small, Standby, db_uid};
 
 /// How the primary that was decided differs from the one that is to be by the words.
 pub(crate) fn difference(world: &Small, decided: &ClusterData) -> Option<String> {
@@ -31,7 +31,15 @@ fn primary(world: &Small) -> usize {
     let mut able: Vec<(usize, &Standby)> =
         numbered.filter(|it| may_win(world, waits, *it.1)).collect();
     able.sort_by_key(|(number, standby)| (rank(standby.1), *number));
-    able.first().map_or(0, |(number, _)| *number)
+    let first = able.first().map(|(number, _)| *number);
+    let nobody_reads = |number: &usize| {
+        world.proxies.iter().all(|proxy| match proxy {
+            ProxyState::Unheard | ProxyState::ReadsBehind => false,
+            ProxyState::Reads => world.successor == Some(*number),
+            _ => true,
+        })
+    };
+    first.filter(nobody_reads).unwrap_or(0)
 }
 
 fn may_win(world: &Small, waits: bool, standby: Standby) -> bool {

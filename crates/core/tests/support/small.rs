@@ -87,6 +87,10 @@ pub(crate) enum ProxyState {
     GoLongAgo,
     /// Enabled by the document and not heard yet.
     Unheard,
+    /// Leads clients to standbys, and has carried out the instruction in force.
+    Reads,
+    /// Leads clients to standbys, and is late.
+    ReadsBehind,
 }
 
 /// Where proxies forward by the document.
@@ -109,6 +113,8 @@ pub(crate) struct Small {
     pub(crate) standbys: Vec<Standby>,
     pub(crate) proxies: Vec<ProxyState>,
     pub(crate) route: Route,
+    /// The standby, the first being 1, that the proxies were told to leave.
+    pub(crate) successor: Option<usize>,
     pub(crate) free_keepers: usize,
     pub(crate) senders: u16,
     pub(crate) recent_failovers: usize,
@@ -123,6 +129,7 @@ impl Small {
             standbys: standbys.to_vec(),
             proxies: vec![ProxyState::Acknowledged],
             route: Route::Open,
+            successor: None,
             free_keepers: 0,
             senders: 3,
             recent_failovers: 0,

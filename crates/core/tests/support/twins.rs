@@ -146,7 +146,8 @@ fn next_primary(facts: &Facts) -> Option<DbUid> {
         primary.is_up() && primary.healthy && !primary.overdue && !given_up && !facts.forced
     });
     let may_replace = facts.forced || !facts.too_many_failovers;
-    let winner = winner(facts).filter(|_| !serves && may_replace);
+    let is_left = |winner: &DbUid| !facts.somebody_reads || facts.left.as_ref() == Some(winner);
+    let winner = winner(facts).filter(|winner| !serves && may_replace && is_left(winner));
     winner.or_else(|| facts.primary_uid.clone())
 }
 

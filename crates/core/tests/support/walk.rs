@@ -56,6 +56,8 @@ pub(crate) enum Fate {
     ForbidSynchronous(bool),
     /// It is a Go keeper from now on, or not.
     Go(bool),
+    /// A proxy leads clients to standbys from now on, or not.
+    Read(bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +107,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => any::<bool>().prop_map(Fate::ForbidPrimary),
         1 => any::<bool>().prop_map(Fate::ForbidSynchronous),
         1 => any::<bool>().prop_map(Fate::Go),
+        1 => any::<bool>().prop_map(Fate::Read),
     ]
 }
 
@@ -163,6 +166,7 @@ pub(crate) fn happen(world: &mut World, happening: &Happening) {
                 Fate::Stick => proxy.stuck = true,
                 Fate::Loosen => proxy.stuck = false,
                 Fate::Go(go) => proxy.go = *go,
+                Fate::Read(reads) => proxy.reads = *reads,
                 _ => {}
             }
         }
@@ -237,6 +241,7 @@ fn befall_keeper(world: &mut World, number: usize, fate: Fate) {
         Fate::ForbidPrimary(forbid) => keeper.can_be_master = !forbid,
         Fate::ForbidSynchronous(forbid) => keeper.can_be_synchronous = !forbid,
         Fate::Go(go) => keeper.go = go,
+        Fate::Read(_) => {}
     }
 }
 

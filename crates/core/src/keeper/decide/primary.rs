@@ -84,6 +84,22 @@ fn start(situation: &Situation<'_>, db: &Db) -> Decision {
             let text = "the primary is released: waiting for a newer document";
             return wait(Reason::warn("released", text).with("revision", revision));
         }
+        Some(_)
+            if !situation
+                .document
+                .data
+                .proxy
+                .spec
+                .successor_db_uid
+                .is_empty() =>
+        {
+            let text = "the primary is to be replaced: it stays released";
+            let revision = situation.document.revision;
+            return act(
+                Step::Release { revision },
+                vec![Reason::info("releasing", text)],
+            );
+        }
         None if facts.starts_failed > 0 && db.spec.synchronous_replication => {
             let text = "the primary does not come back: releasing it, so that a synchronous \
                         standby may take over at once";

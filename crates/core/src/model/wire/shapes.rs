@@ -214,7 +214,11 @@ const PROXY: Shape = Shape::Object(&[
     ("changeTime", &LEAF),
     (
         "spec",
-        &Shape::Object(&[("masterDbUid", &LEAF), ("enabledProxies", &LEAF)]),
+        &Shape::Object(&[
+            ("masterDbUid", &LEAF),
+            ("enabledProxies", &LEAF),
+            ("successorDbUid", &LEAF),
+        ]),
     ),
     ("status", &Shape::Object(&[])),
 ]);

@@ -9,6 +9,9 @@ use crate::reason::Reason;
 /// Judges the primary, and replaces it when it has failed.
 pub(super) fn decide(draft: &mut Draft<'_>) {
     let Some(failure) = failure(draft) else {
+        if is_released_anew(draft) {
+            super::successor::keep(draft);
+        }
         return;
     };
     let forced = failure.forced;
@@ -33,7 +36,9 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
         .reasons
         .extend(verdicts.iter().map(super::elect::Verdict::to_reason));
     if let Some(winner) = winner {
-        depose_and_install(draft, &winner);
+        if super::successor::may_be_promoted(draft, &winner) {
+            depose_and_install(draft, &winner);
+        }
     } else {
         let text = "the primary has failed and no standby is eligible";
         draft.because(Reason::error("no-eligible-standby", text));
@@ -125,6 +130,16 @@ fn has_released(draft: &Draft<'_>, primary: &Db) -> bool {
                     .released_at_revision
             })
             .is_some_and(|revision| revision >= draft.view.revision)
+}
+
+/// Whether the primary was released by a document that is older than the one that names its
+/// successor, which its keeper has yet to read: it releases the primary again by that (scenario of
+/// story 66).
+fn is_released_anew(draft: &Draft<'_>) -> bool {
+    let primary = draft.primary();
+    let report = primary.and_then(|db| draft.db_view(&db.uid)?.report.as_ref());
+    let released = report.and_then(|report| report.instance.as_ref()?.released_at_revision);
+    draft.spec.synchronous_replication && released.is_some()
 }
 
 fn depose_and_install(draft: &mut Draft<'_>, winner: &DbUid) {

@@ -17,6 +17,12 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
         draft.next.proxy.spec.primary_db_uid = DbUid::default();
         let text = "closing all proxies: the primary is another one";
         draft.because(Reason::info("proxies-close", text).with("db", open_to));
+    } else if !draft.next.proxy.spec.successor_db_uid.is_empty() {
+        draft.next.proxy.spec.primary_db_uid = DbUid::default();
+        if !open_to.is_empty() {
+            let text = "closing all proxies: the primary is to be replaced";
+            draft.because(Reason::info("proxies-close", text).with("db", open_to));
+        }
     } else if open_to.is_empty()
         && !primary.is_empty()
         && !generations::proxies_are_ahead(draft.before, draft.view)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::view::MOST_AHEAD;
 use super::{Look, ProxyView};
-use crate::model::report::FEATURE_AGE_FROM_SEND;
+use crate::model::report::{FEATURE_AGE_FROM_SEND, FEATURE_READS};
 use crate::model::{ClusterData, EffectiveSpec, Generation, ProxyInfo, ProxyUid};
 use crate::proxy::forwards_for;
 
@@ -36,8 +36,12 @@ impl ProxyMemory {
     }
 
     fn closes_first(&self) -> bool {
+        self.has(FEATURE_AGE_FROM_SEND)
+    }
+
+    fn has(&self, feature: &str) -> bool {
         let features = &self.info.features;
-        features.iter().any(|name| name == FEATURE_AGE_FROM_SEND)
+        features.iter().any(|name| name == feature)
     }
 
     /// How long after its last publication it may still forward (contract, section 7).
@@ -72,6 +76,7 @@ impl ProxyMemory {
             live: silent_for < bound,
             heard: self.heard,
             closes_first,
+            reads: !self.heard || self.has(FEATURE_READS),
             acknowledged_for,
         };
         let left = left.into_iter().flatten().filter(|time| !time.is_zero());

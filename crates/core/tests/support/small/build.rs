@@ -298,17 +298,22 @@ fn add_proxies(small: &Small, data: &mut ClusterData, view: &mut View) {
         Route::Closed => DbUid::default(),
         Route::Astray => DbUid::from("db-of-old"),
     };
+    proxy.spec.successor_db_uid = small.successor.map(db_uid).unwrap_or_default();
     for (index, state) in small.proxies.iter().enumerate() {
         let uid = ProxyUid::new(format!("p{index}"));
         proxy.spec.enabled_proxies.push(uid.clone());
         let heard = *state != ProxyState::Unheard;
-        let behind = *state == ProxyState::Behind;
+        let behind = matches!(state, ProxyState::Behind | ProxyState::ReadsBehind);
         let generation = Generation(GENERATION.0 - i64::from(behind));
         let seen = ProxyView {
             generation: heard.then_some(generation),
             live: *state != ProxyState::Dead,
             heard,
             closes_first: !matches!(state, ProxyState::GoJustNow | ProxyState::GoLongAgo),
+            reads: matches!(
+                state,
+                ProxyState::Unheard | ProxyState::Reads | ProxyState::ReadsBehind
+            ),
             acknowledged_for: if *state == ProxyState::GoLongAgo {
                 2 * SECOND
             } else {

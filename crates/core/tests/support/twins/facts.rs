@@ -31,6 +31,10 @@ pub(crate) struct Facts {
     /// The keepers there are, those that joined just now included; and what is known of each.
     pub(crate) keepers: Vec<KeeperFacts>,
     pub(crate) too_many_failovers: bool,
+    /// A proxy that may still lead clients somewhere may lead them to any standby.
+    pub(crate) somebody_reads: bool,
+    /// But not to this one: it was named to them all, and they have said so.
+    pub(crate) left: Option<DbUid>,
 }
 
 /// A keeper.
@@ -125,11 +129,23 @@ impl Facts {
             confirmed: source.map(|db| confirmed(db, view)).unwrap_or_default(),
             standbys: standbys.into_iter().map(copy).collect(),
             deposed: deposed.map(copy).collect(),
+            somebody_reads: readers(view).next().is_some(),
+            left: readers(view)
+                .all(|generation| generation == Some(data.proxy.generation))
+                .then(|| data.proxy.spec.successor_db_uid.clone()),
             too_many_failovers: view.recent_failovers >= view.most_failovers,
             keepers,
             spec,
         })
     }
+}
+
+/// What the living proxies that may read from standbys say that they have carried out.
+fn readers(view: &View) -> impl Iterator<Item = Option<Generation>> {
+    let living = view.proxies.values().filter(|proxy| proxy.live);
+    living
+        .filter(|proxy| proxy.reads)
+        .map(|proxy| proxy.generation)
 }
 
 impl Copy {

@@ -56,6 +56,8 @@ pub(crate) struct ProxyModel {
     /// Does not carry out what the document says.
     pub(crate) stuck: bool,
     pub(crate) go: bool,
+    /// Leads clients to standbys.
+    pub(crate) reads: bool,
     pub(crate) generation: Generation,
 }
 
@@ -84,6 +86,7 @@ impl World {
             alive: true,
             stuck: false,
             go: false,
+            reads: false,
             generation: Generation::NONE,
         };
         self.proxies.insert(name.to_owned(), model);
@@ -193,9 +196,10 @@ fn obey_as_keeper(
             .released_at
             .is_some_and(|released| revision > released)
     {
-        // It reads a newer document and takes its instance back.
-        keeper.released_at = None;
-        keeper.healthy = true;
+        // It reads a newer document and takes its instance back, unless that is to be replaced.
+        let stays = !data.proxy.spec.successor_db_uid.is_empty();
+        keeper.released_at = stays.then_some(revision);
+        keeper.healthy = !stays;
     }
     let Some(instance) = keeper.instance.as_mut() else {
         return;

@@ -1,6 +1,8 @@
 //! What keepers and proxies publish of themselves.
 
-use stolon_core::model::report::{FEATURE_AGE_FROM_SEND, FEATURE_FLUSH_RULE, IMPLEMENTATION};
+use stolon_core::model::report::{
+    FEATURE_AGE_FROM_SEND, FEATURE_FLUSH_RULE, FEATURE_READS, IMPLEMENTATION,
+};
 use stolon_core::model::{
     BootUuid, Condition, DbUid, InfoUid, InstanceReport, KeeperInfo, KeeperUid, List, Lsn,
     PeerReport, PostgresState, ProxyInfo, ProxyUid, TimelineId, TimelineSwitch, Unknown,
@@ -24,10 +26,10 @@ impl World {
         }
         for (name, proxy) in self.proxies.iter().filter(|(_, proxy)| proxy.alive) {
             self.publications += 1;
-            let features = if proxy.go {
-                vec![]
-            } else {
-                vec![FEATURE_AGE_FROM_SEND.to_owned()]
+            let features = match (proxy.go, proxy.reads) {
+                (true, _) => vec![],
+                (false, false) => vec![FEATURE_AGE_FROM_SEND.to_owned()],
+                (false, true) => vec![FEATURE_AGE_FROM_SEND.to_owned(), FEATURE_READS.to_owned()],
             };
             let info = ProxyInfo {
                 info_uid: InfoUid::new(self.publications.to_string()),
