@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::runtime::http;
 use crate::runtime::logging::LogConfig;
+use crate::runtime::{http, passed};
 
 /// What all daemons are told.
 #[derive(Debug, Clone)]
@@ -27,6 +27,9 @@ pub enum Error {
     /// The metrics address.
     #[error(transparent)]
     Metrics(#[from] http::Error),
+    /// The sockets that the process was started with.
+    #[error(transparent)]
+    Passed(#[from] passed::Error),
 }
 
 /// The version of this program.

@@ -3,14 +3,18 @@
 pub mod config;
 pub(crate) mod greeting;
 pub(crate) mod introduction;
+mod leaving;
+mod listening;
 mod metrics;
 mod relay;
+mod scraped;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ProxyUid, wire};
-use stolon_core::proxy::{Effect, Event, Proxy, Settings};
+use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::Instant;
 use stolon_store::{Key, Store};
 use tokio::sync::mpsc;
@@ -18,14 +22,16 @@ use tokio::sync::mpsc;
 use crate::config::{Error, VERSION};
 use crate::document;
 use crate::runtime::http::Health;
+use crate::runtime::passed;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::{clock, files, http, logging, names, reread};
+use crate::runtime::succession::Predecessor;
+use crate::runtime::{clock, files, logging, names, notify, reread};
 use config::Config;
+use leaving::Stage;
 use relay::Relay;
+use scraped::Scraped;
+use upgrade::{News, Upgrade};
 
-/// How long statements that are under way may take to end when the proxy stops. It goes on with its
-/// checks in that time, and closes earlier when it must.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long a stopping proxy may take to remove itself from the store.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -47,13 +53,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         stop_listening: config.stop_listening,
     };
     let health = Health::default();
-    http::serve(
-        config.common.metrics_listen_address,
-        registry,
-        health.clone(),
-    )
-    .await?;
-    let relay = Relay::new(&config, metrics.clone(), files::raise_limit());
+    let upgrade = Upgrade::new();
+    let (predecessor, passed) = match Predecessor::of_this_process()? {
+        Some((predecessor, sockets)) => (Some(predecessor), sockets),
+        None => (None, passed::by_manager()?),
+    };
+    let (for_clients, for_metrics) = upgrade::sorted(passed);
+    let scraped = Scraped::begin(&config, for_metrics, registry, health.clone()).await?;
+    let mut relay = Relay::new(&config, metrics.clone(), files::raise_limit());
+    relay.give(for_clients);
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);
     Shell {
@@ -64,6 +72,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         metrics,
         health,
         uid,
+        stage: Stage::Serving,
+        drain_timeout: config.drain_timeout,
+        upgrade_drain_timeout: config.upgrade_drain_timeout,
+        upgrade,
+        predecessor,
+        listen: None,
+        scraped,
     }
     .run(inbox, shutdown)
     .await;
@@ -78,6 +93,15 @@ struct Shell {
     metrics: metrics::Metrics,
     health: Health,
     uid: String,
+    stage: Stage,
+    drain_timeout: Duration,
+    upgrade_drain_timeout: Duration,
+    upgrade: Upgrade,
+    /// The proxy that this one is to succeed, as long as it has not.
+    predecessor: Option<Predecessor>,
+    /// Whether to accept clients, where that was asked for and is not done yet.
+    listen: Option<bool>,
+    scraped: Option<Scraped>,
 }
 
 impl Shell {
@@ -87,8 +111,9 @@ impl Shell {
         let mut event = Event::StoreChanged;
         // Routes that are set and not yet answered for.
         let mut routes_set = 0_u32;
-        let mut stop_at: Option<Instant> = None;
-        loop {
+        // SIGTERM, and SIGTERM again.
+        let mut asked = 0_u32;
+        while self.stage != Stage::Over {
             self.health.turn();
             for effect in self.proxy.handle(clock::now(), event) {
                 match effect {
@@ -101,10 +126,11 @@ impl Shell {
                     effect => self.carry_out(effect),
                 }
             }
+            self.follow_listen();
             self.metrics.update(&self.proxy);
             let waits = self.proxy.waits_to_be_enabled();
             self.health.set_ready(match self.proxy.good_at() {
-                _ if stop_at.is_some() => Some("stopping".to_owned()),
+                _ if !self.stage.serves() => Some("stopping".to_owned()),
                 None => Some("no check of the cluster data succeeded yet".to_owned()),
                 Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
                 Some(_) => None,
@@ -118,14 +144,31 @@ impl Shell {
             event = tokio::select! {
                 // Time first: a flood of events must not keep a deadline waiting.
                 biased;
-                () = shutdown.requested(), if stop_at.is_none() => {
+                () = shutdown.requested(), if asked == 0 => {
+                    asked = 1;
                     tracing::info!("stopping stolon proxy");
-                    self.relay.drain();
-                    stop_at = Some(clock::now().after(GRACE));
+                    self.go_on_to(self.stage.asked(clock::now(), self.drain_timeout));
                     Event::Wake
                 }
-                () = clock::sleep_until(stop_at), if stop_at.is_some() => break,
-                () = self.relay.drained(), if stop_at.is_some() => break,
+                () = shutdown.insisted(), if asked == 1 => {
+                    asked = 2;
+                    self.go_on_to(self.stage.asked(clock::now(), Duration::ZERO));
+                    Event::Wake
+                }
+                () = clock::sleep_until(self.stage.until()) => {
+                    self.go_on_to(self.stage.timed(clock::now()));
+                    Event::Wake
+                }
+                () = self.relay.drained(), if !self.stage.serves() => break,
+                news = self.upgrade.news(), if self.stage.serves() => {
+                    self.take_news(news);
+                    Event::Wake
+                }
+                () = gone(&mut self.predecessor), if self.predecessor.is_some() => {
+                    tracing::warn!("the proxy before this one has ended");
+                    self.predecessor = None;
+                    Event::Wake
+                }
                 () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
                 Some(event) = inbox.recv() => event,
                 () = watch.changed() => Event::StoreChanged,
@@ -138,11 +181,71 @@ impl Shell {
         logging::flush();
     }
 
+    /// Takes the end of this proxy so far.
+    fn go_on_to(&mut self, stage: Stage) {
+        if stage == self.stage {
+            return;
+        }
+        self.stage = stage;
+        self.upgrade.give_up();
+        match stage {
+            Stage::Serving | Stage::Over => {}
+            Stage::Draining(until) => {
+                let (connections, left) = (self.relay.connections(), until.since(clock::now()));
+                tracing::info!(connections, "sessions may go on for {left:.0?}");
+                self.relay.retire();
+            }
+            Stage::Ending(_) => self.relay.drain(),
+        }
+    }
+
+    /// Accepts clients, or stops to, as was asked for; a successor not before it has a way for them.
+    fn follow_listen(&mut self) {
+        let has_way = matches!(self.proxy.route(), Route::To { .. });
+        let too_soon = self.predecessor.is_some() && !has_way;
+        let Some(listen) = self.listen.take_if(|listen| !*listen || !too_soon) else {
+            return;
+        };
+        self.relay.listen(listen);
+        if let Some(predecessor) = self.predecessor.take_if(|_| listen) {
+            predecessor.take_over();
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        match news {
+            News::Wanted => match self.begin_upgrade() {
+                Ok(()) => tracing::info!("starting a successor: asked to by SIGUSR2"),
+                Err(error) => tracing::error!(%error, "cannot start a successor"),
+            },
+            News::Failed(why) => tracing::error!(why, "no successor: going on as before"),
+            News::TookOver(pid) => {
+                tracing::info!(pid, "a successor has taken over");
+                notify::main_process(pid);
+                self.scraped = None;
+                self.go_on_to(self.stage.asked(clock::now(), self.upgrade_drain_timeout));
+            }
+        }
+    }
+
+    fn begin_upgrade(&mut self) -> std::io::Result<()> {
+        let mut sockets = self.relay.sockets()?;
+        if sockets.is_empty() {
+            return Err(std::io::Error::other(
+                "no socket to hand over: it does not listen now",
+            ));
+        }
+        if let Some(scraped) = &self.scraped {
+            sockets.push(scraped.socket()?);
+        }
+        self.upgrade.begin(&sockets)
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         let (events, store) = (self.events.clone(), self.store.clone());
         match effect {
             Effect::Log(reason) => logging::log_reason(&reason),
-            Effect::Listen(listen) => self.relay.listen(listen),
+            Effect::Listen(listen) => self.listen = Some(listen),
             Effect::Read => {
                 tokio::spawn(async move {
                     let _ = events.send(read(store.as_ref()).await).await;
@@ -165,6 +268,14 @@ impl Shell {
             // The loop keeps them.
             Effect::WakeAt(_) | Effect::Route(_) => {}
         }
+    }
+}
+
+/// Waits for the end of a predecessor; for ever when there is none.
+async fn gone(predecessor: &mut Option<Predecessor>) {
+    match predecessor {
+        Some(predecessor) => predecessor.gone().await,
+        None => std::future::pending().await,
     }
 }
 

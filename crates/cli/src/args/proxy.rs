@@ -37,6 +37,17 @@ const FLAGS: &[Flag] = &[
         "clients that may wait at the same time; more are refused at once",
     ),
     text(
+        "drain-timeout",
+        "0",
+        "how long sessions may go on when the proxy is asked to stop, before they are ended; 0: only \
+         statements that are under way may still end",
+    ),
+    text(
+        "upgrade-drain-timeout",
+        "1h",
+        "how long sessions may go on here once a successor has taken over (SIGUSR2)",
+    ),
+    text(
         "tcp-keepalive-idle",
         "0",
         "seconds of silence before the first keepalive probe; 0: the system's",
@@ -73,22 +84,25 @@ fn config(values: &Values) -> Result<Config, String> {
         count: number("tcp-keepalive-count")?,
         interval: seconds("tcp-keepalive-interval")?,
     };
-    let hold_timeout: GoDuration = values
-        .text("hold-timeout")
-        .parse()
-        .ok()
-        .filter(|timeout: &GoDuration| timeout.as_nanos() >= 0)
-        .ok_or_else(|| values.invalid("hold-timeout", "a time as 10s, or 0"))?;
     Ok(Config {
         common,
         listen_address: values.text("listen-address").to_owned(),
         port: values.port("port")?,
         stop_listening: values.is("stop-listening")?,
-        hold_timeout: hold_timeout.to_std(),
+        hold_timeout: time(values, "hold-timeout")?,
         most_held: values.number("max-held", 0, "a number, 0 or more")?,
+        drain_timeout: time(values, "drain-timeout")?,
+        upgrade_drain_timeout: time(values, "upgrade-drain-timeout")?,
         keepalive,
         proxy_protocol_from: networks(values)?,
     })
+}
+
+fn time(values: &Values, name: &str) -> Result<Duration, String> {
+    let time = values.text(name).parse().ok();
+    let time = time.filter(|time: &GoDuration| time.as_nanos() >= 0);
+    let time = time.ok_or_else(|| values.invalid(name, "a time as 10s, or 0"))?;
+    Ok(time.to_std())
 }
 
 fn networks(values: &Values) -> Result<Vec<IpNet>, String> {

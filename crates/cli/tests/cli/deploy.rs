@@ -159,6 +159,13 @@ fn systemd_takes_the_units() {
         std::fs::write(&path, here).expect("a unit");
         verify.arg(path);
     }
+    let socket = folder.path().join("stolon-proxy.socket");
+    std::fs::copy(
+        repository().join("deploy/systemd/stolon-proxy.socket"),
+        &socket,
+    )
+    .expect("a unit");
+    verify.arg(socket);
     assert_eq!(output(&mut verify), "");
 }
 
@@ -200,6 +207,8 @@ fn the_debian_package_holds_the_program_its_units_and_their_samples() {
                 .is_file()
         );
     }
+    let units = root.join("usr/lib/systemd/system");
+    assert!(units.join("stolon-proxy.socket").is_file());
     let control = folder.path().join("control");
     output(
         Command::new("dpkg-deb")

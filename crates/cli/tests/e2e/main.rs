@@ -18,6 +18,7 @@ mod store;
 mod synchronous;
 mod trouble;
 mod truth;
+mod upgrade;
 mod wal;
 
 /// Runs stories on each store.

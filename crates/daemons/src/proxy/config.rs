@@ -21,6 +21,10 @@ pub struct Config {
     pub hold_timeout: Duration,
     /// How many clients are held at the same time; more are refused at once.
     pub most_held: usize,
+    /// How long sessions go on once the proxy is asked to stop.
+    pub drain_timeout: Duration,
+    /// How long sessions go on once a successor has taken over.
+    pub upgrade_drain_timeout: Duration,
     /// Keepalive of both sides' sockets.
     pub keepalive: Keepalive,
     /// The networks whose connections begin with a header of the PROXY protocol.

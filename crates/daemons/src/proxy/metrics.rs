@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     check_age: Gauge<f64, AtomicU64>,
     pub(super) connections: Gauge,
     pub(super) accepted: Counter,
+    pub(super) accept_failures: Counter,
     pub(super) refused: Counter,
     pub(super) closed: Counter,
     pub(super) not_introduced: Counter,
@@ -32,6 +33,7 @@ impl Default for Metrics {
             check_age: Gauge::default(),
             connections: Gauge::default(),
             accepted: Counter::default(),
+            accept_failures: Counter::default(),
             refused: Counter::default(),
             closed: Counter::default(),
             not_introduced: Counter::default(),
@@ -77,6 +79,11 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "stolon_proxy_accepted",
         "Clients that connected",
         m.accepted,
+    );
+    registry.register(
+        "stolon_proxy_accept_failures",
+        "Attempts to accept a client that failed",
+        m.accept_failures,
     );
     registry.register(
         "stolon_proxy_refused",

@@ -10,6 +10,7 @@ mod carry;
 mod hold;
 mod peer;
 mod permit;
+mod reach;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -18,14 +19,16 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use stolon_core::proxy::Route;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::config::{Config, Keepalive};
 use super::introduction::Introducers;
+use super::listening::{Listening, Serve};
 use super::metrics::Metrics;
+use crate::runtime::passed::Passed;
 use hold::WaitingRoom;
 use permit::Permit;
 use serve::serve;
@@ -37,25 +40,17 @@ const RESERVED_FILES: usize = 64;
 /// Clients that may be carried at the same time, whatever the limit on files says.
 const LEAST_PLACES: usize = 16;
 const MOST_PLACES: usize = 1 << 20;
-/// How long to wait before trying again to listen.
-const LISTEN_RETRY: Duration = Duration::from_secs(1);
-/// How long to wait before trying again to accept, as when the process is out of files.
-const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
 /// The relay.
 pub(super) struct Relay {
-    address: String,
     shared: Arc<Shared>,
-    listener: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
     introducers: Introducers,
-    listen_retry: Duration,
-    /// Held by the one task that has the address. One that was aborted may still run, and is waited for.
-    listening: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     waiting: WaitingRoom,
     refusals: Semaphore,
@@ -63,8 +58,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
     last: CancellationToken,
-    /// A connection ended.
-    left: Notify,
+    /// Everybody who was accepted and has not gone.
+    clients: TaskTracker,
 }
 
 struct State {
@@ -92,56 +87,62 @@ impl Relay {
             metrics,
             keepalive: config.keepalive,
             introducers: Introducers::new(&config.proxy_protocol_from),
-            listen_retry: LISTEN_RETRY,
-            listening: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
             // Some places are left for those who need not wait.
             waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
             refusals: Semaphore::new(MOST_REFUSALS),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
-            left: Notify::new(),
+            clients: TaskTracker::new(),
         };
-        let host = &config.listen_address;
-        let address = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{}", config.port)
-        } else {
-            format!("{host}:{}", config.port)
-        };
+        let shared = Arc::new(shared);
+        let of_all = shared.clone();
+        let serve: Serve = Arc::new(move |client, peer| {
+            of_all.clients.spawn(serve(client, peer, of_all.clone()));
+        });
+        let metrics = shared.metrics.clone();
         Self {
-            address,
-            shared: Arc::new(shared),
-            listener: None,
+            shared,
+            listening: Listening::new(&config.listen_address, config.port, metrics, serve),
         }
     }
 
-    /// Accepts clients, or stops to. One that is stopping accepts nobody.
+    /// Accepts clients, or stops to. One that has retired accepts nobody.
     pub(super) fn listen(&mut self, listen: bool) {
-        if let Some(task) = self.listener.take() {
-            task.abort();
-        }
-        if listen && !self.shared.last.is_cancelled() {
-            let (address, shared) = (self.address.clone(), self.shared.clone());
-            self.listener = Some(tokio::spawn(accept(address, shared)));
-        }
+        self.listening.listen(listen);
+    }
+
+    /// Uses sockets that this process was started with.
+    pub(super) fn give(&mut self, sockets: Vec<Passed>) {
+        self.listening.give(sockets);
+    }
+
+    /// The sockets where clients come in now, for a successor.
+    pub(super) fn sockets(&self) -> std::io::Result<Vec<Passed>> {
+        self.listening.sockets("clients")
+    }
+
+    /// Accepts nobody any more; who is there already goes on.
+    pub(super) fn retire(&mut self) {
+        self.listening.retire();
+        self.shared.clients.close();
     }
 
     /// Accepts nobody and takes nothing more from clients: their servers see the end of the stream,
-    /// finish the statement they are at, and what they answer still goes back.
+    /// finish the statement they are at, and what they answer still goes back. Who is held is refused.
     pub(super) fn drain(&mut self) {
+        self.retire();
         self.shared.last.cancel();
-        self.listen(false);
     }
 
-    /// Waits until no connection is left.
+    /// Waits until nobody is left: carried, held, or to be told why not. For one that has retired.
     pub(super) async fn drained(&self) {
-        loop {
-            let left = self.shared.left.notified();
-            if self.shared.lock().connections.is_empty() {
-                return;
-            }
-            left.await;
-        }
+        self.shared.clients.wait().await;
+    }
+
+    /// How many connections are carried.
+    pub(super) fn connections(&self) -> usize {
+        self.shared.lock().connections.len()
     }
 
     /// Lets clients go along a route and nowhere else. When this returns every connection to another
@@ -214,7 +215,6 @@ impl Shared {
 
     fn leave(&self, id: u64) {
         self.lock().connections.remove(&id);
-        self.left.notify_waiters();
     }
 
     /// Enters a connection, unless its permit has ended meanwhile.
@@ -247,32 +247,6 @@ fn places(files: u64) -> usize {
 fn abort(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     let _ = rustix::net::connect_unspec(stream);
-}
-
-async fn accept(address: String, shared: Arc<Shared>) {
-    // Dropped after the listener: when this is aborted at any point.
-    let _address = shared.listening.lock().await;
-    let listener = loop {
-        match TcpListener::bind(&address).await {
-            Ok(listener) => break listener,
-            Err(error) => {
-                tracing::error!(%error, address, "cannot listen for clients; trying again");
-                tokio::time::sleep(shared.listen_retry).await;
-            }
-        }
-    };
-    loop {
-        match listener.accept().await {
-            Ok((client, peer)) => {
-                shared.metrics.accepted.inc();
-                tokio::spawn(serve(client, peer, shared.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

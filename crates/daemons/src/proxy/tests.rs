@@ -49,6 +49,8 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         stop_listening: true,
         hold_timeout: Duration::ZERO,
         most_held: 1000,
+        drain_timeout: Duration::ZERO,
+        upgrade_drain_timeout: LIMIT,
         keepalive,
         proxy_protocol_from: Vec::new(),
     }

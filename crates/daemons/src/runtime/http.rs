@@ -11,6 +11,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use stolon_core::time::Instant;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::clock;
 
@@ -99,12 +101,24 @@ pub async fn serve(
     registry: Registry,
     health: Health,
 ) -> Result<(), Error> {
+    if let Some(listener) = listen(address).await? {
+        drop(serve_from(listener, registry, health));
+    }
+    Ok(())
+}
+
+/// Listens at `address`, if any.
+pub async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
     let Some(address) = address else {
-        return Ok(());
+        return Ok(None);
     };
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|source| Error { address, source })?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| Error { address, source })?;
+    Ok(Some(listener))
+}
+
+/// Serves who comes to a socket, as long as the process lives or until that is aborted.
+pub fn serve_from(listener: TcpListener, registry: Registry, health: Health) -> JoinHandle<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route(
@@ -123,8 +137,7 @@ pub async fn serve(
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the metrics server ended");
         }
-    });
-    Ok(())
+    })
 }
 
 fn answer(state: Result<(), String>) -> (StatusCode, String) {

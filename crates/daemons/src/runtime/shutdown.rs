@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    again: CancellationToken,
 }
 
 impl Shutdown {
@@ -17,13 +18,15 @@ impl Shutdown {
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
         );
-        let token = shutdown.token.clone();
+        let tokens = [shutdown.token.clone(), shutdown.again.clone()];
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            for token in tokens {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                token.cancel();
             }
-            token.cancel();
         });
         Ok(shutdown)
     }
@@ -36,6 +39,11 @@ impl Shutdown {
     /// Waits until it is time to stop.
     pub async fn requested(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Waits until that was asked for a second time: whoever does will not wait.
+    pub async fn insisted(&self) {
+        self.again.cancelled().await;
     }
 
     /// Whether it is time to stop.

@@ -837,6 +837,19 @@ impl Daemon {
             .signal(signal);
     }
 
+    /// The processes that it has started.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        let process = self.process.as_ref().expect("a running daemon");
+        process::children(process.pid())
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        let mut process = self.process.take().expect("a running daemon");
+        process.wait(LIMIT)
+    }
+
     /// What it said since the cluster began.
     pub(crate) fn said(&self) -> String {
         let log = self

@@ -71,6 +71,13 @@ pub(super) fn has_left(stream: &TcpStream) -> bool {
     tcp_info(stream).map_or(true, |[state, ..]| state != ESTABLISHED)
 }
 
+/// How many bytes have come from the peer so far.
+pub(super) fn received(stream: &TcpStream) -> u64 {
+    let info = tcp_info(stream).ok();
+    let bytes = info.and_then(|info| info.get(BYTES_RECEIVED..)?.first_chunk().copied());
+    bytes.map_or(0, u64::from_ne_bytes)
+}
+
 /// What the kernel knows of a peer (`struct tcp_info`, linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sight {
@@ -133,6 +140,7 @@ const INFO: usize = 148;
 const ESTABLISHED: u8 = 1;
 const UNACKED: usize = 24;
 const LAST_ACK_RECV: usize = 56;
+const BYTES_RECEIVED: usize = 128;
 const NOTSENT_BYTES: usize = 144;
 
 #[allow(

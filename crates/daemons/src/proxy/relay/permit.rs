@@ -6,11 +6,13 @@ use stolon_core::proxy::Target;
 use stolon_core::time::Instant;
 use tokio::sync::Notify;
 
+use super::reach::Reach;
 use crate::runtime::clock;
 
 /// Leave to forward to one target, until a moment that may be put off while it is not over.
 pub(super) struct Permit {
     pub(super) target: Target,
+    pub(super) reach: Reach,
     /// Nanoseconds on the boot clock.
     until: AtomicU64,
     revoked: AtomicBool,
@@ -21,6 +23,7 @@ pub(super) struct Permit {
 impl Permit {
     pub(super) fn new(target: Target, until: Instant) -> Self {
         Self {
+            reach: Reach::new(&target),
             target,
             until: AtomicU64::new(nanoseconds(until)),
             revoked: AtomicBool::new(false),

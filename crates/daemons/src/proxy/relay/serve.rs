@@ -1,5 +1,6 @@
 //! One client: who it is, its way to the primary, or why there is none.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,10 @@ use super::{Connection, Shared, abort, peer};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take to say who it is and to hear why it is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server that has not answered a client's first words for so long does not answer at all:
+/// PostgreSQL asks for a password, or refuses, within milliseconds.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a client was not let through although there was a primary when it was tried.
 const CHANGED: &str = "the primary has just changed";
@@ -71,23 +76,11 @@ pub(super) type Admitted = (Arc<Permit>, TcpStream);
 /// A connection to the primary that clients may reach now, or why there is none.
 pub(super) async fn admit(shared: &Shared) -> Result<Admitted, String> {
     let permit = shared.permit()?;
-    let Target { host, port, .. } = &permit.target;
-    let address = (host.as_str(), port.parse().unwrap_or(0));
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
-    let connected = tokio::select! {
+    let server = tokio::select! {
         biased;
         // An attempt to connect to a host that is gone is not waited out.
         () = permit.revoked() => return Err(CHANGED.to_owned()),
-        connected = connecting => connected,
-    };
-    let server = match connected {
-        Ok(Ok(server)) => server,
-        Ok(Err(error)) => {
-            return Err(format!(
-                "the primary at {host}:{port} cannot be reached: {error}"
-            ));
-        }
-        Err(_) => return Err(format!("the primary at {host}:{port} does not answer")),
+        connected = permit.reach.connect(CONNECT_LIMIT) => connected?,
     };
     // Nothing was read from the client yet: it can still be told when this ended meanwhile.
     let current = shared.permit()?;
@@ -125,6 +118,7 @@ async fn serve_between(
     let whole = tokio::select! {
         both = both => both.is_ok(),
         () = peer::gone([&client, &server], peer::patience(shared.keepalive)) => false,
+        never = watch_answers(&client, &server, permit) => match never {},
     };
     if !whole {
         // One side is broken or gone, or the permit ended: neither may believe that it goes on.
@@ -133,6 +127,15 @@ async fn serve_between(
     }
     shared.leave(id);
     shared.metrics.connections.dec();
+}
+
+/// Notes whether the server of a session says anything, which the relay can do nothing about.
+async fn watch_answers(client: &TcpStream, server: &TcpStream, permit: &Permit) -> Infallible {
+    tokio::time::sleep(SILENT_AFTER).await;
+    if peer::received(client) > 0 {
+        permit.reach.answered(peer::received(server) > 0);
+    }
+    std::future::pending().await
 }
 
 /// Tells a client why it is refused, unless too many are being told.

@@ -11,6 +11,8 @@ use stolon_core::proxy::Target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+mod staying_up;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn relay() -> (Relay, u16) {
@@ -522,8 +524,7 @@ async fn a_relay_that_stopped_to_listen_listens_again() {
         config.port,
     );
     // Whoever finds the address taken is too late for this test.
-    let shared = std::sync::Arc::get_mut(&mut relay.shared).expect("nobody else's yet");
-    shared.listen_retry = LIMIT * 10;
+    relay.listening.retry_after(LIMIT * 10);
     relay.listen(true);
     connect(port).await;
     relay.listen(false);

@@ -1,0 +1,102 @@
+//! A proxy that is replaced while clients come and go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::{eventually, process, within};
+
+/// A process that is no child of the tests, and ends with its test.
+struct Ends(i32);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        process::send(self.0, Signal::KILL);
+    }
+}
+
+/// How many sessions of that name there are.
+fn sessions(cluster: &Cluster, name: &str) -> String {
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    cluster.address().query(&sql).expect("an answer").remove(0)
+}
+
+/// Clients that connect all the time while one proxy hands over to the next meet no error. Sessions
+/// of before go on in the old one, which obeys until it has ended: a failover cuts them off too.
+#[test]
+fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
+    let plan = Plan::new(Store::Sqlite).keepers(2);
+    let plan = plan.proxy_flags(&["--hold-timeout=60s"]);
+    let mut cluster = Cluster::start(&plan);
+    let before = cluster.address().hold("before");
+    let done = AtomicBool::new(false);
+    let successor = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !done.load(Ordering::SeqCst) {
+                        let answer = cluster.address().query("SELECT 1");
+                        assert_eq!(answer, Ok(vec!["1".to_owned()]), "after {count}");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        cluster.proxy.signal(Signal::USR2);
+        let successor = eventually("a successor", || {
+            cluster.proxy.children().first().copied().map(Ends)
+        });
+        eventually("a handover", || {
+            cluster
+                .proxy
+                .said()
+                .contains("a successor has taken over")
+                .then_some(())
+        });
+        // Some more come while only the successor accepts.
+        let address = cluster.address();
+        let hold = [address.hold("after"), address.hold("after")];
+        assert_eq!(sessions(&cluster, "after"), "2");
+        drop(hold);
+        done.store(true, Ordering::SeqCst);
+        let counts: Vec<u32> = clients
+            .into_iter()
+            .map(|client| client.join().expect("no error"))
+            .collect();
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        successor
+    });
+    assert_eq!(sessions(&cluster, "before"), "1");
+    let status = cluster.ctl(&["status", "-f", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let proxies = status["proxies"].as_array().map_or(0, Vec::len);
+    assert_eq!(proxies, 2, "{status:#}");
+
+    // The old primary lives on, and nobody is left on it.
+    let old = cluster.primary();
+    let direct = cluster.keepers[old].direct.clone();
+    cluster.ctl(&["failkeeper", &format!("k{old}")]);
+    cluster.another_primary_than(old);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'before'";
+    eventually("nobody is left there", || {
+        // Its keeper may have stopped it by now.
+        let left = direct.query(sql);
+        (left.is_err() || left == Ok(vec!["0".to_owned()])).then_some(())
+    });
+    // Its last session was ended, and so it has ended itself.
+    let status = cluster.proxy.ended();
+    assert!(status.success(), "{status}");
+    drop(before);
+    assert_eq!(
+        cluster.address().query("SELECT 1"),
+        Ok(vec!["1".to_owned()])
+    );
+    process::send(successor.0, Signal::TERM);
+    within(Duration::from_secs(60), "the successor stops", || {
+        process::parent(successor.0).is_none().then_some(())
+    });
+}
