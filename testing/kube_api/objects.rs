@@ -136,7 +136,7 @@ impl Objects {
         self.uids += 1;
         let metadata = &mut object["metadata"];
         metadata["uid"] = format!("00000000-0000-4000-8000-{:012}", self.uids).into();
-        metadata["creationTimestamp"] = "2026-11-22T00:00:00Z".into();
+        metadata["creationTimestamp"] = made_at(self.uids).into();
         if request.kind.namespaced {
             metadata["namespace"] = request.namespace.clone().into();
         }
@@ -287,6 +287,13 @@ impl Objects {
         }
         Err(Status::not_found("namespaces", name))
     }
+}
+
+/// When an object was made: each a second after the one before.
+fn made_at(number: u64) -> String {
+    let (minutes, seconds) = (number / 60, number % 60);
+    let (hours, minutes) = (minutes / 60 % 24, minutes % 60);
+    format!("2026-11-22T{hours:02}:{minutes:02}:{seconds:02}Z")
 }
 
 fn check_shape(request: &Request, object: &Value) -> Result<(), Status> {

@@ -40,6 +40,7 @@ pub(crate) struct KubernetesStore {
     names: Names,
     memory: Mutex<Memory>,
     own_pod: pods::Own,
+    doubles: pods::Doubles,
     /// Begun by the first one who wants to know of changes, ended when the store is dropped.
     following: OnceLock<Following>,
 }
@@ -59,6 +60,7 @@ impl KubernetesStore {
             names,
             memory: Mutex::default(),
             own_pod: pods::Own::new(config.kube.pod_name.clone()),
+            doubles: pods::Doubles::default(),
             following: OnceLock::new(),
         })
     }
@@ -94,11 +96,15 @@ impl KubernetesStore {
                 Ok((map, entry))
             }
             Place::Pod(folder) => {
-                let all = pods::list(&self.api, &self.names, folder, end).await?;
+                let all = self.published(folder, end).await?;
                 let entry = all.into_iter().find(|entry| entry.key == *key);
                 Ok((None, entry))
             }
         }
+    }
+
+    async fn published(&self, folder: Folder, end: Instant) -> Result<Vec<Entry>, Error> {
+        pods::list(&self.api, &self.names, &self.doubles, folder, end).await
     }
 
     fn text<'a>(&self, value: &'a [u8]) -> Result<&'a str, Error> {
@@ -237,7 +243,7 @@ impl Store for KubernetesStore {
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
         let end = self.api.pool.deadline();
         if folder != Folder::Requests {
-            return pods::list(&self.api, &self.names, folder, end).await;
+            return self.published(folder, end).await;
         }
         let Some(map) = self.api.config_map(&self.names.ext(), end).await? else {
             return Ok(Vec::new());

@@ -14,7 +14,7 @@ mod server;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use calls::{KEY, put, seen_by, value};
@@ -40,11 +40,8 @@ async fn failures(kubeconfig: &Path, word: &str) -> Vec<String> {
         let mut config = config(kubeconfig, None, Duration::from_secs(5));
         config.cluster_name = format!("{word}{index}");
         clusters.push(config.cluster_name.clone());
-        let (hosts, opened) = (hosts.clone(), AtomicUsize::new(0));
-        let open: Open = Arc::new(move || {
-            let number = opened.fetch_add(1, Ordering::Relaxed);
-            InPods::open(&config, &hosts, format!("{}-{number}", config.cluster_name))
-        });
+        let hosts = hosts.clone();
+        let open: Open = Arc::new(move || InPods::open(&config, &hosts));
         checks.spawn(async move { check(open).await.map_err(|why| format!("{name}: {why}")) });
     }
     let outcomes = checks.join_all().await;
@@ -556,6 +553,7 @@ async fn a_pod_that_ended_says_nothing_and_one_that_nobody_would_find_is_told() 
         text.contains("component=stolon-keeper,stolon-cluster=test"),
         "{text}"
     );
+    assert_eq!(published_on(&ours, "k1"), None, "it is another's pod");
 
     let labels = json!({ "metadata": { "labels": { "component": "stolon-keeper" } } });
     let path = "/api/v1/namespaces/default/pods/k1";
@@ -577,6 +575,71 @@ async fn a_pod_that_ended_says_nothing_and_one_that_nobody_would_find_is_told() 
             .expect("an answer")
             .is_empty()
     );
+}
+
+/// What a pod says.
+fn published_on(ours: &Ours, pod: &str) -> Option<String> {
+    let path = format!("/api/v1/namespaces/default/pods/{pod}");
+    let pod = ours.server.ask("GET", &path, Value::Null).expect("a pod");
+    let status = pod["metadata"]["annotations"]["stolon-status"].as_str();
+    status.map(str::to_owned)
+}
+
+/// As while a keeper's pod is replaced by one of another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_pods_of_one_component_the_newest_counts() {
+    let ours = Ours::start();
+    let in_pod = |pod: &str| {
+        ours.server.make_pod(pod, "stolon-keeper", "test");
+        stolon_store::open(&config(&ours.plain(), Some(pod), LIMIT)).expect("a store")
+    };
+    let (older, newer) = (in_pod("z-older"), in_pod("a-newer"));
+    for (store, round) in [(&newer, 1), (&older, 2)] {
+        store
+            .publish(&keeper(), &info(round), TTL)
+            .await
+            .expect("published");
+    }
+    // Whoever was written to last is not by that the one that counts: hosts write too.
+    ours.server.set_phase("z-older", "Running");
+    let found = older.list(Folder::Keepers).await.expect("an answer");
+    let values: Vec<_> = found.into_iter().map(|entry| entry.value).collect();
+    assert_eq!(values, [info(1)]);
+    ours.server.set_phase("a-newer", "Failed");
+    let found = older.get(&keeper()).await.expect("an answer");
+    assert_eq!(found.expect("there").value, info(2));
+}
+
+/// As a StatefulSet does when the host of a pod is lost: what still runs there has the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_took_our_pods_name_is_not_written_to() {
+    let ours = Ours::start();
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    let store = direct(&ours);
+    store
+        .publish(&keeper(), &info(1), TTL)
+        .await
+        .expect("published");
+    let path = "/api/v1/namespaces/default/pods/k1";
+    ours.server
+        .ask("DELETE", path, Value::Null)
+        .expect("deleted");
+    ours.server.make_pod("k1", "stolon-keeper", "test");
+    for round in 2..4 {
+        let error = store
+            .publish(&keeper(), &info(round), TTL)
+            .await
+            .expect_err("another pod");
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("the pod k1 is another one by now"), "{text}");
+    }
+    assert_eq!(published_on(&ours, "k1"), None);
+    // What runs in the new one publishes.
+    direct(&ours)
+        .publish(&keeper(), &info(4), TTL)
+        .await
+        .expect("published");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,13 @@ pub(super) struct Api {
     pub(super) namespace: String,
 }
 
+/// One state of one pod: others may have had its name before, and may have it after.
+#[derive(Debug)]
+pub(super) struct Exactly {
+    pub(super) uid: String,
+    pub(super) version: String,
+}
+
 /// The metadata of a pod.
 pub(super) type PodMeta = PartialObjectMeta<Pod>;
 
@@ -83,18 +90,20 @@ impl Api {
         self.pool.call(end, ask).await.result
     }
 
-    /// Sets, or with none removes, what a component publishes on its pod, if the pod has this
-    /// version.
+    /// Sets, or with none removes, what a component publishes on its pod, if the pod is exactly
+    /// this one.
     pub(super) async fn annotate(
         &self,
         name: &str,
-        version: &str,
+        pod: &Exactly,
         status: Option<&str>,
         end: Instant,
     ) -> Outcome<Result<PodMeta, Without>> {
         let asked = asked("patch", "pods", name);
         let patch = Patch::Merge(json!({
-            "metadata": { "resourceVersion": version, "annotations": { STATUS: status } },
+            "metadata": {
+                "uid": pod.uid, "resourceVersion": pod.version, "annotations": { STATUS: status },
+            },
         }));
         let how = PatchParams::default();
         let ask = |client: Client| async {

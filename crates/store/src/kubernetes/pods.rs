@@ -3,14 +3,15 @@
 //! It has no TTL and goes with its pod. Nobody judges by its presence: a component counts as alive
 //! when what it publishes changes (contract, section 7).
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::answer::Without;
-use super::api::{Api, PodMeta, version};
+use super::api::{Api, Exactly, PodMeta, version};
 use super::place::{CLUSTER_LABEL, Names};
 use crate::{Entry, Error, Folder, Key, Revision};
 
@@ -25,8 +26,16 @@ const ROUNDS: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Own {
     name: Option<String>,
+    known: Mutex<Known>,
+}
+
+/// What is known of our own pod.
+#[derive(Debug, Default)]
+struct Known {
+    /// Which of all pods that ever had its name it is; a process never moves to another one.
+    uid: Option<String>,
     /// Its version when it was last written to by us: a guess that saves a read.
-    version: Mutex<Option<String>>,
+    version: Option<String>,
 }
 
 /// Enough of what is published to know whose it is.
@@ -39,14 +48,13 @@ struct Publication {
 impl Own {
     /// `name`: of the pod; none: there is none, as for stolonctl.
     pub(super) fn new(name: Option<String>) -> Self {
-        Self {
-            name,
-            version: Mutex::default(),
-        }
+        let known = Mutex::default();
+        Self { name, known }
     }
 
     /// Publishes. A publication that had no answer may be carried out later, so each is for one
-    /// version of the pod: it cannot undo what came after it.
+    /// version of the pod: it cannot undo what came after it. Nothing is written to a pod that is
+    /// not this component's.
     pub(super) async fn publish(
         &self,
         api: &Api,
@@ -61,21 +69,18 @@ impl Own {
             )));
         };
         for _ in 0..ROUNDS {
-            let guess = self.version().take();
-            let version = match guess {
-                Some(version) => version,
+            let pod = match self.guess() {
+                Some(pod) => pod,
                 None => match api.pod(name, end).await? {
-                    Some(pod) => pod.metadata.resource_version.unwrap_or_default(),
+                    Some(pod) => self.recognised(api, names, key, &pod.metadata)?,
                     None => return Err(no_pod(api, name)),
                 },
             };
-            match api
-                .annotate(name, &version, Some(status), end)
-                .await
-                .result?
-            {
+            match api.annotate(name, &pod, Some(status), end).await.result? {
                 Ok(pod) => {
-                    self.version().clone_from(&pod.metadata.resource_version);
+                    self.known()
+                        .version
+                        .clone_from(&pod.metadata.resource_version);
                     return ensure_found(api, names, key, &pod.metadata);
                 }
                 Err(Without::Conflict) => {}
@@ -85,8 +90,51 @@ impl Own {
         Err(too_busy(api, name))
     }
 
-    fn version(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.version.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Our pod as we left it; only once, for it may not be so any more.
+    fn guess(&self) -> Option<Exactly> {
+        let mut known = self.known();
+        let version = known.version.take()?;
+        let uid = known.uid.clone()?;
+        Some(Exactly { uid, version })
+    }
+
+    /// The pod that was read, if it is ours.
+    fn recognised(
+        &self,
+        api: &Api,
+        names: &Names,
+        key: &Key,
+        pod: &ObjectMeta,
+    ) -> Result<Exactly, Error> {
+        ensure_found(api, names, key, pod)?;
+        let found = Exactly::of(pod);
+        let mut known = self.known();
+        let ours = known.uid.get_or_insert_with(|| found.uid.clone());
+        if *ours == found.uid {
+            return Ok(found);
+        }
+        Err(Error::Denied {
+            store: api.pool.describe(),
+            cause: format!(
+                "the pod {} is another one by now (uid {}, that of this process is {ours}): nothing \
+                 is published on it",
+                pod.name.as_deref().unwrap_or_default(),
+                found.uid
+            ),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Exactly {
+    fn of(pod: &ObjectMeta) -> Self {
+        Self {
+            uid: pod.uid.clone().unwrap_or_default(),
+            version: pod.resource_version.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -110,8 +158,8 @@ pub(super) async fn take_back(
             return Ok(written);
         };
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let version_found = pod.metadata.resource_version.as_deref().unwrap_or_default();
-        if let Ok(pod) = api.annotate(name, version_found, None, end).await.result? {
+        let found = Exactly::of(&pod.metadata);
+        if let Ok(pod) = api.annotate(name, &found, None, end).await.result? {
             written = Revision(version(&pod.metadata)?);
         }
     }
@@ -176,34 +224,66 @@ const fn component(folder: Folder) -> &'static str {
     }
 }
 
-/// All that components of a kind publish, by name; of two pods with one name the one that was
-/// written to last.
+/// Who was told to publish from several pods, each with the pods: it is told once.
+#[derive(Debug, Default)]
+pub(super) struct Doubles(Mutex<BTreeMap<Key, Vec<String>>>);
+
+impl Doubles {
+    /// Notes the pods that publish under a key, the one that counts first.
+    fn note(&self, key: &Key, pods: &[&PodMeta]) {
+        let name = |pod: &&PodMeta| pod.metadata.name.clone().unwrap_or_default();
+        let names: Vec<String> = pods.iter().map(name).collect();
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let [counts, others @ ..] = names.as_slice() else {
+            return;
+        };
+        if others.is_empty() {
+            told.remove(key);
+        } else if told.get(key) != Some(&names) {
+            let others = others.join(", ");
+            tracing::warn!(%key, %counts, %others, "several pods publish under one name; the newest counts");
+            told.insert(key.clone(), names);
+        }
+    }
+}
+
+/// All that components of a kind publish, by name. Of several pods with one name the one counts that
+/// is not being removed and was made last. Their versions do not tell: hosts write to pods as well.
 pub(super) async fn list(
     api: &Api,
     names: &Names,
+    doubles: &Doubles,
     folder: Folder,
     end: Instant,
 ) -> Result<Vec<Entry>, Error> {
     let pods = api.pods(&names.labels(component(folder)), end).await?;
-    let mut entries = Vec::new();
+    let mut by_key: BTreeMap<Key, Vec<&PodMeta>> = BTreeMap::new();
     for pod in &pods {
-        entries.extend(entry(folder, pod)?);
+        if let Some(uid) = uid(pod) {
+            by_key.entry(folder.key(uid)).or_default().push(pod);
+        }
     }
-    entries.sort_by(|a, b| a.key.cmp(&b.key).then(b.revision.cmp(&a.revision)));
-    entries.dedup_by(|after, before| after.key == before.key);
+    let mut entries = Vec::new();
+    for (key, mut pods) in by_key {
+        pods.sort_by(|a, b| rank(b).cmp(&rank(a)));
+        doubles.note(&key, &pods);
+        let Some(pod) = pods.first() else { continue };
+        let revision = Revision(version(&pod.metadata)?);
+        let value = status(pod).unwrap_or_default().as_bytes().to_vec();
+        entries.push(Entry {
+            key,
+            value,
+            revision,
+        });
+    }
     Ok(entries)
 }
 
-/// What a pod's component publishes, if it does.
-fn entry(folder: Folder, pod: &PodMeta) -> Result<Option<Entry>, Error> {
-    let (Some(uid), Some(status)) = (uid(pod), status(pod)) else {
-        return Ok(None);
-    };
-    Ok(Some(Entry {
-        key: folder.key(uid),
-        value: status.as_bytes().to_vec(),
-        revision: Revision(version(&pod.metadata)?),
-    }))
+/// The higher one counts, of pods that publish under one name.
+fn rank(pod: &PodMeta) -> impl Ord + '_ {
+    let metadata = &pod.metadata;
+    let made = metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (metadata.deletion_timestamp.is_none(), made, &metadata.name)
 }
 
 /// What a pod's component publishes.
@@ -218,4 +298,33 @@ fn uid(pod: &PodMeta) -> Option<String> {
     let uid = publication.ok().map(|publication| publication.uid);
     uid.filter(|uid| !uid.is_empty())
         .or_else(|| pod.metadata.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PodMeta, rank};
+
+    #[test]
+    fn of_several_pods_the_newest_counts_that_is_not_being_removed() {
+        let pod = |name: &str, made: &str, removed: Option<&str>| -> PodMeta {
+            let metadata = serde_json::json!({
+                "name": name, "creationTimestamp": made, "deletionTimestamp": removed,
+            });
+            let pod = serde_json::json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": metadata,
+            });
+            serde_json::from_value(pod).expect("a pod")
+        };
+        let (early, late) = ("2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z");
+        let mut pods = [
+            pod("d", early, None),
+            pod("c", late, None),
+            pod("a", late, Some(late)),
+            pod("b", late, None),
+        ];
+        pods.sort_by(|a, b| rank(b).cmp(&rank(a)));
+        let names = pods.map(|pod| pod.metadata.name.unwrap_or_default());
+        assert_eq!(names, ["c", "b", "d", "a"]);
+    }
 }

@@ -78,8 +78,8 @@ impl Hosts {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Makes a pod that no host runs, unless it is there.
-    pub(crate) async fn make(&self, name: &str, component: &str, cluster: &str) {
+    /// Makes a pod that no host runs; false: it is there already.
+    pub(crate) async fn make(&self, name: &str, component: &str, cluster: &str) -> bool {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
@@ -94,8 +94,11 @@ impl Hosts {
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         self.made.lock().expect("names").insert(name.to_owned());
         match self.pods().create(&PostParams::default(), &pod).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            made => drop(made.expect("a pod")),
+            Err(kube::Error::Api(status)) if status.code == 409 => false,
+            made => {
+                drop(made.expect("a pod"));
+                true
+            }
         }
     }
 
@@ -131,7 +134,6 @@ pub(crate) struct InPods {
     inner: Arc<dyn Store>,
     config: Config,
     hosts: HostsHandle,
-    id: String,
     pods: Mutex<BTreeMap<Key, InPod>>,
 }
 
@@ -151,16 +153,11 @@ impl std::fmt::Debug for HostsHandle {
 }
 
 impl InPods {
-    pub(crate) fn open(
-        config: &Config,
-        hosts: &Hosts,
-        id: String,
-    ) -> Result<Arc<dyn Store>, Error> {
+    pub(crate) fn open(config: &Config, hosts: &Hosts) -> Result<Arc<dyn Store>, Error> {
         Ok(Arc::new(Self {
             inner: stolon_store::open(config)?,
             config: config.clone(),
             hosts: HostsHandle(hosts.clone()),
-            id,
             pods: Mutex::default(),
         }))
     }
@@ -172,13 +169,16 @@ impl InPods {
             Key::ProxyInfo(_) => "stolon-proxy",
             other => panic!("{other} is not published"),
         };
-        let name = format!("{}-{}", self.id, key.to_string().replace('/', "-"));
+        // A component that comes again under its name comes again in its pod.
+        let cluster = &self.config.cluster_name;
+        let name = format!("{cluster}-{}", key.to_string().replace('/', "-"));
         let hosts = self.hosts.0.clone();
-        hosts
+        let is_new = hosts
             .make(&name, component, &self.config.cluster_name)
             .await;
         let mut pods = self.pods.lock().expect("pods");
-        if let Some(pod) = pods.get(key) {
+        // What ran in a pod that is gone is gone with it.
+        if let Some(pod) = pods.get(key).filter(|_| !is_new) {
             *pod.ends.lock().expect("a time") = Instant::now() + ttl;
             return Ok(pod.store.clone());
         }
