@@ -385,6 +385,14 @@ fn watch_answer(world: &Arc<World>, request: Request, shape: fn(Value) -> Value)
 
 fn refused(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).expect("a status");
+    if code == StatusCode::TOO_MANY_REQUESTS {
+        // Before it reads a request the server answers in bare text, and by a header.
+        let mut answer = Response::new(Body::from("Too many requests, please try again later."));
+        *answer.status_mut() = code;
+        let seconds = header::HeaderValue::from_static("1");
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+        return answer;
+    }
     json_answer(code, &status.to_json())
 }
 

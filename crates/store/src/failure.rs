@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// No TLS connection: the two do not accept each other.
     Tls,
+    /// A server that is well, did nothing, and wants to be asked again later.
+    Busy,
     /// A definite refusal: another endpoint would say the same.
     Refused,
 }
@@ -26,7 +28,12 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// Whether what was asked may have been done, or be done later.
     pub(crate) doubtful: bool,
+    /// How long the server wants not to be asked again.
+    pub(crate) wait: Duration,
 }
+
+/// No server is left alone for longer, whatever it says.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What rustls, or a server through an alert, says when there is no TLS connection.
 const TLS_WORDS: [&str; 7] = [
@@ -45,6 +52,7 @@ impl Failure {
             kind: Kind::Timeout,
             text: format!("no answer within {limit:.1?}"),
             doubtful: true,
+            wait: Duration::ZERO,
         }
     }
 
@@ -54,6 +62,7 @@ impl Failure {
             kind: Kind::Refused,
             text,
             doubtful: false,
+            wait: Duration::ZERO,
         }
     }
 
@@ -63,6 +72,17 @@ impl Failure {
             kind: Kind::Unavailable,
             text,
             doubtful: true,
+            wait: Duration::ZERO,
+        }
+    }
+
+    /// A server that did nothing, and is to be asked again after `wait`.
+    pub(crate) fn busy(text: String, wait: Duration) -> Self {
+        Self {
+            kind: Kind::Busy,
+            text,
+            doubtful: false,
+            wait: wait.min(LONGEST_WAIT),
         }
     }
 
@@ -83,6 +103,7 @@ impl Failure {
                 text: format!("{text}{}", tls_remedy(&text)),
                 // An alert after the handshake cannot be told from a break of the connection.
                 doubtful: *word == "received fatal alert" && !unused,
+                wait: Duration::ZERO,
             };
         }
         if unused {
@@ -90,6 +111,7 @@ impl Failure {
                 kind: Kind::Unreachable,
                 text,
                 doubtful: false,
+                wait: Duration::ZERO,
             };
         }
         Self::unavailable(text)

@@ -222,7 +222,8 @@ impl<C: Connect> Pool<C> {
                 Ok(Err(failure)) => self.connect.judge(failure),
                 Err(_) => Failure::timeout(limit),
             };
-            if failure.kind != Kind::Refused {
+            // What a server says of itself says nothing against the connection to it.
+            if !matches!(failure.kind, Kind::Refused | Kind::Busy) {
                 self.turn_from(ticket);
             }
             tracing::debug!(
@@ -269,6 +270,8 @@ struct Tries<'a, C: Connect> {
     count: usize,
     /// Why each endpoint failed last.
     causes: Vec<Option<(Kind, String)>>,
+    /// How long the one that was asked last wants not to be asked again.
+    wait: Duration,
     doubt: Option<Error>,
 }
 
@@ -278,6 +281,7 @@ impl<'a, C: Connect> Tries<'a, C> {
             pool,
             count: 0,
             causes: vec![None; pool.connect.addresses().len()],
+            wait: Duration::ZERO,
             doubt: None,
         }
     }
@@ -297,16 +301,18 @@ impl<'a, C: Connect> Tries<'a, C> {
         }
     }
 
-    /// A short wait after each round over all endpoints, longer each time.
+    /// A short wait after each round over all endpoints, longer each time, and what a server asked
+    /// for.
     fn pause(&self) -> Duration {
         let endpoints = self.pool.connect.addresses().len();
         if !self.count.is_multiple_of(endpoints) {
-            return Duration::ZERO;
+            return self.wait;
         }
         let doublings = u32::try_from(self.count / endpoints).unwrap_or(u32::MAX);
         FIRST_PAUSE
             .saturating_mul(2_u32.saturating_pow(doublings.saturating_sub(1)))
             .min(LONGEST_PAUSE)
+            .max(self.wait)
     }
 
     fn answered<T>(self, answer: T) -> Outcome<T> {
@@ -328,6 +334,7 @@ impl<'a, C: Connect> Tries<'a, C> {
         self.count += 1;
         let store = self.pool.named(index);
         let doubtful = failure.doubtful;
+        self.wait = failure.wait;
         if failure.kind == Kind::Refused {
             let cause = failure.text;
             return Some(Error::Denied { store, cause });

@@ -647,7 +647,7 @@ async fn a_server_that_is_busy_is_asked_again_and_one_without_a_quorum_leaves_do
     let ours = Ours::start();
     let store = direct(&ours);
     put(&store, b"1").await;
-    ours.server.refuse(&[429, 429, 503]);
+    ours.server.refuse(&[503]);
     assert_eq!(value(&store).await.as_deref(), Some(&b"1"[..]));
 
     let short = open(&ours, &ours.server.endpoint(), Duration::from_secs(1));
@@ -668,6 +668,30 @@ async fn a_server_that_is_busy_is_asked_again_and_one_without_a_quorum_leaves_do
     ours.server.slow_down(Duration::from_millis(100));
     let (outcome, ()) = tokio::join!(swap, refuse);
     assert!(matches!(outcome, Written::Unknown(_)), "{outcome:?}");
+}
+
+/// It says so before it looks at what is asked, and nothing is wrong with the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_too_many_requests_is_asked_again_when_it_says() {
+    let ours = Ours::start();
+    let proxy = Proxy::before(&ours.server.endpoint()).await;
+    let store = open(&ours, &proxy.endpoint, Duration::from_secs(10));
+    put(&store, b"1").await;
+    let (connections, began) = (proxy.connections(), Instant::now());
+    ours.server.refuse(&[429, 429]);
+    assert_eq!(value(&store).await.as_deref(), Some(&b"1"[..]));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2), "it asked to wait: {took:?}");
+    assert_eq!(proxy.connections(), connections, "the connection is good");
+
+    // It is not asked again where the time of a call is over by then.
+    let hasty = open(&ours, &ours.server.endpoint(), Duration::from_secs(1));
+    ready(&hasty).await;
+    ours.server.refuse(&[429]);
+    ours.server.take_asked();
+    let error = hasty.get(&KEY).await.expect_err("too busy");
+    assert!(error.to_string().contains("too many requests"), "{error}");
+    assert_eq!(ours.server.take_asked(), ["get configmaps"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

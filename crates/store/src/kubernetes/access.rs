@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::Kubeconfig;
 use tokio::sync::Mutex;
+use tower::util::MapResultLayer;
 
 use super::answer;
 use crate::clock::boot_time;
@@ -98,7 +100,11 @@ impl Connect for Cluster {
             config.connect_timeout = Some(connect_timeout);
             // What is repeated, and how often, is for the pool to say.
             config.default_retry = false;
-            let kube = kube::Client::try_from(config).map_err(|error| answer::not_made(&error))?;
+            let built = ClientBuilder::try_from(config);
+            let built = built.map_err(|error| answer::not_made(&error))?;
+            let kube = built
+                .with_layer(&MapResultLayer::new(answer::heeded))
+                .build();
             let made = boot_time();
             let client = Client { kube, made };
             *last = Some(client.clone());

@@ -1,9 +1,12 @@
 //! Why the API server did not do what was asked, in words.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
+use http::{Response, StatusCode, header};
 use kube::client::AuthError;
 use kube::core::Status;
+use tower::BoxError;
 
 use super::access::Client;
 use crate::failure::{Failure, Kind, innermost};
@@ -30,6 +33,37 @@ pub(super) enum Without {
 
 /// What the library has for the reason of an answer that no API server wrote.
 const NO_STATUS: &str = "Failed to parse error data";
+
+/// When a server that is too busy is asked again, if it does not say.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The server has too many requests, and looks at none.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests")]
+pub(super) struct TooMany {
+    /// How long it wants not to be asked again.
+    wait: Duration,
+}
+
+/// Finds the answer of a server that has too many requests. In place of a refusal like its others it
+/// is bare text with a header, which the library does not show (Kubernetes' manual, "API Priority
+/// and Fairness").
+pub(super) fn heeded<B>(answer: Result<Response<B>, BoxError>) -> Result<Response<B>, BoxError> {
+    let answer = answer?;
+    let header = |name| {
+        answer
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let is_status = header(header::CONTENT_TYPE).is_some_and(|kind| kind.contains("json"));
+    if answer.status() != StatusCode::TOO_MANY_REQUESTS || is_status {
+        return Ok(answer);
+    }
+    let seconds = header(header::RETRY_AFTER).and_then(|text| text.parse::<u32>().ok());
+    let wait = Duration::from_secs(seconds.unwrap_or_default().into()).max(WAIT);
+    Err(TooMany { wait }.into())
+}
 
 /// Reads an answer; a failure when it says nothing of the object.
 pub(super) fn read<T>(
@@ -102,15 +136,25 @@ fn refusal(status: &Status, is_new: bool, asked: &Asked) -> Failure {
             "{said} (the Role of this service account must allow: {verb} {resource} {name}; \
              docs/stores.md has one that suffices)"
         )),
-        429 => Failure::did_nothing(said),
+        429 => Failure::busy(said, wait(status)),
         400..=499 => Failure::refused(said),
         // A server before it, or etcd behind it, may have given up on what is done all the same.
         _ => Failure::unavailable(said),
     }
 }
 
+/// How long the server wants not to be asked.
+fn wait(status: &Status) -> Duration {
+    let details = status.details.as_ref();
+    let seconds = details.map_or(0, |details| details.retry_after_seconds);
+    Duration::from_secs(seconds.into()).max(WAIT)
+}
+
 /// What became of the connection.
 fn transport(error: &(dyn StdError + 'static)) -> Failure {
+    if let Some(busy) = error.downcast_ref::<TooMany>() {
+        return Failure::busy(busy.to_string(), busy.wait);
+    }
     let unused = error
         .downcast_ref::<hyper_util::client::legacy::Error>()
         .is_some_and(hyper_util::client::legacy::Error::is_connect);

@@ -180,8 +180,10 @@ impl Follower {
                 }
                 continue;
             }
-            self.api.pool.turn_from(ticket);
-            tokio::time::sleep(pause).await;
+            if failure.kind != Kind::Busy {
+                self.api.pool.turn_from(ticket);
+            }
+            tokio::time::sleep(pause.max(failure.wait)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
