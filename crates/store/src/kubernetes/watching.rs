@@ -35,8 +35,10 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Pauses after a watch: the first, and the longest where it failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The pause after one that is not allowed: only an operator changes that.
-const NOT_ALLOWED: Duration = Duration::from_secs(30);
+/// Pauses after one that is not allowed: the first, for a Role that is not known to the server yet,
+/// and the longest, for only an operator changes what a Role says.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 /// The version of what a watch asked for is gone.
 const GONE: u16 = 410;
 
@@ -65,6 +67,10 @@ struct Follower {
     known: BTreeMap<String, Option<String>>,
     /// The version to go on from; none: from the present state.
     from: Option<String>,
+    /// Whether it works.
+    stands: bool,
+    /// Whether it was told that this is not allowed.
+    told: bool,
 }
 
 impl Following {
@@ -78,6 +84,8 @@ impl Following {
                 changes: changes.clone(),
                 known: BTreeMap::new(),
                 from: None,
+                stands: false,
+                told: false,
             };
             AbortOnDropHandle::new(tokio::spawn(follower.follow()))
         };
@@ -94,6 +102,15 @@ impl Following {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+impl std::fmt::Display for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Map(name) => write!(f, "ConfigMap {name}"),
+            Self::Pods(label) => write!(f, "pods {label}"),
+        }
     }
 }
 
@@ -137,14 +154,14 @@ impl Watched {
 impl Follower {
     async fn follow(mut self) {
         let mut turns = self.api.pool.turns();
-        let mut pause = FIRST_PAUSE;
-        let (mut rounds, mut stands, mut told) = (0, false, false);
+        let (mut pause, mut rest) = (FIRST_PAUSE, FIRST_REST);
+        let mut rounds = 0;
         loop {
             turns.mark_unchanged();
             let began = boot_time();
             let ticket = self.api.pool.ticket();
             let ended = tokio::select! {
-                ended = self.round(ticket, &mut stands) => ended,
+                ended = self.round(ticket) => ended,
                 // Its connection was thrown away.
                 _ = turns.changed() => continue,
             };
@@ -166,18 +183,21 @@ impl Follower {
             self.from = None;
             let cause = failure.text;
             tracing::debug!(cause, watched = ?self.watched, "the watch of the store broke");
-            if std::mem::take(&mut stands) {
+            if std::mem::take(&mut self.stands) {
                 self.wake();
+                rest = FIRST_REST;
             }
             if failure.kind == Kind::Refused {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(cause, "changes are found only by reading now and then");
+                if !std::mem::replace(&mut self.told, true) {
+                    let watched = &self.watched;
+                    tracing::warn!(cause, %watched, "changes are found only by reading now and then");
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(NOT_ALLOWED) => {}
+                    () = tokio::time::sleep(rest) => {}
                     // Perhaps by other credentials it is.
                     _ = turns.changed() => {}
                 }
+                rest = (rest * 2).min(LONGEST_REST);
                 continue;
             }
             if failure.kind != Kind::Busy {
@@ -189,22 +209,18 @@ impl Follower {
     }
 
     /// Watches until the server ends it, as it was asked to.
-    async fn round(
-        &mut self,
-        ticket: crate::pool::Ticket,
-        stands: &mut bool,
-    ) -> Result<(), Failure> {
+    async fn round(&mut self, ticket: crate::pool::Ticket) -> Result<(), Failure> {
         let share = self.api.pool.share();
         let client = tokio::time::timeout(share, self.api.pool.client(ticket));
         let client = client.await.map_err(|_| Failure::timeout(share))??;
         match self.watched {
             Watched::Map(_) => {
                 let (client, maps) = self.api.config_maps(client)?;
-                self.listen::<ConfigMap>(&client, &maps, stands).await
+                self.listen::<ConfigMap>(&client, &maps).await
             }
             Watched::Pods(_) => {
                 let (client, pods) = self.api.pods_of(client)?;
-                self.listen::<Pod>(&client, &pods, stands).await
+                self.listen::<Pod>(&client, &pods).await
             }
         }
     }
@@ -213,7 +229,6 @@ impl Follower {
         &mut self,
         client: &super::access::Client,
         objects: &kube::Api<K>,
-        stands: &mut bool,
     ) -> Result<(), Failure> {
         let (params, asked) = (self.watched.params(), self.watched.asked());
         let share = self.api.pool.share();
@@ -227,9 +242,7 @@ impl Follower {
             }
             begun => begun.map_err(|error| failure(&error, client, &asked))?,
         };
-        if !std::mem::replace(stands, true) {
-            self.wake();
-        }
+        self.stand();
         // What keeps talking beyond its time ends as well: the next one is asked for.
         let end = Duration::from_secs(ROUND.into()) + share;
         let over = tokio::time::sleep(end);
@@ -252,6 +265,18 @@ impl Follower {
                 }
                 Some(Ok(event)) => self.take(event)?,
             }
+        }
+    }
+
+    /// Notes that it works. What was missed until now is seen by reading.
+    fn stand(&mut self) {
+        if std::mem::replace(&mut self.stands, true) {
+            return;
+        }
+        self.wake();
+        if std::mem::take(&mut self.told) {
+            let watched = &self.watched;
+            tracing::info!(%watched, "changes are watched again");
         }
     }
 
