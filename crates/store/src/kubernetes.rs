@@ -56,7 +56,7 @@ impl KubernetesStore {
         }
         let pool = Arc::new(pool::Pool::new(cluster, pool::timeout(config)?));
         Ok(Self {
-            api: Arc::new(Api { pool, namespace }),
+            api: Arc::new(Api::new(pool, namespace, names.main())),
             names,
             memory: Mutex::default(),
             own_pod: pods::Own::new(config.kube.pod_name.clone()),

@@ -87,6 +87,12 @@ pub(crate) fn holds_until(sent: Duration, ttl: Duration) -> Duration {
     sent + ttl.saturating_mul(9) / 10
 }
 
+/// How long a leader rests whose last renewal was sent so long ago. It renews three times while its
+/// lease lasts, counted from when a renewal is sent: what the store's answer takes is not added to it.
+fn until_renewal(sent_ago: Duration, ttl: Duration) -> Duration {
+    (ttl / 3).saturating_sub(sent_ago).max(ttl / 60)
+}
+
 /// Keeps a lease in a task of its own. Its end is judged from when the renewal was sent.
 pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) -> Leadership {
     let (sender, receiver) = watch::channel(None);
@@ -107,7 +113,7 @@ pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) 
                 Err(error) => tracing::debug!(%error, "cannot renew the leadership"),
             }
             let pause = if sender.borrow().is_some() {
-                ttl / 3
+                until_renewal(boot_time().saturating_sub(sent), ttl)
             } else {
                 ttl / 12
             };
@@ -122,4 +128,25 @@ pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) 
         }
     });
     Leadership::new(receiver, stop, task)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::until_renewal;
+
+    #[test]
+    fn renewals_are_as_often_at_a_slow_store_as_at_a_fast_one() {
+        let (ttl, ms) = (Duration::from_secs(6), Duration::from_millis);
+        for (took, rest) in [
+            (0, 2000),
+            (850, 1150),
+            (1700, 300),
+            (2000, 100),
+            (5000, 100),
+        ] {
+            assert_eq!(until_renewal(ms(took), ttl), ms(rest), "after {took} ms");
+        }
+    }
 }

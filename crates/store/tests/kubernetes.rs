@@ -453,6 +453,54 @@ async fn leadership_ends_by_the_local_clock_before_another_one_leads() {
     .await;
 }
 
+/// Renewals that took two calls each, begun only after the answers to the last, would have it lapse.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_renews_by_one_call_where_nobody_else_writes() {
+    let ours = Ours::start();
+    let store = direct(&ours);
+    put(&store, b"1").await;
+    let leadership = store.lead("first");
+    eventually("it leads", || async {
+        leadership.is_leader().then_some(())
+    })
+    .await;
+    let asked = two_writes(&ours).await;
+    assert_eq!(asked, ["update configmaps"; 2], "it reads nothing");
+
+    // What this process writes beside it, it knows.
+    put(&store, b"2").await;
+    let asked = two_writes(&ours).await;
+    let reads = asked.iter().filter(|asked| *asked == "get configmaps");
+    assert!(reads.count() <= 1, "{asked:?}");
+    // What others write, it reads.
+    ours.server.take_asked();
+    let beside = json!({ "metadata": { "annotations": { "beside": "others" } } });
+    ours.server.ask("PATCH", MAP, beside).expect("patched");
+    eventually("it reads", || async {
+        let asked = ours.server.take_asked();
+        let reads = asked.iter().any(|asked| asked == "get configmaps");
+        reads.then_some(())
+    })
+    .await;
+    two_writes(&ours).await;
+    assert!(leadership.is_leader());
+    let map = ours.server.ask("GET", MAP, Value::Null).expect("a map");
+    assert_eq!(map["metadata"]["annotations"]["beside"], "others");
+}
+
+/// What is asked until two more writes came.
+async fn two_writes(ours: &Ours) -> Vec<String> {
+    ours.server.take_asked();
+    let asked = std::cell::RefCell::new(Vec::new());
+    eventually("two writes", || async {
+        asked.borrow_mut().extend(ours.server.take_asked());
+        let writes = |asked: &&String| *asked == "update configmaps";
+        (asked.borrow().iter().filter(writes).count() >= 2).then_some(())
+    })
+    .await;
+    asked.into_inner()
+}
+
 /// The times in the record are of another clock; what counts is when it was seen to change.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_go_program_holds_is_not_taken_and_what_it_reads_is_there() {

@@ -1,5 +1,7 @@
 //! What is asked of the API server, each call bounded in time.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api as Objects;
@@ -20,6 +22,10 @@ use crate::pool::Outcome;
 pub(super) struct Api {
     pub(super) pool: Pool,
     pub(super) namespace: String,
+    /// The ConfigMap with the cluster data and the leader.
+    main: String,
+    /// That one as it was last read or written, whoever of this process did.
+    latest: Mutex<Option<ConfigMap>>,
 }
 
 /// One state of one pod: others may have had its name before, and may have it after.
@@ -33,6 +39,32 @@ pub(super) struct Exactly {
 pub(super) type PodMeta = PartialObjectMeta<Pod>;
 
 impl Api {
+    /// `main`: the ConfigMap with the cluster data and the leader.
+    pub(super) fn new(pool: Pool, namespace: String, main: String) -> Self {
+        Self {
+            pool,
+            namespace,
+            main,
+            latest: Mutex::default(),
+        }
+    }
+
+    /// The ConfigMap with the cluster data and the leader as it was last seen. Whoever writes it saves
+    /// a read where nobody else has written since, and is told where somebody has.
+    pub(super) fn latest(&self) -> Option<ConfigMap> {
+        self.lock_latest().clone()
+    }
+
+    fn note(&self, name: &str, map: Option<&ConfigMap>) {
+        if name == self.main {
+            *self.lock_latest() = map.cloned();
+        }
+    }
+
+    fn lock_latest(&self) -> MutexGuard<'_, Option<ConfigMap>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads a ConfigMap; none when it is absent. Linearizable: no version is asked for.
     pub(super) async fn config_map(
         &self,
@@ -44,7 +76,9 @@ impl Api {
             let (client, objects) = self.config_maps(client)?;
             Ok::<_, Failure>(read(objects.get(name).await, &client, &asked)?.ok())
         };
-        self.pool.call(end, ask).await.result
+        let map = self.pool.call(end, ask).await.result?;
+        self.note(name, map.as_ref());
+        Ok(map)
     }
 
     /// Creates a ConfigMap that has no version, or writes one over the version it has; none: there
@@ -63,7 +97,9 @@ impl Api {
             };
             Ok::<_, Failure>(read(answer, &client, &asked)?.ok())
         };
-        self.pool.call(end, ask).await
+        let outcome = self.pool.call(end, ask).await;
+        self.note(name, outcome.result.as_ref().ok().and_then(Option::as_ref));
+        outcome
     }
 
     /// Reads the metadata of the pods that have these labels and have not ended.

@@ -163,6 +163,15 @@ impl Lock {
         seen.until
     }
 
+    /// The ConfigMap as this process saw it last, if this candidate held the record then. As in
+    /// client-go its leader renews over that: two calls for each renewal, at a server that is slow,
+    /// take longer than the lease lasts.
+    fn held_when_last_seen(&self, uid: &str) -> Option<ConfigMap> {
+        let map = self.api.latest().filter(|_| self.seen().ours)?;
+        let record = Record::read(LEADER.of(&map))?;
+        (record.holder_identity == uid).then_some(map)
+    }
+
     /// Reads the ConfigMap with the record.
     async fn read(&self, end: Instant) -> Result<ConfigMap, Error> {
         let name = self.names.main();
@@ -191,9 +200,13 @@ impl Lease for Lock {
             return Ok(false);
         }
         let end = self.api.pool.deadline();
+        let mut renewed = self.held_when_last_seen(uid);
         for _ in 0..ROUNDS {
             let sent = boot_time();
-            let map = self.read(end).await?;
+            let map = match renewed.take() {
+                Some(map) => map,
+                None => self.read(end).await?,
+            };
             let text = LEADER.of(&map);
             let record = Record::read(text);
             let until = self.note(text, record.as_ref(), uid);
