@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod api;
+mod credentials;
 mod lock;
 mod memory;
 mod place;

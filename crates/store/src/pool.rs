@@ -154,8 +154,7 @@ impl<C: Connect> Pool<C> {
 
     /// The backend and the endpoint in use.
     pub(crate) fn describe(&self) -> String {
-        let index = self.lock().index;
-        self.named(index)
+        self.named(self.lock().index)
     }
 
     /// Tells of every change of client.
@@ -272,6 +271,8 @@ struct Tries<'a, C: Connect> {
     causes: Vec<Option<(Kind, String)>>,
     /// How long the one that was asked last wants not to be asked again.
     wait: Duration,
+    /// How long the last try was allowed to take.
+    limit: Duration,
     doubt: Option<Error>,
 }
 
@@ -282,6 +283,7 @@ impl<'a, C: Connect> Tries<'a, C> {
             count: 0,
             causes: vec![None; pool.connect.addresses().len()],
             wait: Duration::ZERO,
+            limit: Duration::ZERO,
             doubt: None,
         }
     }
@@ -289,20 +291,17 @@ impl<'a, C: Connect> Tries<'a, C> {
     /// How long the next try may take: in the first round over the endpoints a fixed share, later
     /// an equal part of what is left, so that a slow answer is waited for longer, and a frozen
     /// endpoint still leaves time for the others.
-    fn limit(&self, end: Instant) -> Duration {
+    fn limit(&mut self, end: Instant) -> Duration {
         let endpoints = self.pool.connect.addresses().len();
         let left = end.saturating_duration_since(Instant::now());
         let unasked = endpoints - self.count % endpoints;
         let part = left / u32::try_from(unasked).unwrap_or(u32::MAX);
-        if self.count < endpoints {
-            part.min(self.pool.share())
-        } else {
-            part
-        }
+        let most = (self.count < endpoints).then(|| self.pool.share());
+        self.limit = most.map_or(part, |most| most.min(part));
+        self.limit
     }
 
-    /// A short wait after each round over all endpoints, longer each time, and what a server asked
-    /// for.
+    /// A short wait after each round over all endpoints, longer each time; or what a server wants.
     fn pause(&self) -> Duration {
         let endpoints = self.pool.connect.addresses().len();
         if !self.count.is_multiple_of(endpoints) {
@@ -344,7 +343,11 @@ impl<'a, C: Connect> Tries<'a, C> {
             // All that a server that expects TLS lets one see.
             text.push_str(" (if it speaks TLS, its address begins with https://)");
         }
-        self.causes[index] = Some((failure.kind, text));
+        let cut_short = failure.kind == Kind::Timeout && self.limit < self.pool.share();
+        // What the end of the call cut short says less than the try before it.
+        if !cut_short || self.causes[index].is_none() {
+            self.causes[index] = Some((failure.kind, text));
+        }
         if doubtful {
             self.doubt = Some(self.error());
         }

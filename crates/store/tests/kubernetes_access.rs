@@ -9,14 +9,13 @@ mod server;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kubernetes::{Hosts, InPods, Ours, config};
 use serde_json::{Value, json};
 use server::{eventually, ready};
 use stolon_store::conformance::{CHECKS, Open};
-use stolon_store::{Config, Error, Key, Written};
+use stolon_store::{Config, Error, Key, Store, Written};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
@@ -61,11 +60,8 @@ async fn the_role_of_the_manual_suffices() {
     for (name, check) in CHECKS {
         let ours = with_role(|_| {});
         let hosts = Hosts::reached_by(&ours.plain());
-        let (config, opened) = (as_account(&ours), AtomicUsize::new(0));
-        let open: Open = Arc::new(move || {
-            let number = opened.fetch_add(1, Ordering::Relaxed);
-            InPods::open(&config, &hosts, format!("main-{number}"))
-        });
+        let config = as_account(&ours);
+        let open: Open = Arc::new(move || InPods::open(&config, &hosts));
         checks.spawn(async move {
             let checked = check(open).await.map_err(|why| format!("{name}: {why}"));
             drop(ours);
@@ -176,6 +172,83 @@ async fn a_token_that_expires_is_read_anew_from_its_file() {
     ours.server.accept("another", "stolon");
     std::fs::write(&file, "another").expect("written");
     ready(&store).await;
+}
+
+/// How the service account reaches the store by a program for credentials, which prints what stands in
+/// the folder's `answer`, and does not end where there is a file `hang`.
+fn by_program(ours: &Ours) -> Config {
+    let mut config = as_account(ours);
+    config.timeout = Duration::from_secs(1);
+    let path = config.kube.kubeconfig.clone().expect("a kubeconfig");
+    let text = std::fs::read_to_string(&path).expect("a kubeconfig");
+    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    let script = "cd \"$1\"; [ ! -e hang ] || { sleep 1000 & echo $! >pid; wait; }; cat answer";
+    document["users"][0]["user"] = json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+        "command": "sh", "args": ["-c", script, "sh", ours.folder.path()],
+    }});
+    std::fs::write(&path, document.to_string()).expect("written");
+    config
+}
+
+/// Has the program of `by_program` hand out a token that is good until then.
+fn hand_out(ours: &Ours, token: &str, until: Option<&str>) {
+    let mut status = json!({ "token": token });
+    if let Some(until) = until {
+        status["expirationTimestamp"] = until.into();
+    }
+    let answer = json!({
+        "kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": status,
+    });
+    std::fs::write(ours.folder.path().join("answer"), answer.to_string()).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_for_credentials_that_hangs_is_ended_and_run_again() {
+    let ours = with_role(|_| {});
+    hand_out(&ours, "token", None);
+    let folder = ours.folder.path();
+    std::fs::write(folder.join("hang"), "").expect("written");
+    let store = stolon_store::open(&by_program(&ours)).expect("a store");
+    fails_with(&store, "takes its time").await;
+    let pid = eventually("it hangs", || async {
+        let text = std::fs::read_to_string(folder.join("pid")).ok()?;
+        text.trim().parse::<u32>().ok()
+    })
+    .await;
+    std::fs::remove_file(folder.join("hang")).expect("removed");
+    ready(&store).await;
+    // Ended with what it had started; perhaps nobody has looked after that one yet.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    assert!(!stat.is_ok_and(|stat| !stat.contains(") Z ")), "it is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_hands_out_is_asked_for_again_when_it_expires() {
+    let ours = with_role(|_| {});
+    hand_out(&ours, "token", Some("2001-01-01T00:00:00Z"));
+    let store = stolon_store::open(&by_program(&ours)).expect("a store");
+    fails_with(&store, "have expired").await;
+    hand_out(&ours, "token", Some("2201-01-01T00:00:00Z"));
+    ready(&store).await;
+    // A server may refuse it sooner.
+    ours.server.expire("token");
+    ours.server.accept("another", "stolon");
+    hand_out(&ours, "another", None);
+    ready(&store).await;
+    std::fs::write(ours.folder.path().join("answer"), "secret: [").expect("written");
+    ours.server.expire("another");
+    let told = fails_with(&store, "handed none out").await;
+    assert!(!told.contains("secret"), "{told}");
+}
+
+/// Waits until a call fails with these words; what else it says.
+async fn fails_with(store: &Arc<dyn Store>, words: &str) -> String {
+    eventually(words, || async {
+        let error = store.get(&Key::ClusterData).await.err()?.to_string();
+        error.contains(words).then_some(error)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use kube::config::Kubeconfig;
 use tokio::sync::Mutex;
 use tower::util::MapResultLayer;
 
-use super::answer;
+use super::{answer, credentials};
 use crate::clock::boot_time;
 use crate::failure::Failure;
 use crate::pool::{self, Connect};
@@ -20,14 +20,40 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 /// How long credentials that are refused count as just read. Older ones are read anew first.
 const JUST_READ: Duration = Duration::from_secs(5);
 
+/// A program of the kubeconfig that hands out credentials may take so many times as long as a call: it
+/// may have to ask somebody far away.
+const PROGRAM: u32 = 6;
+/// What a call is told that cannot wait for its client.
+const NOT_YET: &str =
+    "we have no credentials yet: the kubeconfig's program for them takes its time";
+
 /// The API server, and who we are to it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     kube: Kube,
     addresses: Vec<String>,
-    connect_timeout: Duration,
-    /// The client that was made last; locked while one is made.
-    last: Arc<Mutex<Option<Client>>>,
+    limits: Limits,
+    /// Locked while a client is made.
+    last: Arc<Mutex<Last>>,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    connect: Duration,
+    /// For a client, of a call that has none.
+    patience: Duration,
+    /// For a program that hands out credentials.
+    program: Duration,
+}
+
+/// What came of the making of clients.
+#[derive(Debug, Default)]
+struct Last {
+    /// The one that was made last.
+    client: Option<Client>,
+    /// Whether it was told that the program for credentials hangs.
+    told: bool,
 }
 
 /// What asks it.
@@ -36,6 +62,8 @@ pub(super) struct Client {
     pub(super) kube: kube::Client,
     /// When, on the boot clock.
     made: Duration,
+    /// Until when the credentials that a program handed out are good.
+    until: Option<jiff::Timestamp>,
 }
 
 impl std::fmt::Debug for Client {
@@ -56,10 +84,16 @@ impl Cluster {
         let (found, of_context) = load(&kube).map_err(Error::Config)?;
         let namespace = namespace(&kube, of_context);
         let timeout = pool::timeout(config)?;
+        let connect = pool::connect_timeout(timeout, 1);
+        let limits = Limits {
+            connect,
+            patience: connect,
+            program: timeout * PROGRAM,
+        };
         let cluster = Self {
             kube,
             addresses: vec![found.cluster_url.to_string()],
-            connect_timeout: pool::connect_timeout(timeout, 1),
+            limits,
             last: Arc::default(),
         };
         Ok((cluster, namespace))
@@ -89,31 +123,62 @@ impl Connect for Cluster {
     /// Reads the files again: credentials expire, and whoever hands them out writes new ones.
     async fn client(&self, _: usize) -> Result<Client, Failure> {
         let asked = boot_time();
-        let mut last = Arc::clone(&self.last).lock_owned().await;
-        // Whoever asked before may have given up on one that has been made since.
-        if let Some(made) = last.as_ref().filter(|last| asked <= last.made) {
-            return Ok(made.clone());
-        }
-        let (kube, connect_timeout) = (self.kube.clone(), self.connect_timeout);
-        let make = move || {
-            let (mut config, _) = load(&kube).map_err(Failure::did_nothing)?;
-            config.connect_timeout = Some(connect_timeout);
-            // What is repeated, and how often, is for the pool to say.
-            config.default_retry = false;
+        let client = async {
+            let mut last = Arc::clone(&self.last).lock_owned().await;
+            // Whoever asked before may have given up on one that has been made since.
+            let made = last.client.as_ref().filter(|last| asked <= last.made);
+            if let Some(made) = made {
+                return Ok(made.clone());
+            }
+            let (kube, limits) = (self.kube.clone(), self.limits);
+            // It goes on when nobody waits for it any more: the next one finds it made.
+            let making = tokio::spawn(async move { last.make(kube, limits).await });
+            let made = making.await;
+            made.unwrap_or_else(|error| Err(Failure::did_nothing(error.to_string())))
+        };
+        let client = tokio::time::timeout(self.limits.patience, client).await;
+        client.unwrap_or_else(|_| Err(Failure::did_nothing(NOT_YET.to_owned())))
+    }
+}
+
+impl Last {
+    async fn make(&mut self, kube: Kube, limits: Limits) -> Result<Client, Failure> {
+        let (mut config, _) = blocking(move || load(&kube).map_err(Failure::did_nothing)).await?;
+        config.connect_timeout = Some(limits.connect);
+        // What is repeated, and how often, is for the pool to say.
+        config.default_retry = false;
+        let until = match credentials::fill(&mut config.auth_info, limits.program).await {
+            Ok(until) => until,
+            Err(error) => {
+                let hung = matches!(error, credentials::Error::Hung { .. });
+                // Whoever waited for it was told only that it takes its time.
+                if hung && !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(%error, "no credentials for Kubernetes");
+                }
+                return Err(Failure::did_nothing(error.to_string()));
+            }
+        };
+        let build = move || {
             let built = ClientBuilder::try_from(config);
             let built = built.map_err(|error| answer::not_made(&error))?;
-            let kube = built
-                .with_layer(&MapResultLayer::new(answer::heeded))
-                .build();
-            let made = boot_time();
-            let client = Client { kube, made };
-            *last = Some(client.clone());
-            Ok(client)
+            let kube = built.with_layer(&MapResultLayer::new(answer::heeded));
+            Ok(kube.build())
         };
-        // A program of the kubeconfig may be run for the credentials, and take its time.
-        let outcome = tokio::task::spawn_blocking(make).await;
-        outcome.map_err(|error| Failure::did_nothing(error.to_string()))?
+        let kube = blocking(build).await?;
+        let made = boot_time();
+        let client = Client { kube, made, until };
+        self.client = Some(client.clone());
+        self.told = false;
+        Ok(client)
     }
+}
+
+/// Does what may wait for a disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Failure::did_nothing(error.to_string())))
 }
 
 impl Client {
@@ -122,13 +187,12 @@ impl Client {
         boot_time() < self.made + JUST_READ
     }
 
-    /// Refuses when the certificate that a program handed out has expired.
+    /// Refuses when the credentials that a program handed out have expired.
     pub(super) fn ensure_valid(&self) -> Result<(), Failure> {
-        let expired = |until: &jiff::Timestamp| *until <= crate::clock::wall_time();
-        if self.kube.valid_until().as_ref().is_some_and(expired) {
-            return Err(Failure::did_nothing(
-                "our certificate has expired".to_owned(),
-            ));
+        let expired = |until: jiff::Timestamp| until <= crate::clock::wall_time();
+        if self.until.is_some_and(expired) {
+            let text = "the credentials have expired that the kubeconfig's program handed out";
+            return Err(Failure::did_nothing(text.to_owned()));
         }
         Ok(())
     }
