@@ -12,6 +12,7 @@ mod lock;
 mod memory;
 mod place;
 mod pods;
+mod room;
 mod watching;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -42,6 +43,7 @@ pub(crate) struct KubernetesStore {
     memory: Mutex<Memory>,
     own_pod: pods::Own,
     doubles: pods::Doubles,
+    room: room::Room,
     /// Begun by the first one who wants to know of changes, ended when the store is dropped.
     following: OnceLock<Following>,
 }
@@ -62,6 +64,7 @@ impl KubernetesStore {
             memory: Mutex::default(),
             own_pod: pods::Own::new(config.kube.pod_name.clone()),
             doubles: pods::Doubles::default(),
+            room: room::Room::default(),
             following: OnceLock::new(),
         })
     }
@@ -135,6 +138,7 @@ impl KubernetesStore {
         }
         let mut map = map.unwrap_or_else(|| self.names.new_map(name));
         field.set(&mut map, value);
+        self.room.note(&map, field);
         let outcome = self.api.write(&map, end).await;
         let (map, doubt) = match (outcome.result, outcome.doubt) {
             (Ok(map), doubt) => (map, doubt),
