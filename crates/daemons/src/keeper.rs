@@ -11,6 +11,7 @@ mod metrics;
 mod observe;
 mod parameters;
 mod passwords;
+mod ready;
 mod replaced;
 mod requests;
 mod restore;
@@ -117,6 +118,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         events,
         metrics,
         health,
+        readiness: ready::Readiness::default(),
         uid,
         process,
     };
@@ -156,6 +158,7 @@ struct Shell {
     events: mpsc::Sender<Event>,
     metrics: metrics::Metrics,
     health: Health,
+    readiness: ready::Readiness,
     uid: String,
     process: Process,
     steps: Steps,
@@ -187,7 +190,9 @@ impl Shell {
                     self.carry_out(effect);
                 }
             }
-            self.metrics.update(&self.keeper, &self.health);
+            self.metrics.update(&self.keeper);
+            let not_ready = self.readiness.judge(clock::now(), &self.keeper);
+            self.health.set_ready(not_ready);
             event = tokio::select! {
                 () = shutdown.requested() => break,
                 Some(event) = inbox.recv() => event,

@@ -12,6 +12,8 @@ pub(crate) mod etcd;
 mod free_port;
 pub(crate) mod hosts;
 mod kubernetes;
+#[path = "../../../../testing/plain_http.rs"]
+pub(crate) mod plain_http;
 pub(crate) mod process;
 #[path = "../../../../testing/shared_memory.rs"]
 mod shared_memory;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::process;
-use crate::harness::{can_freeze, can_mount, eventually, stays};
+use crate::harness::{can_freeze, can_mount, eventually, free_port, plain_http, stays};
 use crate::synchronous::synchronous_standby;
 
 /// B1, B2: commits that wait for a standby that hangs hold every connection, the superuser's too. That is no
@@ -58,7 +58,8 @@ fn commits_that_hold_every_connection_go_on_with_another_standby() {
     cluster.is_whole();
 }
 
-/// B2: whoever takes all WAL senders keeps standbys out, and fails nobody.
+/// B2: whoever takes all WAL senders keeps standbys out, and fails nobody. A standby that is kept out is
+/// well and not ready: a rollout waits for it.
 #[test]
 fn taken_wal_senders_fail_nobody() {
     let plan = Plan::new(Store::Sqlite)
@@ -75,18 +76,25 @@ fn taken_wal_senders_fail_nobody() {
             .contains("all 4 WAL senders are taken")
             .then_some(())
     });
-    cluster.keepers[standby].daemon.start();
+    let probes = format!("127.0.0.1:{}", free_port());
+    let daemon = &mut cluster.keepers[standby].daemon;
+    daemon.add_flag(&format!("--metrics-listen-address={probes}"));
+    daemon.start();
+    let is_good = |path: &str| plain_http::ask(&probes, "GET", path, "").is_some();
     eventually("the standby says why it does not follow", || {
         cluster
             .ctl(&["status"])
             .contains("max_wal_senders")
             .then_some(())
     });
+    assert!(is_good("/livez") && !is_good("/readyz"));
     stays(Duration::from_secs(8), "nobody is elected", || {
         cluster.open_primary() == Some(primary)
     });
+    assert!(is_good("/livez") && !is_good("/readyz"));
     drop(greedy);
     cluster.is_whole();
+    eventually("it is ready", || is_good("/readyz").then_some(()));
 }
 
 /// B3: the disk of the primary is full, and its PostgreSQL ends. A standby takes over; once there is room

@@ -1,4 +1,4 @@
-//! The keeper's metrics (contract, section 6) and health.
+//! The keeper's metrics (contract, section 6).
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use stolon_core::keeper::facts::{Health as InstanceHealth, Observation};
 use stolon_core::model::{Lsn, Role};
 
 use crate::runtime::clock;
-use crate::runtime::http::Health;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RoleLabel {
@@ -202,7 +201,7 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
 
 impl Metrics {
     /// Sets everything from what the keeper knows.
-    pub(super) fn update(&self, keeper: &Keeper, health: &Health) {
+    pub(super) fn update(&self, keeper: &Keeper) {
         let (facts, document) = (keeper.facts(), keeper.document());
         let wall = clock::wall().moment().as_second();
         #[allow(clippy::cast_precision_loss, reason = "seconds of the Unix epoch fit")]
@@ -241,11 +240,6 @@ impl Metrics {
         if settled && observation.is_some() {
             self.last_sync.set(now);
         }
-        health.set_ready(match (document, observation) {
-            (None, _) => Some("the cluster data were not read yet".to_owned()),
-            (Some(_), None) => Some("the instance does not answer queries".to_owned()),
-            (Some(_), Some(_)) => None,
-        });
     }
 
     pub(super) fn set_shutdown(&self, took: Duration) {

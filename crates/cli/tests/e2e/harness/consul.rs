@@ -1,7 +1,5 @@
 //! A Consul server.
 
-#[path = "../../../../../testing/plain_http.rs"]
-mod plain_http;
 #[path = "../../../../../testing/consul.rs"]
 mod program;
 
@@ -12,7 +10,7 @@ pub(crate) use program::consul_or_not_run;
 use serde_json::json;
 
 use super::process::{self, Process, Surroundings};
-use super::{LIMIT, free_port, within};
+use super::{LIMIT, free_port, plain_http, within};
 
 /// One Consul server on loopback, and an agent with services.
 #[derive(Debug)]
