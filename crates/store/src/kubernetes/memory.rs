@@ -5,7 +5,10 @@
 //! first found a value in it: it lies between the value's own write and that of the next value. So
 //! of two processes whoever has the higher one has no older value, and a value's revision never grows
 //! in one (I5, I8). The lower one may be of the same value: a keeper that was faster to read than the
-//! leader now is may have to wait for failInterval where by its release nobody would have to.
+//! leader now is may have to wait for failInterval where by its release nobody would have to. That is so
+//! only of a value that somebody else wrote, for its writer has the lowest there is; and a leader writes
+//! when it takes over. A revision that all agree on would have to lie beside the value, and those who do
+//! not know of it, Go processes and kubectl, would write the value without it.
 
 use std::collections::{BTreeMap, VecDeque};
 
