@@ -25,11 +25,16 @@ fn the_wal_that_a_standby_needs_is_gone() {
     let standby = cluster.standbys()[0];
     let writer = cluster.writer();
     cluster.keepers[standby].kill();
-    // More than the keeper has PostgreSQL keep, in files of 16 MB.
     let (address, next) = (
         cluster.address(),
         "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()",
     );
+    // What was on its way to it could still be received, and the slot advance by that.
+    eventually("nobody streams", || {
+        let streams = address.query("SELECT pid FROM pg_stat_replication").ok()?;
+        streams.is_empty().then_some(())
+    });
+    // More than the keeper has PostgreSQL keep, in files of 16 MB.
     for _ in 0..12 {
         address.query(next).expect("the next file");
     }
