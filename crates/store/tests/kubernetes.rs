@@ -658,7 +658,7 @@ async fn of_two_pods_of_one_component_the_newest_counts() {
     assert_eq!(found.expect("there").value, info(2));
 }
 
-/// As a StatefulSet does when the host of a pod is lost: what still runs there has the same name.
+/// As Kubernetes does when the host of a pod is lost: what still runs there has the same name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_took_our_pods_name_is_not_written_to() {
     let ours = Ours::start();
