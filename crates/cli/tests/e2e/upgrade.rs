@@ -96,7 +96,7 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
         Ok(vec!["1".to_owned()])
     );
     process::send(successor.0, Signal::TERM);
-    within(Duration::from_secs(60), "the successor stops", || {
+    within(Duration::from_mins(1), "the successor stops", || {
         process::parent(successor.0).is_none().then_some(())
     });
 }
