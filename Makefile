@@ -48,9 +48,10 @@ fuzz: ## Search for bytes that break a parser, FUZZ_SECONDS=30 each (needs a nig
 	@scripts/setup fuzz
 	@scripts/fuzz
 
-bench: ## Measure how long clients cannot write when the primary fails (ROUNDS=5)
+bench: ## Measure how long clients cannot write when the primary fails, and what the proxy costs (ROUNDS=5)
 	@scripts/setup test
 	@cargo bench --quiet --package stolon-cli --bench gap
+	@cargo bench --quiet --package stolon-cli --bench relay
 
 lint: ## Check formatting, lints, licences, dependencies, scripts and the rules of the tree
 	@scripts/setup lint

@@ -30,6 +30,9 @@ pub enum Error {
     /// The sockets that the process was started with.
     #[error(transparent)]
     Passed(#[from] passed::Error),
+    /// The threads that carry clients.
+    #[error("cannot start to carry clients: {0}")]
+    Relay(#[source] std::io::Error),
 }
 
 /// The version of this program.

@@ -60,7 +60,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let (for_clients, for_metrics) = upgrade::sorted(passed);
     let scraped = Scraped::begin(&config, for_metrics, registry, health.clone()).await?;
-    let mut relay = Relay::new(&config, metrics.clone(), files::raise_limit());
+    let mut relay =
+        Relay::new(&config, metrics.clone(), files::raise_limit()).map_err(Error::Relay)?;
     relay.give(for_clients);
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);

@@ -130,6 +130,13 @@ fn the_node_is_frozen_and_thawed(store: Store) {
         rows.ok()
     });
     assert_eq!(recovering, ["true"]);
+    // The client that waited for it was told, in the middle of its session.
+    let told = "57P01: terminating connection: ";
+    let errors = &account.errors;
+    assert!(
+        errors.iter().any(|error| error.starts_with(told)),
+        "{errors:?}"
+    );
     // After the proxy let go of the old primary no more was acknowledged there, and before it was
     // frozen: what a standby had not received yet when the freeze came may be gone (I2a), no more.
     let lost = cluster.lost(&account);

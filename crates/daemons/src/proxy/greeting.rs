@@ -55,7 +55,8 @@ pub(crate) async fn answer(
             SSL_REQUEST | GSS_REQUEST => client.write_all(b"N").await?,
             CANCEL_REQUEST => return Ok(()),
             code if code >> 16 == PROTOCOL_MAJOR => {
-                client.write_all(&error_message(why)).await?;
+                let (code, text) = why.words();
+                client.write_all(&error_message(code, &text)).await?;
                 client.shutdown().await?;
                 return hear_out(client).await;
             }
@@ -115,16 +116,15 @@ async fn packet(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u32> {
     Ok(code)
 }
 
+/// The last message of a session that this proxy ends: SQLSTATE 57P01, as of a server that shuts down.
+pub(super) fn farewell(why: &str) -> Vec<u8> {
+    error_message("57P01", &format!("terminating connection: {why}"))
+}
+
 /// An `ErrorResponse` (PostgreSQL manual, "Error and Notice Message Fields").
-fn error_message(why: &Refusal) -> Vec<u8> {
+fn error_message(code: &str, text: &str) -> Vec<u8> {
     let mut fields = Vec::new();
-    let (code, text) = why.words();
-    for (kind, value) in [
-        (b'S', "FATAL"),
-        (b'V', "FATAL"),
-        (b'C', code),
-        (b'M', text.as_str()),
-    ] {
+    for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', text)] {
         fields.push(kind);
         fields.extend_from_slice(value.replace('\0', " ").as_bytes());
         fields.push(0);

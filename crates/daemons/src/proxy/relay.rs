@@ -2,24 +2,27 @@
 //!
 //! Every connection belongs to a permit: one route with its deadline. Before each hand-over of bytes
 //! the permit is looked at by this process's own clock, so that a proxy that was paused and goes on
-//! forwards nothing that it may not any more. Closing aborts the sockets from the closing thread,
-//! without waiting for the connections' tasks to be scheduled: the server's side first, with a reset
-//! that also drops what its socket still held.
+//! forwards nothing that it may not any more. Closing aborts the servers' sockets from the closing
+//! thread, without waiting for those who carry: with a reset that also drops what the socket still
+//! held. Only then is a client told, by who carries it, where its session can be ended in words.
 
+mod carrier;
 mod carry;
+mod frames;
 mod hold;
 mod peer;
 mod permit;
 mod reach;
 mod serve;
+mod session;
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
 use stolon_core::proxy::Route;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,9 +32,10 @@ use super::introduction::Introducers;
 use super::listening::{Listening, Serve};
 use super::metrics::Metrics;
 use crate::runtime::passed::Passed;
+use carrier::Carriers;
 use hold::WaitingRoom;
 use permit::Permit;
-use serve::serve;
+use serve::{CHANGED, serve};
 
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
@@ -53,6 +57,7 @@ struct Shared {
     introducers: Introducers,
     state: Mutex<State>,
     waiting: WaitingRoom,
+    carriers: Carriers,
     refusals: Semaphore,
     /// Clients that can be carried at the same time.
     places: Arc<Semaphore>,
@@ -70,13 +75,18 @@ struct State {
 }
 
 struct Connection {
+    #[cfg(test)]
     client: Arc<TcpStream>,
     server: Arc<TcpStream>,
 }
 
 impl Relay {
     /// A relay that may have so many files open.
-    pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no threads to carry with.
+    pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> std::io::Result<Self> {
         let state = State {
             permit: None,
             why_closed: "the cluster data were not read yet".to_owned(),
@@ -90,6 +100,7 @@ impl Relay {
             state: Mutex::new(state),
             // Some places are left for those who need not wait.
             waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
+            carriers: Carriers::start(peer::patience(config.keepalive))?,
             refusals: Semaphore::new(MOST_REFUSALS),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
@@ -101,10 +112,10 @@ impl Relay {
             of_all.clients.spawn(serve(client, peer, of_all.clone()));
         });
         let metrics = shared.metrics.clone();
-        Self {
+        Ok(Self {
             shared,
             listening: Listening::new(&config.listen_address, config.port, metrics, serve),
-        }
+        })
     }
 
     /// Accepts clients, or stops to. One that has retired accepts nobody.
@@ -133,6 +144,7 @@ impl Relay {
     pub(super) fn drain(&mut self) {
         self.retire();
         self.shared.last.cancel();
+        self.shared.carriers.drain();
     }
 
     /// Waits until nobody is left: carried, held, or to be told why not. For one that has retired.
@@ -161,7 +173,7 @@ impl Relay {
                     permit.prolong(*until);
                     return;
                 }
-                self.shared.revoke(&mut state);
+                self.shared.revoke(&mut state, CHANGED);
                 state.permit = Some(Arc::new(Permit::new(target.clone(), *until)));
                 self.shared.waiting.tell();
             }
@@ -183,21 +195,20 @@ impl Shared {
     fn close(&self, why: &str) {
         let mut state = self.lock();
         why.clone_into(&mut state.why_closed);
-        self.revoke(&mut state);
+        self.revoke(&mut state, why);
     }
 
-    fn revoke(&self, state: &mut State) {
+    /// Ends every session: when this returns nothing reaches a server any more. Those who carry them
+    /// hear of it from the sockets, and tell the clients.
+    fn revoke(&self, state: &mut State, why: &str) {
         if let Some(permit) = state.permit.take() {
-            permit.revoke();
+            permit.revoke(why);
         }
-        for connection in state.connections.values() {
-            abort(&connection.server);
-        }
-        self.waiting.tell();
         for (_, connection) in std::mem::take(&mut state.connections) {
-            abort(&connection.client);
+            abort(&connection.server);
             self.metrics.closed.inc();
         }
+        self.waiting.tell();
     }
 
     /// The permit in force, or why there is none.
@@ -208,7 +219,7 @@ impl Shared {
         }
         match &state.permit {
             Some(permit) if permit.holds() => Ok(permit.clone()),
-            Some(_) => Err("no check of the cluster data succeeded lately".to_owned()),
+            Some(permit) => Err(permit.why_ended().to_owned()),
             None => Err(state.why_closed.clone()),
         }
     }

@@ -839,8 +839,7 @@ impl Daemon {
 
     /// The processes that it has started.
     pub(crate) fn children(&self) -> Vec<i32> {
-        let process = self.process.as_ref().expect("a running daemon");
-        process::children(process.pid())
+        process::children(self.pid())
     }
 
     /// Waits until it ends by itself.
@@ -848,6 +847,11 @@ impl Daemon {
     pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
         let mut process = self.process.take().expect("a running daemon");
         process.wait(LIMIT)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.as_ref().expect("a running daemon").pid()
     }
 
     /// What it said since the cluster began.

@@ -8,7 +8,7 @@
 //! silence of a peer is measured here: nothing acknowledged although something was asked several
 //! times.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -16,15 +16,12 @@ use stolon_core::time::Instant;
 use tokio::net::TcpStream;
 
 use crate::proxy::config::Keepalive;
-use crate::runtime::clock;
 
 /// How long a peer may be silent while data waits, where keepalive flags do not say.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So many tries in a row went unanswered before silence means anything. A peer that has not read
 /// for long is asked every two minutes only: there it takes up to six to notice.
 const LEAST_TRIES: u8 = 3;
-/// The longest time between two looks.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Sets a socket so that the dead peer of an idle connection is noticed, and small messages are not
 /// held back. A socket without these still works.
@@ -51,28 +48,13 @@ pub(super) fn patience(keepalive: Keepalive) -> Duration {
     }
 }
 
-/// Returns when one of the peers is gone.
-pub(super) async fn gone(streams: [&TcpStream; 2], patience: Duration) {
-    let mut silences = [Silence::default(); 2];
-    loop {
-        tokio::time::sleep((patience / 4).min(LONGEST_PAUSE)).await;
-        for (stream, silence) in streams.iter().zip(&mut silences) {
-            // What cannot be looked at ends by itself: its carrying meets the same error.
-            let Ok(sight) = Sight::of(stream) else { return };
-            if silence.length(clock::now(), sight) >= patience && sight.tries >= LEAST_TRIES {
-                return;
-            }
-        }
-    }
-}
-
 /// Whether the peer has closed its end, or the connection is gone.
-pub(super) fn has_left(stream: &TcpStream) -> bool {
+pub(super) fn has_left(stream: &impl AsRawFd) -> bool {
     tcp_info(stream).map_or(true, |[state, ..]| state != ESTABLISHED)
 }
 
 /// How many bytes have come from the peer so far.
-pub(super) fn received(stream: &TcpStream) -> u64 {
+pub(super) fn received(stream: &impl AsRawFd) -> u64 {
     let info = tcp_info(stream).ok();
     let bytes = info.and_then(|info| info.get(BYTES_RECEIVED..)?.first_chunk().copied());
     bytes.map_or(0, u64::from_ne_bytes)
@@ -90,7 +72,7 @@ struct Sight {
 }
 
 impl Sight {
-    fn of(stream: &TcpStream) -> std::io::Result<Self> {
+    fn of(stream: &impl AsRawFd) -> std::io::Result<Self> {
         tcp_info(stream).map(|info| Self::from_info(&info))
     }
 
@@ -114,11 +96,23 @@ impl Sight {
 
 /// How long a peer has been silent while data waited for it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Silence {
+pub(super) struct Silence {
     since: Option<Instant>,
 }
 
 impl Silence {
+    /// Looks at a peer: whether it has been silent for `patience`.
+    pub(super) fn is_too_long(
+        &mut self,
+        stream: &impl AsRawFd,
+        now: Instant,
+        patience: Duration,
+    ) -> bool {
+        // What cannot be looked at ends by itself: its carrying meets the same error.
+        Sight::of(stream)
+            .is_ok_and(|sight| self.length(now, sight) >= patience && sight.tries >= LEAST_TRIES)
+    }
+
     fn length(&mut self, now: Instant, sight: Sight) -> Duration {
         if !sight.waiting {
             self.since = None;
@@ -148,7 +142,7 @@ const NOTSENT_BYTES: usize = 144;
     reason = "no crate in the tree gives TCP_INFO; the kernel writes at most the length it is told \
               into a buffer of that length, which is valid whatever bytes it holds"
 )]
-fn tcp_info(stream: &TcpStream) -> std::io::Result<[u8; INFO]> {
+fn tcp_info(stream: &impl AsRawFd) -> std::io::Result<[u8; INFO]> {
     let mut info = [0_u8; INFO];
     let mut length = libc::socklen_t::try_from(INFO).unwrap_or(0);
     // SAFETY: both pointers are to live, writable memory of the sizes told, for the whole call.

@@ -1,5 +1,6 @@
 //! Leave to forward.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use stolon_core::proxy::Target;
@@ -9,13 +10,19 @@ use tokio::sync::Notify;
 use super::reach::Reach;
 use crate::runtime::clock;
 
+/// Why a permit ended that nobody revoked.
+pub(super) const RAN_OUT: &str = "no check of the cluster data succeeded lately";
+
 /// Leave to forward to one target, until a moment that may be put off while it is not over.
+#[derive(Debug)]
 pub(super) struct Permit {
     pub(super) target: Target,
     pub(super) reach: Reach,
     /// Nanoseconds on the boot clock.
     until: AtomicU64,
     revoked: AtomicBool,
+    /// Why it was revoked.
+    why: OnceLock<String>,
     /// Wakes who waits for the revocation.
     revocation: Notify,
 }
@@ -27,6 +34,7 @@ impl Permit {
             target,
             until: AtomicU64::new(nanoseconds(until)),
             revoked: AtomicBool::new(false),
+            why: OnceLock::new(),
             revocation: Notify::new(),
         }
     }
@@ -40,9 +48,15 @@ impl Permit {
         !self.revoked.load(Ordering::Acquire) && nanoseconds(clock::now()) < until
     }
 
-    pub(super) fn revoke(&self) {
+    pub(super) fn revoke(&self, why: &str) {
+        self.why.get_or_init(|| why.to_owned());
         self.revoked.store(true, Ordering::Release);
         self.revocation.notify_waiters();
+    }
+
+    /// Why one that does not hold any more has ended.
+    pub(super) fn why_ended(&self) -> &str {
+        self.why.get().map_or(RAN_OUT, String::as_str)
     }
 
     /// Waits until it is revoked.

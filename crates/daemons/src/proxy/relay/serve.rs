@@ -1,18 +1,17 @@
 //! One client: who it is, its way to the primary, or why there is none.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::proxy::Target;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::greeting::{self, Refusal};
-use super::carry::carry;
 use super::hold::{Left, hold};
 use super::permit::Permit;
+use super::session::{Guest, Session};
 use super::{Connection, Shared, abort, peer};
 
 /// How long connecting to the primary may take.
@@ -20,17 +19,13 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take to say who it is and to hear why it is refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A server that has not answered a client's first words for so long does not answer at all:
-/// PostgreSQL asks for a password, or refuses, within milliseconds.
-const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// Why a client was not let through, or does not go on, although there was a primary.
+pub(super) const CHANGED: &str = "the primary has just changed";
 
-/// Why a client was not let through although there was a primary when it was tried.
-const CHANGED: &str = "the primary has just changed";
-
-/// Serves one client from its first byte to its last.
+/// Serves one client from its first byte until it is carried, or refused.
 pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     peer::prepare(&client, shared.keepalive);
-    let Ok(_place) = shared.places.clone().try_acquire_owned() else {
+    let Ok(place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, peer, &shared, &Refusal::Full).await;
     };
     let Some(from) = introduced(&mut client, peer, &shared).await else {
@@ -44,8 +39,9 @@ pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<S
         Ok((permit, server)) => {
             let Target { host, port, .. } = &permit.target;
             tracing::debug!(client = %from, via = %peer, "letting a client through to {host}:{port}");
-            serve_between(client, server, &permit, &shared).await;
-            tracing::debug!(client = %from, "a client has left");
+            if let Err(error) = begin(client, server, &permit, &shared, (from, place)) {
+                tracing::warn!(%error, client = %from, "cannot carry a client");
+            }
         }
         Err(Left::Refused(why)) => {
             tracing::debug!(client = %from, via = %peer, why, "refusing a client");
@@ -91,51 +87,29 @@ pub(super) async fn admit(shared: &Shared) -> Result<Admitted, String> {
     Ok((permit, server))
 }
 
-async fn serve_between(
+/// Has a session carried, unless its permit has ended meanwhile.
+fn begin(
     client: TcpStream,
     server: TcpStream,
     permit: &Arc<Permit>,
-    shared: &Shared,
-) {
-    let (client, server) = (Arc::new(client), Arc::new(server));
+    shared: &Arc<Shared>,
+    (from, place): (SocketAddr, OwnedSemaphorePermit),
+) -> std::io::Result<()> {
+    let (client, server) = (Arc::new(client.into_std()?), Arc::new(server.into_std()?));
     let connection = Connection {
+        #[cfg(test)]
         client: client.clone(),
         server: server.clone(),
     };
     let Some(id) = shared.enter(permit, connection) else {
         abort(&server);
         abort(&client);
-        return;
+        return Ok(());
     };
-    shared.metrics.connections.inc();
-    let never = CancellationToken::new();
-    let both = async {
-        tokio::try_join!(
-            carry(&client, &server, permit, &shared.last),
-            carry(&server, &client, permit, &never)
-        )
-    };
-    let whole = tokio::select! {
-        both = both => both.is_ok(),
-        () = peer::gone([&client, &server], peer::patience(shared.keepalive)) => false,
-        never = watch_answers(&client, &server, permit) => match never {},
-    };
-    if !whole {
-        // One side is broken or gone, or the permit ended: neither may believe that it goes on.
-        abort(&server);
-        abort(&client);
-    }
-    shared.leave(id);
-    shared.metrics.connections.dec();
-}
-
-/// Notes whether the server of a session says anything, which the relay can do nothing about.
-async fn watch_answers(client: &TcpStream, server: &TcpStream, permit: &Permit) -> Infallible {
-    tokio::time::sleep(SILENT_AFTER).await;
-    if peer::received(client) > 0 {
-        permit.reach.answered(peer::received(server) > 0);
-    }
-    std::future::pending().await
+    let guest = Guest::new(shared.clone(), id, from, place);
+    let session = Session::new(client, server, permit.clone(), guest);
+    shared.carriers.carry(session);
+    Ok(())
 }
 
 /// Tells a client why it is refused, unless too many are being told.

@@ -1,6 +1,6 @@
 //! The relay between sockets of this machine.
 
-use super::carry::carry;
+use super::carry::{Pause, Way};
 use super::{Relay, Route};
 use crate::proxy::config::Keepalive;
 use crate::proxy::greeting::{self, Refusal};
@@ -39,7 +39,7 @@ fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
 }
 
 fn relay_by(config: &crate::proxy::config::Config, files: u64) -> (Relay, u16) {
-    let mut relay = Relay::new(config, metrics::registry("test").1, files);
+    let mut relay = Relay::new(config, metrics::registry("test").1, files).expect("a relay");
     relay.listen(true);
     (relay, config.port)
 }
@@ -308,44 +308,53 @@ fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
     });
 }
 
-#[tokio::test]
-async fn one_connection_does_not_keep_the_turn() {
-    // The sockets of a fast transfer are always ready. Filled by hand, they show what is carried
-    // without a pause: while it lasts no timer of this thread fires, also not the one that closes.
+#[test]
+fn one_connection_does_not_keep_the_turn() {
+    use std::io::{Read as _, Write as _};
+    // The sockets of a fast transfer are always ready. While one of them is carried nobody else's turn
+    // comes on this thread, and no order is heard.
     let target = Target {
         db: "db1".into(),
         host: String::new(),
         port: String::new(),
     };
     let permit = super::Permit::new(target, clock::now().after(LIMIT * 10));
-    let connection = async || {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let connection = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a server");
         let address = listener.local_addr().expect("an address");
-        let near = TcpStream::connect(address).await.expect("a connection");
-        (near, listener.accept().await.expect("its end").0)
+        let near = std::net::TcpStream::connect(address).expect("a connection");
+        (near, listener.accept().expect("its end").0)
     };
-    let ((source, from), (to, sink)) = (connection().await, connection().await);
-    source.writable().await.expect("writable");
-    let full = vec![7; 1 << 20];
-    let mut filled = 0;
-    while let Ok(count) = source.try_write(&full) {
-        filled += count;
+    let ((mut source, from), (to, mut sink)) = (connection(), connection());
+    for end in [&from, &to] {
+        end.set_nonblocking(true).expect("a socket");
     }
-    from.readable().await.expect("readable");
-    to.writable().await.expect("writable");
-    let never = tokio_util::sync::CancellationToken::new();
-    let mut carrying = std::pin::pin!(carry(&from, &to, &permit, &never));
-    assert!(futures_util::poll!(carrying.as_mut()).is_pending());
-    sink.readable().await.expect("readable");
-    let mut got = vec![0; filled];
-    let mut carried = 0;
-    while let Ok(count @ 1..) = sink.try_read(&mut got) {
-        carried += count;
+    let filling = std::thread::spawn(move || while source.write_all(&vec![7; 65_536]).is_ok() {});
+    let emptying = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(1..) = sink.read(&mut buffer) {}
+    });
+    let mut way = Way::default();
+    let mut buffer = vec![0; super::carry::MOST];
+    let end = clock::now().after(LIMIT);
+    loop {
+        let mut carried = 0;
+        let count = |bytes: &[u8]| carried += bytes.len();
+        let pause = way.carry([&from, &to], &permit, &mut buffer, count);
+        assert!(carried < 400_000, "{carried} at once");
+        if pause == Ok(Pause::Turn) {
+            break;
+        }
+        assert_eq!(pause, Ok(Pause::Done));
+        assert!(
+            clock::now() < end,
+            "the sockets were never ready for so long"
+        );
     }
-    assert!(
-        carried > 0 && carried < 300_000,
-        "{carried} of {filled} at once"
-    );
+    drop((from, to));
+    for thread in [filling, emptying] {
+        thread.join().expect("it ended");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -520,7 +529,7 @@ async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
 async fn a_relay_that_stopped_to_listen_listens_again() {
     let config = crate::proxy::tests::config("", Keepalive::default());
     let (mut relay, port) = (
-        Relay::new(&config, metrics::registry("test").1, 1024),
+        Relay::new(&config, metrics::registry("test").1, 1024).expect("a relay"),
         config.port,
     );
     // Whoever finds the address taken is too late for this test.
@@ -756,4 +765,139 @@ async fn a_client_too_many_behind_a_balancer_is_told_so() {
     client.write_all(START_UP).await.expect("written");
     let answer = refusal(&mut client).await;
     assert!(answer.contains("too many clients"), "{answer}");
+}
+
+/// What a client and a server say until the session stands between two messages.
+const ANSWER: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+
+/// A session through the relay that has started as those of PostgreSQL do.
+async fn session(relay: &Relay, port: u16, lasts: Duration) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&listener, lasts));
+    let mut client = connect(port).await;
+    let (mut server, _) = within(listener.accept()).await.expect("a connection");
+    says(&mut client, START_UP, &mut server).await;
+    says(&mut server, ANSWER, &mut client).await;
+    (client, server)
+}
+
+/// One end says something that the other hears.
+async fn says(from: &mut TcpStream, words: &[u8], to: &mut TcpStream) {
+    from.write_all(words).await.expect("written");
+    let mut heard = vec![0; words.len()];
+    within(to.read_exact(&mut heard)).await.expect("read");
+    assert_eq!(heard, words);
+}
+
+/// What a client hears until its connection ends, in order or not.
+async fn last_words(client: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    // What came before a reset counts.
+    let _ = within(client.read_to_end(&mut heard)).await;
+    heard
+}
+
+async fn is_reset(server: &mut TcpStream) {
+    let end = within(server.read(&mut [0; 8])).await;
+    assert!(
+        matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset),
+        "{end:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_ended_between_messages_hears_why_and_its_server_is_reset() {
+    let (relay, port) = relay();
+    let (mut client, mut server) = session(&relay, port, LIMIT).await;
+    // It was about to say something, which closing must not turn into a reset.
+    client
+        .write_all(b"Q\0\0\0\x0dSELECT 1")
+        .await
+        .expect("written");
+    relay.set_route(&Route::Closed("an election goes on".into()));
+    let _ = within(server.read_to_end(&mut Vec::new()))
+        .await
+        .expect_err("a reset");
+    let mut heard = Vec::new();
+    within(client.read_to_end(&mut heard))
+        .await
+        .expect("an orderly end");
+    let text = String::from_utf8_lossy(&heard);
+    assert!(text.starts_with('E') && text.contains("C57P01"), "{text}");
+    assert!(
+        text.contains("terminating connection: an election goes on"),
+        "{text}"
+    );
+    drop(client);
+    let end = tokio::time::Instant::now() + LIMIT;
+    while relay.shared.metrics.connections.get() > 0 {
+        assert!(tokio::time::Instant::now() < end, "the session is kept");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_permit_runs_out_hears_so_with_its_next_word() {
+    // As of a proxy that was paused and goes on: nobody has closed anything.
+    let (relay, port) = relay();
+    let lasts = Duration::from_secs(1);
+    let (mut client, mut server) = session(&relay, port, lasts).await;
+    clock::sleep_until(Some(clock::now().after(lasts))).await;
+    client
+        .write_all(b"Q\0\0\0\x0dSELECT 1")
+        .await
+        .expect("written");
+    is_reset(&mut server).await;
+    let heard = last_words(&mut client).await;
+    let text = String::from_utf8_lossy(&heard);
+    let why = "terminating connection: no check of the cluster data succeeded lately";
+    assert!(text.contains("C57P01") && text.contains(why), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_into_the_middle_of_a_message_nor_into_what_is_encrypted() {
+    let (relay, port) = relay();
+    let (mut client, mut server) = session(&relay, port, LIMIT).await;
+    let half = b"D\0\0\0\x20half of a row";
+    says(&mut server, half, &mut client).await;
+    relay.set_route(&Route::Closed("a test".into()));
+    is_reset(&mut server).await;
+    assert_eq!(last_words(&mut client).await, b"");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&listener, LIMIT));
+    let mut client = connect(port).await;
+    let (mut server, _) = within(listener.accept()).await.expect("a connection");
+    says(&mut client, b"\0\0\0\x08\x04\xd2\x16\x2f", &mut server).await;
+    says(&mut server, b"S", &mut client).await;
+    // Whatever it is, also where it looks like messages.
+    says(&mut client, START_UP, &mut server).await;
+    says(&mut server, ANSWER, &mut client).await;
+    relay.set_route(&Route::Closed("a test".into()));
+    is_reset(&mut server).await;
+    assert_eq!(last_words(&mut client).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_behind_gets_all_that_was_carried_for_it_or_a_reset() {
+    const ROW: usize = 1000;
+    let (relay, port) = relay();
+    let (mut client, mut server) = session(&relay, port, LIMIT).await;
+    let mut row = vec![b'D'];
+    row.extend_from_slice(&u32::try_from(ROW + 4).expect("a length").to_be_bytes());
+    row.resize(ROW + 5, b'.');
+    let rows = row.repeat(64);
+    // Until nobody takes any more: the relay holds some of it, and the client has read nothing.
+    while let Ok(written) = tokio::time::timeout(LIMIT / 40, server.write_all(&rows)).await {
+        written.expect("written");
+    }
+    relay.set_route(&Route::Closed("a test".into()));
+    is_reset(&mut server).await;
+    let heard = last_words(&mut client).await;
+    let mut rest = heard.as_slice();
+    while let Some((first, after)) = rest.split_at_checked(row.len()) {
+        assert!(first == row, "what was carried is not what was sent");
+        rest = after;
+    }
+    assert!(row.starts_with(rest), "a word in the middle of a message");
 }

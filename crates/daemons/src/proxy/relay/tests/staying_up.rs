@@ -76,7 +76,13 @@ async fn a_primary_that_takes_connections_and_says_nothing_is_told_and_left_to_i
     let waits = futures_util::poll!(Box::pin(client.read(&mut buffer)));
     assert!(waits.is_pending(), "{waits:?}");
     relay.set_route(&Route::Closed("a sentinel acts".into()));
-    within(client.read(&mut buffer)).await.expect_err("a reset");
+    let mut heard = Vec::new();
+    within(client.read_to_end(&mut heard)).await.expect("why");
+    let text = String::from_utf8_lossy(&heard);
+    assert!(
+        text.contains("C57P01") && text.contains("a sentinel acts"),
+        "{text}"
+    );
 }
 
 /// Tells a process of this program that it is the relay that runs out of files, and its server's port.

@@ -1,0 +1,300 @@
+//! One session that is carried: a client, its server, and how it ends.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use stolon_core::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::super::greeting;
+use super::carry::{Pause, Way};
+use super::frames::Frames;
+use super::peer::{self, Silence};
+use super::permit::Permit;
+use super::{Shared, abort};
+use crate::runtime::clock;
+
+/// A server that has not answered a client's first words for so long does not answer at all:
+/// PostgreSQL asks for a password, or refuses, within milliseconds.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// How long a client may take to hear that its session was ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What it may still have said meanwhile: closing a socket with something unread resets it, and a
+/// reset may reach the client before the message that it is to read.
+const MOST_UNREAD: usize = 1024 * 1024;
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Arc<TcpStream>,
+    pub(super) server: Arc<TcpStream>,
+    permit: Arc<Permit>,
+    up: Way,
+    down: Way,
+    frames: Frames,
+    silences: [Silence; 2],
+    /// When it is to be noted whether its server says anything; none: it was.
+    answer_due: Option<Instant>,
+    /// The server's side is gone, and the client is only to hear so, until the moment.
+    parting: Option<Instant>,
+    unread: usize,
+    /// It is among those who wait for their turn.
+    pub(super) is_queued: bool,
+    _guest: Guest,
+}
+
+/// One of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+/// What happened to a socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// There is something to read, or reading tells what is the matter.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The stream ends or is broken.
+    pub(super) hangs_up: bool,
+}
+
+/// What becomes of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It waits for news.
+    Rests,
+    /// It has more to do, after others.
+    Again,
+    /// It was ended, and its client has until the moment to hear so.
+    Parts(Instant),
+    Over,
+}
+
+impl Session {
+    pub(super) fn new(
+        client: Arc<TcpStream>,
+        server: Arc<TcpStream>,
+        permit: Arc<Permit>,
+        guest: Guest,
+    ) -> Self {
+        Self {
+            client,
+            server,
+            permit,
+            up: Way::default(),
+            down: Way::default(),
+            frames: Frames::new(),
+            silences: Default::default(),
+            answer_due: Some(clock::now().after(SILENT_AFTER)),
+            parting: None,
+            unread: 0,
+            is_queued: false,
+            _guest: guest,
+        }
+    }
+
+    /// Does what can be done after news of a side, without waiting.
+    pub(super) fn hears(
+        &mut self,
+        side: Side,
+        news: News,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Fate {
+        if self.parting.is_some() {
+            return self.hear_out(buffer);
+        }
+        let is_client = side == Side::Client;
+        if news.hangs_up {
+            let way = if is_client {
+                &mut self.up
+            } else {
+                &mut self.down
+            };
+            way.hang_up();
+        }
+        // A side that is ready to take more concerns who waits for that.
+        let up = if is_client {
+            news.readable
+        } else {
+            news.writable && !self.up.is_empty()
+        };
+        let down = if is_client {
+            news.writable && !self.down.is_empty()
+        } else {
+            news.readable
+        };
+        self.carry([up, down], now, buffer)
+    }
+
+    /// Goes on where it had to let others have their turn.
+    pub(super) fn goes_on(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
+        match self.parting {
+            Some(_) => self.hear_out(buffer),
+            None => self.carry([true, true], now, buffer),
+        }
+    }
+
+    /// Takes nothing more from the client.
+    pub(super) fn drain(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
+        self.up.finish();
+        self.goes_on(now, buffer)
+    }
+
+    /// Looks whether a peer has been silent for `patience` while something waited for it, and once
+    /// whether the server says anything at all, which the relay can do nothing about.
+    pub(super) fn look(&mut self, now: Instant, patience: Duration) -> Fate {
+        if self.parting.is_some() {
+            return Fate::Rests;
+        }
+        if self.answer_due.is_some_and(|due| due <= now) {
+            self.answer_due = None;
+            if peer::received(&self.client) > 0 {
+                let reach = &self.permit.reach;
+                reach.answered(peer::received(&self.server) > 0);
+            }
+        }
+        let [of_client, of_server] = &mut self.silences;
+        if of_client.is_too_long(&self.client, now, patience)
+            || of_server.is_too_long(&self.server, now, patience)
+        {
+            return self.reset();
+        }
+        Fate::Rests
+    }
+
+    /// Whether its client had time enough to hear that it was ended.
+    pub(super) fn is_left(&self, now: Instant) -> Fate {
+        match self.parting {
+            Some(until) if until <= now => Fate::Over,
+            Some(_) | None => Fate::Rests,
+        }
+    }
+
+    fn carry(&mut self, [up, down]: [bool; 2], now: Instant, buffer: &mut [u8]) -> Fate {
+        let Self {
+            client,
+            server,
+            permit,
+            frames,
+            ..
+        } = self;
+        let mut carry = || {
+            let mut pause = Pause::Done;
+            if up {
+                let seen = |bytes: &[u8]| frames.client_says(bytes);
+                pause = self.up.carry([client, server], permit, buffer, seen)?;
+            }
+            if down {
+                let seen = |bytes: &[u8]| frames.server_says(bytes);
+                let turn = self.down.carry([server, client], permit, buffer, seen)?;
+                if turn == Pause::Turn {
+                    pause = turn;
+                }
+            }
+            Ok::<_, Errno>(pause)
+        };
+        match carry() {
+            Ok(Pause::Turn) => Fate::Again,
+            Ok(Pause::Done) if self.up.is_over() && self.down.is_over() => Fate::Over,
+            Ok(Pause::Done) => Fate::Rests,
+            // Whatever broke, it may be that it was broken because the permit ended.
+            Err(_) if !self.permit.holds() => self.part(now),
+            Err(_) => self.reset(),
+        }
+    }
+
+    /// One side is broken or gone: the other may not believe that it goes on.
+    fn reset(&self) -> Fate {
+        abort(&self.server);
+        abort(&self.client);
+        Fate::Over
+    }
+
+    /// Ends it because its permit has ended, the server's side first (I1). The client is told why
+    /// where it stands between two messages, all of what was read for it was handed over, and its
+    /// socket takes the words at once.
+    fn part(&mut self, now: Instant) -> Fate {
+        abort(&self.server);
+        let until = now.after(FAREWELL);
+        if self.is_between_messages() && self.say_farewell() {
+            self.parting = Some(until);
+            Fate::Parts(until)
+        } else {
+            self.reset()
+        }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.frames.is_between() && self.down.is_empty() && !self.down.is_over()
+    }
+
+    fn say_farewell(&self) -> bool {
+        let words = greeting::farewell(self.permit.why_ended());
+        let said = rustix::net::send(&self.client, &words, rustix::net::SendFlags::NOSIGNAL);
+        said == Ok(words.len())
+            && rustix::net::shutdown(&self.client, rustix::net::Shutdown::Write).is_ok()
+    }
+
+    /// Reads what the client still says until it has closed its end too.
+    fn hear_out(&mut self, buffer: &mut [u8]) -> Fate {
+        while self.unread < MOST_UNREAD {
+            match rustix::io::read(&*self.client, &mut *buffer) {
+                Ok(count @ 1..) => self.unread += count,
+                Err(Errno::AGAIN) => return Fate::Rests,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Fate::Over
+    }
+}
+
+/// The place that a session takes among all of them, until it is dropped.
+pub(super) struct Guest {
+    shared: Arc<Shared>,
+    id: u64,
+    client: SocketAddr,
+    _place: OwnedSemaphorePermit,
+    /// A proxy that stops waits for it.
+    _counted: TaskTrackerToken,
+}
+
+impl Guest {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: u64,
+        client: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        shared.metrics.connections.inc();
+        let counted = shared.clients.token();
+        Self {
+            shared,
+            id,
+            client,
+            _place: place,
+            _counted: counted,
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.shared.metrics.connections.dec();
+        self.shared.leave(self.id);
+        tracing::debug!(client = %self.client, "a client has left");
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
