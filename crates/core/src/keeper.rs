@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crate::model::request::{Progress, RequestId};
 use crate::model::{
-    BootUuid, ClusterData, ClusterSpec, ExtSettings, KeeperInfo, KeeperUid, PostgresVersion,
+    BootUuid, ClusterData, ClusterSpec, EffectiveSpec, ExtSettings, KeeperInfo, KeeperUid,
+    PostgresVersion,
 };
 use crate::reason::Reason;
 use crate::time::Instant;
@@ -167,6 +168,8 @@ pub struct Keeper {
     settings: Settings,
     facts: Facts,
     document: Option<Document>,
+    /// What its specification comes to; that of none without a document.
+    spec: EffectiveSpec,
     /// The last document, also while there is none: what comes after it may be older (I5).
     last: Option<(u64, Arc<ClusterData>)>,
     /// A document of a lower revision than one seen, until it is read again (I5).
@@ -239,6 +242,7 @@ impl Keeper {
                 has_parted: false,
             },
             document: None,
+            spec: ClusterSpec::default().effective(),
             last: None,
             fallen: None,
             falls: 0,
@@ -344,16 +348,8 @@ impl Keeper {
         effects
     }
 
-    fn spec(&self) -> crate::model::EffectiveSpec {
-        let cluster = self
-            .document
-            .as_ref()
-            .and_then(|document| document.data.cluster.as_ref());
-        let spec = cluster.and_then(|cluster| cluster.spec.as_ref());
-        spec.map_or_else(
-            || ClusterSpec::default().effective(),
-            ClusterSpec::effective,
-        )
+    const fn spec(&self) -> &EffectiveSpec {
+        &self.spec
     }
 
     fn take_disk(&mut self, disk: Disk) {

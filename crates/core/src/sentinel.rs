@@ -126,6 +126,7 @@ pub struct Sentinel {
     last_publication: Option<Instant>,
     /// When positions and the like were last written.
     last_status_write: Option<Instant>,
+    decided_from: Option<View>,
     said: Said,
     sleep_interval: Duration,
 }
@@ -145,6 +146,7 @@ impl Sentinel {
             last_look: None,
             last_publication: None,
             last_status_write: None,
+            decided_from: None,
             said: Said::default(),
             sleep_interval: ClusterSpec::default().effective().sleep_interval,
         }
@@ -153,6 +155,11 @@ impl Sentinel {
     /// Whether this sentinel believes that it leads.
     pub const fn leading(&self) -> bool {
         self.leading
+    }
+
+    /// What it last decided from.
+    pub const fn decided_from(&self) -> Option<&View> {
+        self.decided_from.as_ref()
     }
 
     /// Takes in what happened and says what is to be done.
@@ -244,15 +251,19 @@ impl Sentinel {
         };
         self.sleep_interval = spec.effective().sleep_interval.max(SHORTEST_PAUSE);
         self.publish(now, effects);
-        let view = self.memory.observe(look, data, revision);
-        let next_look = view
-            .next_change_in
-            .clamp(SHORTEST_PAUSE, self.sleep_interval);
+        let may_decide = self.leading && self.writing.is_none() && !self.failures.holds(now);
+        let view = may_decide.then(|| self.memory.observe(look, data, revision));
+        let next_change_in = match &view {
+            Some(view) => view.next_change_in,
+            None => self.memory.follow(look, data),
+        };
+        let next_look = next_change_in.clamp(SHORTEST_PAUSE, self.sleep_interval);
         let wake_at = self.failures.look_at(now, next_look);
         effects.push(Effect::WakeAt(wake_at));
         // A leader judges from its second look on: the first only notes what is there.
-        if self.leading && self.writing.is_none() && view.looks > 1 && !self.failures.holds(now) {
+        if let Some(view) = view.filter(|view| view.looks > 1) {
             self.decide(now, data, &view, revision, effects);
+            self.decided_from = Some(view);
         }
     }
 

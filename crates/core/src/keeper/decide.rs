@@ -27,7 +27,7 @@ pub(crate) use unusable::{MOST_FAILED_STARTS, lacks_wal, unusable};
 use super::facts::{Content, DbState, Facts, Health, Observation};
 use super::sync::SyncTracker;
 use super::{Document, Settings};
-use crate::model::{Db, DbUid, EffectiveSpec, Generation, InitMode, Role};
+use crate::model::{ClusterSpec, Db, DbUid, EffectiveSpec, Generation, InitMode, Role};
 use crate::reason::Reason;
 
 /// What a keeper does next.
@@ -82,7 +82,10 @@ pub fn decide(
         facts,
         document,
         sync,
-        spec: spec.cloned().unwrap_or_default().effective(),
+        spec: spec.map_or_else(
+            || ClusterSpec::default().effective(),
+            ClusterSpec::effective,
+        ),
         admitted: keeper.status.boot_uuid == settings.boot_uuid,
     };
     if facts.process == super::facts::Process::Leftovers {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Document, Effect, Keeper};
-use crate::model::{BootUuid, ClusterData, Db, DbUid, ExtSettings};
+use crate::model::{BootUuid, ClusterData, ClusterSpec, Db, DbUid, ExtSettings};
 use crate::reason::Reason;
 use crate::time::Instant;
 
@@ -37,6 +37,7 @@ impl Keeper {
         let Some(data) = data else {
             // The instance is left as it is, and nothing is decided without a document.
             self.document = None;
+            self.spec = ClusterSpec::default().effective();
             return;
         };
         if let Some((known_revision, known)) = &self.last {
@@ -76,6 +77,14 @@ impl Keeper {
             self.start_at = None;
         }
         self.last = Some((revision, Arc::clone(&data)));
+        let spec = data
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.spec.as_ref());
+        self.spec = spec.map_or_else(
+            || ClusterSpec::default().effective(),
+            ClusterSpec::effective,
+        );
         let settings = self.document.as_ref().map(|known| known.settings);
         let settings = settings.unwrap_or_default();
         self.document = Some(Document {

@@ -54,7 +54,7 @@ pub(super) fn report(
 
 /// Whether two reports differ in what others act on, positions left aside.
 pub(super) fn differs(before: &KeeperInfo, after: &KeeperInfo) -> bool {
-    without_movement(before) != without_movement(after)
+    before != after && without_movement(before) != without_movement(after)
 }
 
 fn without_movement(info: &KeeperInfo) -> KeeperInfo {

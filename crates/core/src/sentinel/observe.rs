@@ -5,6 +5,7 @@
 //! as anybody's silence; nor does time in which, as far as it knows, nobody could write there.
 
 mod asked;
+mod db_memory;
 mod proxies;
 mod view;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 use super::Look;
 use super::lineage::is_forked;
 use crate::model::{
-    ClusterData, ClusterUid, Db, DbUid, EffectiveSpec, Generation, KeeperInfo, KeeperUid, Lsn,
-    Phase, PostgresState,
+    ClusterData, ClusterSpec, ClusterUid, Db, DbUid, EffectiveSpec, KeeperInfo, KeeperUid, Lsn,
+    Phase, PostgresState, ProxyUid,
 };
 use crate::time::Instant;
 pub use asked::{Asked, Pause};
+use db_memory::DbMemory;
 use proxies::Proxies;
 pub use view::{DbView, KeeperView, ProxyView, View};
 
@@ -68,28 +70,6 @@ struct KeeperMemory {
     started: Duration,
 }
 
-#[derive(Debug, Default)]
-struct DbMemory {
-    good_at: Option<Duration>,
-    converging: Option<(Generation, Duration)>,
-    astray: Option<Duration>,
-    stranded: Option<Duration>,
-    /// Its last position, and the furthest it ever had.
-    position: Lsn,
-    furthest: Lsn,
-}
-
-impl DbMemory {
-    /// The time that just passed counts neither as bad health nor as slow convergence.
-    fn hold(&mut self, passed: Duration) {
-        let good_at = self.good_at.as_mut();
-        let since = self.converging.as_mut().map(|(_, since)| since);
-        for moment in good_at.into_iter().chain(since) {
-            *moment = moment.saturating_add(passed);
-        }
-    }
-}
-
 impl Memory {
     /// No memory yet; `most_failovers` as in [`View`].
     pub fn new(most_failovers: usize) -> Self {
@@ -128,6 +108,19 @@ impl Memory {
 
     /// Takes in a look at `data`, stored at `revision`.
     pub fn observe(&mut self, look: &Look, data: &ClusterData, revision: u64) -> View {
+        let spec = self.take_in(look, data);
+        self.view(look, data, revision, &spec)
+    }
+
+    /// Takes in a look at `data` by which nothing is decided: when the passing of time alone may next
+    /// change what would be seen.
+    pub fn follow(&mut self, look: &Look, data: &ClusterData) -> Duration {
+        let spec = self.take_in(look, data);
+        let (_, next_change_in) = self.proxies_and_next_change(data, &spec);
+        next_change_in
+    }
+
+    fn take_in(&mut self, look: &Look, data: &ClusterData) -> EffectiveSpec {
         let cluster = data.cluster.as_ref();
         let uid = cluster.map(|cluster| cluster.uid.clone());
         if self.cluster != uid {
@@ -136,11 +129,10 @@ impl Memory {
                 ..Self::new(self.most_failovers)
             };
         }
-        let spec = cluster
-            .and_then(|c| c.spec.as_ref())
-            .cloned()
-            .unwrap_or_default()
-            .effective();
+        let spec = cluster.and_then(|c| c.spec.as_ref()).map_or_else(
+            || ClusterSpec::default().effective(),
+            ClusterSpec::effective,
+        );
         let before = self.observed;
         self.advance(look.sent_at, &spec);
         self.note_keepers(look, data);
@@ -148,7 +140,7 @@ impl Memory {
         self.note_dbs(data, self.observed.saturating_sub(before));
         self.note_failover(data);
         self.note_initialisation(data);
-        self.view(look, data, revision, &spec)
+        spec
     }
 
     /// Advances the observed clock. A gap longer than looks are apart is time in which this
@@ -317,32 +309,19 @@ impl Memory {
 
     fn view(&self, look: &Look, data: &ClusterData, revision: u64, spec: &EffectiveSpec) -> View {
         let now = self.observed;
-        let mut deadlines = Vec::new();
         let keepers = self.keepers.iter().map(|(uid, memory)| {
             let silent_for = now.saturating_sub(memory.changed);
-            deadlines.push(fail_after(spec).checked_sub(silent_for));
             let info = memory.witnessed.then(|| memory.info.clone());
             (uid.clone(), KeeperView { info, silent_for })
         });
         let keepers = keepers.collect();
         let dbs = data.dbs.iter().map(|(uid, db)| {
             let memory = self.dbs.get(uid);
-            let unhealthy_for = memory
-                .and_then(|memory| memory.good_at)
-                .map(|good| now.saturating_sub(good));
+            let [unhealthy_for, astray_for, stranded_for] =
+                memory.map_or([None; 3], |memory| memory.ages(now));
             let converging_for = memory
                 .and_then(|memory| memory.converging)
                 .map(|(_, since)| now.saturating_sub(since));
-            let astray_for = memory
-                .and_then(|memory| memory.astray)
-                .map(|since| now.saturating_sub(since));
-            let stranded_for = memory
-                .and_then(|memory| memory.stranded)
-                .map(|since| now.saturating_sub(since));
-            let ages = [unhealthy_for, astray_for, stranded_for];
-            for age in ages.into_iter().flatten() {
-                deadlines.push(fail_after(spec).checked_sub(age));
-            }
             let report = self
                 .report(uid, &db.spec.keeper_uid)
                 .map(|(state, _)| state.clone());
@@ -358,12 +337,7 @@ impl Memory {
             )
         });
         let dbs = dbs.collect();
-        let proxies = self.proxies.view(now, spec, &mut deadlines);
-        let next_change_in = deadlines
-            .into_iter()
-            .flatten()
-            .filter(|left| !left.is_zero())
-            .min();
+        let (proxies, next_change_in) = self.proxies_and_next_change(data, spec);
         View {
             wall: look.wall,
             entropy: look.entropy,
@@ -377,7 +351,28 @@ impl Memory {
             recent_failovers: self.failovers.len(),
             most_failovers: self.most_failovers,
             asked: Asked::new(look),
-            next_change_in: next_change_in.unwrap_or(spec.sleep_interval),
+            next_change_in,
         }
+    }
+
+    /// The proxies as they are seen, and when the passing of time alone may next change any of it.
+    fn proxies_and_next_change(
+        &self,
+        data: &ClusterData,
+        spec: &EffectiveSpec,
+    ) -> (BTreeMap<ProxyUid, ProxyView>, Duration) {
+        let now = self.observed;
+        let mut deadlines = Vec::new();
+        let proxies = self.proxies.view(now, spec, &mut deadlines);
+        let keepers = self.keepers.values();
+        let silences = keepers.map(|memory| now.saturating_sub(memory.changed));
+        let dbs = data.dbs.keys().filter_map(|uid| self.dbs.get(uid));
+        let ages = dbs.flat_map(|memory| memory.ages(now)).flatten();
+        for age in silences.chain(ages) {
+            deadlines.push(fail_after(spec).checked_sub(age));
+        }
+        let left = deadlines.into_iter().flatten();
+        let next = left.filter(|left| !left.is_zero()).min();
+        (proxies, next.unwrap_or(spec.sleep_interval))
     }
 }

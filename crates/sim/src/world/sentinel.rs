@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use stolon_core::invariants::{Step, check};
 use stolon_core::model::{ClusterData, SentinelUid};
-use stolon_core::sentinel::observe::{Memory, View};
 use stolon_core::sentinel::{Effect, Event, Look, Sentinel, Settings};
 use stolon_core::time::Instant;
 
@@ -31,9 +30,8 @@ pub(crate) struct SentinelNode {
     looked_at: Option<u64>,
     pub(crate) looking: Option<Looking>,
     looks: u64,
-    /// Sees what the sentinel sees, to judge its decisions by.
-    memory: Memory,
-    judged: Option<(Arc<ClusterData>, View)>,
+    /// The document that it looked at last.
+    seen: Option<Arc<ClusterData>>,
 }
 
 impl SentinelNode {
@@ -50,8 +48,7 @@ impl SentinelNode {
             looked_at: None,
             looking: None,
             looks: 0,
-            memory: Memory::new(0),
-            judged: None,
+            seen: None,
         }
     }
 
@@ -69,8 +66,7 @@ impl World {
         node.token = format!("s{s}x{}", node.starts);
         node.until = None;
         node.looking = None;
-        node.memory = Memory::new(most_failovers);
-        node.judged = None;
+        node.seen = None;
         node.core = Some(Sentinel::new(Settings {
             uid: SentinelUid::from(node.token.as_str()),
             version: "0".to_owned(),
@@ -156,35 +152,29 @@ impl World {
 
     /// A look is whole.
     pub(crate) fn take_look(&mut self, s: usize, look: Look) {
-        self.sentinels[s].judged = None;
         self.sentinels[s].looked_at = look.revision;
-        if self.judges_documents()
-            && let Some((revision, data)) = look.revision.zip(look.data.clone())
-            && data
-                .cluster
-                .as_ref()
-                .is_some_and(|cluster| cluster.spec.is_some())
-        {
-            let node = &mut self.sentinels[s];
-            let view = node.memory.observe(&look, &data, revision);
-            node.judged = Some((data, view));
-        }
+        self.sentinels[s].seen.clone_from(&look.data);
         self.sentinel_hears(s, Event::Looked(Box::new(look)));
     }
 
     pub(crate) fn look_failed(&mut self, s: usize) {
-        self.sentinels[s].memory.note_blindness();
         self.sentinel_hears(s, Event::LookFailed);
     }
 
     /// Holds a decision that is about to be written to the invariants.
     fn judge(&mut self, s: usize, after: &ClusterData) {
-        let Some((before, view)) = self.sentinels[s].judged.take() else {
+        let node = &self.sentinels[s];
+        let view = node.core.as_ref().and_then(Sentinel::decided_from);
+        // Without a document there is nothing to hold the first one to.
+        let Some((before, view)) = node.seen.as_deref().zip(view) else {
             return;
         };
+        if !self.judges_documents() {
+            return;
+        }
         let violations = check(Step {
-            before: &before,
-            view: &view,
+            before,
+            view,
             after,
         });
         for violation in violations {
