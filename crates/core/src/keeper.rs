@@ -195,6 +195,8 @@ pub struct Keeper {
     pending_since: Option<Instant>,
     /// Since when the server outside tells of another history.
     parted_since: Option<Instant>,
+    /// Which server that is, as `primary_conninfo`.
+    parted_from: Option<String>,
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
@@ -240,6 +242,7 @@ impl Keeper {
                 may_restart: false,
                 checkpoint_of: None,
                 has_parted: false,
+                copied_from: None,
             },
             document: None,
             spec: ClusterSpec::default().effective(),
@@ -258,6 +261,7 @@ impl Keeper {
             part: Part::default(),
             pending_since: None,
             parted_since: None,
+            parted_from: None,
             last_read: None,
             read_failed: false,
             last_observation: None,

@@ -18,7 +18,7 @@ mod unusable;
 use std::collections::BTreeMap;
 
 pub use access::{SCRAM, lets_users_in};
-pub(crate) use external::parted;
+pub(crate) use external::{conninfo, parted};
 pub use parameters::{is_managed, synchronous_standby_names};
 pub(crate) use parameters::{is_worth_a_restart, reported};
 pub use step::{Follow, Patience, Start, Step, Wanted};

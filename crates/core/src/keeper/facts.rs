@@ -50,6 +50,10 @@ pub struct Facts {
     /// Of the first instance of a standby cluster: its history has parted from its source's, and every
     /// answer of that has said so for long enough to be sure.
     pub has_parted: bool,
+    /// Of the same: the server outside, as `primary_conninfo`, that what lies beside its data was copied
+    /// from in this life of the keeper. What gave its place up to a copy bears the name of the same db, and
+    /// must not take that place again.
+    pub copied_from: Option<String>,
 }
 
 /// What lies in the store beside the document, for this keeper to act by.

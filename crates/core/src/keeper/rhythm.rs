@@ -45,6 +45,11 @@ impl Keeper {
         let Some(cluster) = document.data.cluster.as_ref() else {
             return;
         };
+        let age = self.last_publication.map(|last| now.since(last));
+        let soonest = self.beat().min(PUBLICATION_PAUSE);
+        if age.is_some_and(|age| age < soonest) {
+            return;
+        }
         let info = report::report(
             &self.settings,
             &self.facts,
@@ -52,7 +57,6 @@ impl Keeper {
             document,
             self.running.as_ref(),
         );
-        let age = self.last_publication.map(|last| now.since(last));
         let changed = self
             .published
             .as_ref()

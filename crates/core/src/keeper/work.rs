@@ -153,6 +153,7 @@ impl Keeper {
             Step::Configure(_) if self.facts.process == Process::Leftovers => {}
             Step::Configure(_) if self.passwords_changed => self.look_again(),
             Step::Configure(wanted) => {
+                self.mind_source(super::decide::conninfo(&wanted));
                 self.facts.applied = Some(*wanted);
                 self.look_again();
             }
@@ -186,6 +187,7 @@ impl Keeper {
             Step::Swap { .. } => {
                 self.facts.applied = None;
                 self.facts.has_parted = false;
+                self.facts.copied_from = None;
                 self.parted_since = None;
                 if self.facts.starts_failed > 0 {
                     self.facts.starts_failed = 0;
@@ -193,6 +195,7 @@ impl Keeper {
                     self.start_at = None;
                 }
             }
+            Step::FromOutside { conninfo, .. } => self.facts.copied_from = Some(conninfo),
             Step::Initialize { .. } | Step::Restore { .. } => self.facts.roles_set_up = false,
             // Their configuration stands aside as the base of ours.
             Step::TakeOver { .. } => {
@@ -202,7 +205,6 @@ impl Keeper {
             Step::SaveState(_)
             | Step::Copy { .. }
             | Step::Rewind { .. }
-            | Step::FromOutside { .. }
             | Step::Discard
             | Step::Claim { .. }
             | Step::Start { .. } => {}
@@ -269,11 +271,22 @@ impl Keeper {
         let has_parted = super::decide::parted(observation).is_some();
         let since = self.parted_since.unwrap_or(now);
         self.parted_since = has_parted.then_some(since);
+        let applied = self.facts.applied.as_ref();
+        let conninfo = applied.and_then(super::decide::conninfo);
+        self.parted_from = conninfo.filter(|_| has_parted).cloned();
         let spec = self.spec();
         let wait = spec
             .fail_interval
             .max(spec.sleep_interval.saturating_mul(2));
         self.facts.has_parted = has_parted && now.since(since) >= wait;
+    }
+
+    /// What one server outside said of its history says nothing of another one's.
+    fn mind_source(&mut self, conninfo: Option<&String>) {
+        if self.parted_from.as_ref() != conninfo {
+            self.facts.has_parted = false;
+            self.parted_since = None;
+        }
     }
 
     /// Leaves out the parameters whose restart would change nothing.

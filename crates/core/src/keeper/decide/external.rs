@@ -59,7 +59,7 @@ pub(super) fn serve(situation: &Situation<'_>, db: &Db) -> Decision {
 }
 
 /// Where the server outside is, as the spec says it.
-fn conninfo(wanted: &Wanted) -> Option<&String> {
+pub(crate) fn conninfo(wanted: &Wanted) -> Option<&String> {
     wanted.recovery.get(CONNINFO)
 }
 
@@ -75,12 +75,12 @@ fn at_rest(situation: &Situation<'_>, db: &Db, conninfo: Option<&String>) -> Dec
         most if facts.starts_failed >= most => "it does not start",
         _ => return act(Step::Start { db: db.uid.clone() }, Vec::new()),
     };
-    if facts.disk.beside.as_ref() == Some(&db.uid) {
-        return act(Step::Swap { db: db.uid.clone() }, Vec::new());
-    }
     let Some(conninfo) = conninfo else {
         return act(Step::Start { db: db.uid.clone() }, Vec::new());
     };
+    if has_copy(situation, db, conninfo) {
+        return act(Step::Swap { db: db.uid.clone() }, Vec::new());
+    }
     let rewind = facts.has_parted && may_rewind(situation, db);
     let how = if rewind {
         "rewinding it"
@@ -90,6 +90,13 @@ fn at_rest(situation: &Situation<'_>, db: &Db, conninfo: Option<&String>) -> Dec
     let text = format!("the first instance of the standby cluster is replaced, since {why}: {how}");
     let reason = Reason::warn("source-parted", text).with("db", &db.uid);
     act(from_outside(db, conninfo, rewind), vec![reason])
+}
+
+/// Whether a finished copy of the server outside waits to take the place of the data. One that an earlier
+/// life of the keeper left there may as well be what was replaced: it is made anew.
+fn has_copy(situation: &Situation<'_>, db: &Db, conninfo: &String) -> bool {
+    let facts = situation.facts;
+    facts.copied_from.as_ref() == Some(conninfo) && facts.disk.beside.as_ref() == Some(&db.uid)
 }
 
 fn from_outside(db: &Db, conninfo: &str, rewind: bool) -> Step {
@@ -160,7 +167,7 @@ fn part(situation: &Situation<'_>, db: &Db, why: &str, reasons: &mut Vec<Reason>
         return None;
     }
     let conninfo = conninfo(facts.applied.as_ref()?)?;
-    let is_ready = facts.disk.beside.as_ref() == Some(&db.uid);
+    let is_ready = has_copy(situation, db, conninfo);
     if is_ready || may_rewind(situation, db) {
         let how = if is_ready {
             "replaced by a copy"
