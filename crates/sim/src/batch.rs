@@ -73,6 +73,19 @@ pub const SOMETIMES: &[&str] = &[
 ];
 /// What else must have happened where processes of the Go program are among ours.
 const SOMETIMES_MIXED: &[&str] = &["go-replaced", "go-returns", "go-stops-at-start"];
+/// What else must have happened where clusters follow a server outside.
+const SOMETIMES_STANDBY: &[&str] = &[
+    "restored-from-backup",
+    "data-taken-over",
+    "standby-cluster-failover",
+    "cluster-promoted",
+    "source-crashed",
+    "source-promoted",
+    "source-went-back",
+    "source-switched",
+    "source-copied",
+    "source-rewound-to",
+];
 
 /// A way to draw plans.
 type Draw = fn(u64) -> Plan;
@@ -85,11 +98,12 @@ const PLANS: &[(&str, Draw, &[&str])] = &[
     ("restored", swarm::store_restored, &[]),
     ("leaders", swarm::two_leaders, &[]),
     ("mixed", swarm::mixed, SOMETIMES_MIXED),
+    ("standby", swarm::standby, SOMETIMES_STANDBY),
     ("days", swarm::days, &[]),
     ("years", swarm::years, &[]),
 ];
 /// Plans that are part of a batch of which nothing is said: the others take long for each seed.
-const USUAL: usize = 6;
+const USUAL: usize = 7;
 
 /// What a batch came to.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use stolon_core::time::Instant;
 
 use crate::world::World;
 use crate::world::keeper::keeper_uid;
+use crate::world::outside::is_standby_cluster;
 use crate::world::store::Operation;
 
 /// What is broken.
@@ -45,11 +46,15 @@ pub enum Sabotage {
     LetsUsersInAtOnce,
     /// A sentinel does not count its failovers.
     CountsNoFailovers,
+    /// A failover in a standby cluster makes the winner a primary, though nobody promoted the cluster.
+    PromotesStandbyCluster,
+    /// A server outside that is merely behind is taken for one that has lost something.
+    TakesBehindForParted,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::LeastAdvancedWins,
         Self::OpensWithoutAcknowledgement,
         Self::SkipsUnion,
@@ -64,6 +69,8 @@ impl Sabotage {
         Self::WritesBlindly,
         Self::LetsUsersInAtOnce,
         Self::CountsNoFailovers,
+        Self::PromotesStandbyCluster,
+        Self::TakesBehindForParted,
     ];
 }
 
@@ -145,6 +152,14 @@ impl World {
                     self.note("sabotaged");
                     next.proxy.spec.primary_db_uid = uid;
                     next.proxy.generation = before.proxy.generation.next();
+                }
+            }
+            Some(Sabotage::PromotesStandbyCluster) if is_election => {
+                let winner = new.and_then(|uid| next.dbs.get_mut(&uid));
+                if let Some(db) = winner.filter(|_| is_standby_cluster(&before)) {
+                    db.spec.role = Some(Role::Primary);
+                    db.spec.follow_config = None;
+                    self.note("sabotaged");
                 }
             }
             Some(Sabotage::SkipsUnion) => self.skip_union(&before, &mut next),
@@ -249,6 +264,11 @@ impl World {
     /// Whether users are let in without a look at the access rules.
     pub(crate) fn lets_users_in_at_once(&self) -> bool {
         self.is_broken(Sabotage::LetsUsersInAtOnce)
+    }
+
+    /// Whether every server outside counts as one that is written to.
+    pub(crate) fn takes_behind_for_parted(&self) -> bool {
+        self.is_broken(Sabotage::TakesBehindForParted)
     }
 
     /// Whether a promotion minds which timelines may have begun.

@@ -6,6 +6,7 @@ pub mod history;
 mod liveness;
 mod no_lost_commit;
 mod one_primary;
+mod standby_cluster;
 mod steady;
 
 pub(crate) use liveness::bound;
@@ -67,6 +68,7 @@ impl World {
         after: &ClusterData,
     ) {
         self.note_settled(after);
+        self.note_switch(before, after);
         let proxy = &after.proxy;
         let told = (
             proxy.spec.primary_db_uid.clone(),

@@ -26,6 +26,10 @@ pub struct Shape {
     pub clients: usize,
     /// Clients that go round them.
     pub direct_clients: usize,
+    /// Servers outside, one of which a standby cluster follows.
+    pub outside: usize,
+    /// The pause between two rows that are written there, in milliseconds.
+    pub outside_pace: (u64, u64),
     /// Whether sentinels and proxies live on the keepers' hosts.
     pub together: bool,
     /// The cluster specification.
@@ -119,6 +123,21 @@ pub enum FaultKind {
     ChangeSpec(SpecChange),
     /// An operator asks the daemons for something; a pause ends with it.
     Ask(Wish),
+    /// Something happens to the servers outside.
+    Outside(OutsideFault),
+    /// An operator has a standby cluster follow the server outside that is written to, or another one.
+    NameSource(bool),
+}
+
+/// What happens to the servers outside that a standby cluster may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutsideFault {
+    /// The one that is written to loses power, and comes back at the end.
+    Crash,
+    /// A standby there is promoted; the other one goes on alone, and follows it at the end.
+    Promote,
+    /// The one that is written to is restored to so many records before.
+    GoBack(u64),
 }
 
 /// What operators ask the daemons for.
@@ -145,6 +164,8 @@ pub enum SpecChange {
     Connections(u64, bool),
     /// How long a proxy's check counts, in milliseconds.
     ProxyTimeout(u64),
+    /// A standby cluster becomes a master (`stolonctl promote`).
+    PromoteCluster,
 }
 
 /// A run.

@@ -77,6 +77,7 @@ pub fn run(plan: &Plan, record: Record) -> Outcome {
         }
         if now.as_secs().is_multiple_of(OPERATOR.as_secs()) {
             world.operator_heeds_errors();
+            world.operator_heeds_source();
         }
         world.run_until(now + LOOK);
         if world.unwell().is_none() {

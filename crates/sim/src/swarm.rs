@@ -3,6 +3,7 @@
 mod long;
 mod mixed;
 mod operators;
+mod standby;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 pub use long::{days, years};
 pub use mixed::mixed;
+pub use standby::standby;
 
 /// Faults begin no earlier than this: a cluster needs a while to begin.
 const FIRST_FAULT: Duration = Duration::from_secs(20);
@@ -64,6 +66,8 @@ pub fn calm(seed: u64) -> Plan {
         go_proxies: 0,
         clients: 2 + chance.index(3),
         direct_clients: 0,
+        outside: 0,
+        outside_pace: (100, 1000),
         together: chance.happens(400),
         spec: spec(&mut chance, keepers),
         most_failovers: if chance.happens(300) { 3 } else { 1000 },

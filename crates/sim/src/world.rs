@@ -12,6 +12,7 @@ mod faults;
 mod go;
 pub(crate) mod keeper;
 pub(crate) mod network;
+pub(crate) mod outside;
 pub mod past;
 pub(crate) mod postgres;
 mod process;
@@ -37,6 +38,7 @@ pub use event::Actor;
 use event::{ConnectionId, What};
 use keeper::KeeperNode;
 use network::Network;
+use outside::Outside;
 use postgres::Instance;
 use process::Host;
 pub(crate) use process::Process;
@@ -60,7 +62,9 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) store: Store,
     pub(crate) keepers: Vec<KeeperNode>,
+    /// Of the keepers, and then the servers outside.
     pub(crate) instances: Vec<Instance>,
+    outside: Outside,
     pub(crate) sentinels: Vec<SentinelNode>,
     pub(crate) proxies: Vec<ProxyNode>,
     pub(crate) clients: Vec<Client>,
@@ -84,7 +88,8 @@ impl World {
             + shape.sentinels
             + shape.proxies
             + shape.clients
-            + shape.direct_clients;
+            + shape.direct_clients
+            + shape.outside;
         let host = |number| Host::new(seed, number);
         let client = |number| Client::new(seed, number, number >= shape.clients, shape.pace);
         let mut world = Self {
@@ -96,7 +101,10 @@ impl World {
             keepers: (0..shape.keepers)
                 .map(|k| KeeperNode::new(seed, k, k < shape.go_keepers))
                 .collect(),
-            instances: (0..shape.keepers).map(|k| Instance::new(seed, k)).collect(),
+            instances: (0..shape.keepers + shape.outside)
+                .map(|k| Instance::new(seed, k))
+                .collect(),
+            outside: Outside::new(seed),
             sentinels: (0..shape.sentinels)
                 .map(|s| SentinelNode::new(seed, s))
                 .collect(),
@@ -116,6 +124,7 @@ impl World {
         };
         world.store.past.is_kept = world.plan.goes_back();
         world.begin();
+        world.begin_outside();
         world
     }
 
@@ -220,6 +229,7 @@ impl World {
             What::ToClient(c, id, response) => self.client_hears(c, id, &response),
             What::ClientTurn(c, turn) => self.client_turn(c, turn),
             What::ClientTimeout(c, turn) => self.client_timeout(c, turn),
+            What::OutsideWrites => self.outside_writes(),
             What::Fault(number) => self.fault_begins(number),
             What::FaultEnds(number) => self.fault_ends(number),
         }

@@ -5,7 +5,7 @@ use stolon_sim::broken::Sabotage;
 use stolon_sim::plan::Plan;
 use stolon_sim::record::Record;
 use stolon_sim::run::run_for_safety;
-use stolon_sim::swarm::{failovers, lagging_standbys, store_restored, two_leaders};
+use stolon_sim::swarm::{failovers, lagging_standbys, standby, store_restored, two_leaders};
 
 const MOST_SEEDS: u64 = 1000;
 
@@ -128,6 +128,18 @@ fn a_sentinel_must_count_its_failovers() {
     };
     let rules = ["I10-too-many-failovers"];
     proves(Sabotage::CountsNoFailovers, 1, few, &rules);
+}
+
+#[test]
+fn a_standby_cluster_must_not_promote_itself() {
+    let rules = ["I8-writable-standby-cluster"];
+    proves(Sabotage::PromotesStandbyCluster, 1, standby, &rules);
+}
+
+#[test]
+fn a_source_that_is_merely_behind_must_not_cost_what_it_lacks() {
+    let rules = ["I7-replaced-for-nothing"];
+    proves(Sabotage::TakesBehindForParted, 30, standby, &rules);
 }
 
 #[test]

@@ -97,11 +97,19 @@ fn drawn_faults_break_no_invariant() {
 }
 
 #[test]
+fn standby_clusters_break_no_invariant() {
+    let tally = run_many(swarm::standby, 1, SEEDS / 4, Some(LIMIT / 3));
+    assert!(tally.failures.is_empty(), "{:?}", tally.failures);
+    assert!(tally.seeds > 0, "no seed was run");
+}
+
+#[test]
 fn seeds_that_found_something_hold() {
     type Draw = fn(u64) -> Plan;
-    let files: [(&str, Draw); 2] = [
+    let files: [(&str, Draw); 3] = [
         (include_str!("../seeds/kept.txt"), swarm::plan),
         (include_str!("../seeds/restored.txt"), swarm::store_restored),
+        (include_str!("../seeds/standby.txt"), swarm::standby),
     ];
     for (text, drawn) in files {
         for (seed, line) in seeds(text) {

@@ -66,7 +66,12 @@ impl World {
         if leaders != 1 {
             return Some(format!("{leaders} sentinels lead"));
         }
-        self.primary_unwell(data)
+        let first = if self.follows_outside() {
+            self.source_unwell(data)
+        } else {
+            self.primary_unwell(data)
+        };
+        first
             .or_else(|| self.standbys_unwell(data, &spec))
             .or_else(|| self.proxies_unwell(data))
             .or_else(|| self.request_unmet())
@@ -83,7 +88,7 @@ impl World {
         if !serves || instance.pgdata.identity.as_ref() != Some(&primary.uid) {
             return Some(format!("pg{k} does not serve as primary"));
         }
-        let others = (0..self.instances.len()).filter(|other| *other != k);
+        let others = (0..self.keepers.len()).filter(|other| *other != k);
         let other = others
             .into_iter()
             .find(|other| self.instances[*other].is_writable());
@@ -97,7 +102,7 @@ impl World {
             .filter(|k| self.keepers[*k].process.up)
             .count();
         let most = usize::from(spec.max_standbys_per_sender.min(spec.max_standbys));
-        let wanted = (up - 1).min(most);
+        let wanted = up.saturating_sub(1).min(most);
         let server = self.instances[at].server.as_ref()?;
         let mut streaming = 0;
         for db in data
@@ -113,7 +118,7 @@ impl World {
                 "{streaming} of {wanted} standbys stream from pg{at}"
             ));
         }
-        if !spec.synchronous_replication {
+        if !spec.synchronous_replication || self.follows_outside() {
             return None;
         }
         let named = primary.spec.synchronous_standbys.len();
@@ -134,6 +139,10 @@ impl World {
             .find(|p| self.permit(*p).map(|permit| permit.target) != Some(at));
         if let Some(p) = closed {
             return Some(format!("p{p} does not forward to pg{at}"));
+        }
+        if self.follows_outside() {
+            // Nobody can write.
+            return None;
         }
         let lately = Duration::from_millis(self.plan.shape.pace.1).max(LATELY / 2) * 2;
         let since = self.now.saturating_sub(lately);
@@ -177,7 +186,7 @@ impl World {
             data.map_or(0, |data| data.timeline)
         };
         let named = k.map_or(0, timeline);
-        (0..self.instances.len()).find(|other| {
+        (0..self.keepers.len()).find(|other| {
             let held = self.keepers[*other].state.as_ref();
             let knows_newer = held.is_some_and(|held| {
                 let db = data.dbs.get(&held.uid);

@@ -82,6 +82,9 @@ impl World {
 
     /// When the cluster is well again, all that was promised is in its primary.
     pub(crate) fn check_at_the_end(&mut self) {
+        if self.follows_outside() {
+            return self.check_history_of_source();
+        }
         let primary = self
             .store
             .data()

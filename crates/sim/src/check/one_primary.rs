@@ -146,6 +146,9 @@ impl World {
     pub(crate) fn timeline_begun(&mut self, k: usize, system: String, timeline: u64) {
         // By the word of a store that has forgotten which timelines may have begun (ADR 11).
         let server = self.instances[k].server.as_ref();
+        if k >= self.keepers.len() {
+            return;
+        }
         let is_forgotten = server.is_some_and(|server| server.promoted_by_lost_word);
         if self.checks.is_unsettled || is_forgotten {
             return;
@@ -159,6 +162,7 @@ impl World {
     /// An instance is writable from now on.
     pub(crate) fn became_writable(&mut self, k: usize) {
         self.instances[k].writable_lives += 1;
+        self.check_role(k);
         self.say(|| format!("pg{k} is writable"));
     }
 }

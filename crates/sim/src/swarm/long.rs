@@ -67,7 +67,7 @@ pub fn years(seed: u64) -> Plan {
     };
     let kinds: Vec<usize> = (0..KINDS).filter(|_| chance.happens(700)).collect();
     let spread = Spread {
-        until: Duration::from_hours(24 * chance.between(7, 60)),
+        until: Duration::from_hours(24 * chance.between(2, 14)),
         pause: chance.between(1_800_000, 43_200_000),
         longest: (600_000, 7_200_000),
     };

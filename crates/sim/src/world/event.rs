@@ -79,6 +79,8 @@ pub(crate) enum What {
     ClientTurn(usize, u64),
     /// A client has waited for too long.
     ClientTimeout(usize, u64),
+    /// Rows are written to the servers outside.
+    OutsideWrites,
     /// The fault of that number begins.
     Fault(usize),
     /// The fault of that number ends.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stolon_core::model::spec::ClusterRole;
 use stolon_core::model::{ClusterData, ClusterSpec, InitMode};
 
 use super::client::Response;
@@ -64,9 +65,11 @@ impl World {
             FaultKind::FailKeeper(_)
             | FaultKind::RemoveKeeper(_)
             | FaultKind::ChangeSpec(_)
+            | FaultKind::NameSource(_)
             | FaultKind::Ask(_) => {
                 self.operator_acts(number, &fault.kind);
             }
+            FaultKind::Outside(fault) => self.outside_fault_begins(fault),
             kind => self.condition(&kind, true),
         }
     }
@@ -89,8 +92,10 @@ impl World {
             }
             FaultKind::BelievesToLead(s) => self.sentinel_turns(s),
             FaultKind::Ask(Wish::Pause) => self.resume(),
+            FaultKind::Outside(fault) => self.outside_fault_ends(fault),
             FaultKind::Pause(_)
             | FaultKind::Ask(_)
+            | FaultKind::NameSource(_)
             | FaultKind::StoreGoesBack(_, _)
             | FaultKind::BeginAnew
             | FaultKind::PauseHost(_)
@@ -221,7 +226,7 @@ impl World {
                 self.kill(actor);
             }
         }
-        for k in 0..self.instances.len() {
+        for k in 0..self.keepers.len() {
             if self.host_of(Actor::Postgres(k)) == host {
                 self.end_server(k, Ending::Crash);
             }
@@ -254,6 +259,7 @@ impl World {
             }),
             FaultKind::RemoveKeeper(k) => self.remove_keeper(*k),
             FaultKind::Ask(wish) => self.take_wish(wish),
+            FaultKind::NameSource(primary) => self.point_at_outside(*primary),
             FaultKind::ChangeSpec(change) => self.operate(|data| change_spec(data, change)),
             _ => false,
         };
@@ -340,6 +346,11 @@ fn change_spec(data: &mut ClusterData, change: &SpecChange) -> bool {
             next.pg_parameters
                 .insert("max_connections".to_owned(), number.to_string());
             next.automatic_pg_restart = Some(*restart);
+        }
+        SpecChange::PromoteCluster => {
+            if next.role == Some(ClusterRole::Standby) {
+                next.role = Some(ClusterRole::Primary);
+            }
         }
         SpecChange::ProxyTimeout(millis) => {
             next.proxy_timeout = Some(Duration::from_millis(*millis).into());

@@ -5,12 +5,14 @@ mod folders;
 mod looks;
 mod steps;
 
+pub(crate) use looks::history;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::keeper::decide::Step;
-use stolon_core::keeper::facts::{DbState, Process as Processes};
+use stolon_core::keeper::facts::{DbState, Outside as Answer, Process as Processes};
 use stolon_core::keeper::{Effect, Event, Keeper, Outcome, Settings};
 use stolon_core::model::request::ProgressState;
 use stolon_core::model::{BootUuid, ClusterData, KeeperUid, PostgresVersion};
@@ -56,6 +58,8 @@ pub(crate) struct KeeperNode {
     kept: Vec<Data>,
     /// Whether it is one of the Go program.
     pub(crate) is_go: bool,
+    /// What the server outside answered last, and when it was asked.
+    outside: Option<(super::Time, Answer)>,
     /// When it published last.
     pub(super) published_at: Option<super::Time>,
     /// It sees the store no more for an operator's reason: it was removed, with its machine.
@@ -77,6 +81,7 @@ impl KeeperNode {
             work: None,
             kept: Vec::new(),
             is_go,
+            outside: None,
             published_at: None,
             retired: false,
         }
@@ -226,6 +231,7 @@ impl World {
         self.say(|| format!("k{k} does: {}", steps::name_of(&step)));
         self.check_permission(k, &step);
         self.check_boot_rule(k, &step);
+        self.check_replacement(k, &step);
         let acts = self.acts_of(k, &step);
         self.keepers[k].work = Some(Work {
             step,
@@ -303,6 +309,7 @@ impl World {
         node.core = None;
         node.work = None;
         node.read = None;
+        node.outside = None;
     }
 
     /// The disk of a keeper is lost.

@@ -3,6 +3,7 @@
 
 mod commit;
 pub(crate) mod data;
+mod follow;
 mod reload;
 mod stream;
 
@@ -282,7 +283,10 @@ impl World {
 
     /// The postmaster is gone: the keeper, where it runs, hears it.
     pub(crate) fn tell_of_the_end(&mut self, k: usize) {
-        let life = self.keepers[k].process.life;
+        let Some(node) = self.keepers.get(k) else {
+            return;
+        };
+        let life = node.process.life;
         let soon = self.now + Duration::from_millis(1);
         let event = Box::new(Event::PostmasterGone);
         self.queue.put(soon, What::Keeper(k, life, event));

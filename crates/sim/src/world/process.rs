@@ -58,6 +58,7 @@ impl World {
             | What::ToClient(_, _, _)
             | What::ClientTurn(_, _)
             | What::ClientTimeout(_, _)
+            | What::OutsideWrites
             | What::Fault(_)
             | What::FaultEnds(_) => None,
         }
@@ -82,6 +83,7 @@ impl World {
         let apart = |before: usize, number: usize| 1 + shape.keepers + before + number;
         match actor {
             Actor::Store => 0,
+            Actor::Postgres(k) if k >= shape.keepers => self.host_of_outside(k),
             Actor::Keeper(k) | Actor::Postgres(k) => 1 + k,
             Actor::Sentinel(i) | Actor::Proxy(i) if shape.together => 1 + i % shape.keepers,
             Actor::Sentinel(s) => apart(0, s),

@@ -66,6 +66,12 @@ pub(super) enum Act {
     PassOver(u64),
     Promote,
     Stir,
+    /// Puts the backup in its place beside.
+    Restore,
+    /// The data in place are those that were here before.
+    TakeOver,
+    /// Something was done that is to be done sometimes.
+    Note(&'static str),
     Fail(&'static str),
 }
 
@@ -107,7 +113,7 @@ impl World {
                 if self.instances[k].ailments.disk_full > 0 {
                     return Err("no space left on device");
                 }
-                self.instances[k].pgdata.config = Some((**wanted).clone());
+                self.write_config(k, wanted);
             }
             Act::Reload => self.reload(k),
             Act::Spawn => return self.spawn(k),
@@ -121,6 +127,9 @@ impl World {
             Act::AdvanceSlot(name, to) => self.advance_slot(k, name, *to),
             Act::PassOver(last) => self.pass_over(k, *last),
             Act::Promote => return self.promote(k),
+            Act::Restore => self.restore_backup(k),
+            Act::TakeOver => self.note("data-taken-over"),
+            Act::Note(what) => self.note(what),
             Act::Stir => {
                 if self.instances[k].is_writable() {
                     self.append(k, 0);
@@ -202,10 +211,10 @@ impl World {
         Ok(Turn::Done)
     }
 
-    fn reaches(&self, k: usize, source: usize) -> bool {
+    pub(in crate::world) fn reaches(&self, k: usize, source: usize) -> bool {
         let (here, there) = (
             self.host_of(Actor::Keeper(k)),
-            self.host_of(Actor::Keeper(source)),
+            self.host_of(Actor::Postgres(source)),
         );
         let frozen = self.resumes_at(Actor::Postgres(source)).is_some();
         !self.network.is_cut(here, there) && !self.network.is_cut(there, here) && !frozen
@@ -235,7 +244,8 @@ impl World {
 
     fn copy_part(&mut self, k: usize, source: usize, slot: &str) -> Result {
         let there = self.instances[source].pgdata.data.as_ref();
-        if !there.is_some_and(|data| data.slots.contains_key(slot)) {
+        let has_slot = |data: &Data| slot.is_empty() || data.slots.contains_key(slot);
+        if !there.is_some_and(has_slot) {
             return Err("the replication slot does not exist");
         }
         let node = &mut self.keepers[k];

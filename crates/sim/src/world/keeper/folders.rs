@@ -2,6 +2,8 @@
 
 use super::acts::{Act, Place, Result, Turn};
 use crate::world::World;
+use crate::world::postgres::Folder;
+use stolon_core::keeper::decide::Wanted;
 use stolon_core::keeper::facts::Content;
 
 impl World {
@@ -20,6 +22,26 @@ impl World {
             return Err("no room for the copy");
         }
         Ok(Turn::Done)
+    }
+
+    /// What another server outside answered counts no more.
+    pub(super) fn write_config(&mut self, k: usize, wanted: &Wanted) {
+        let folder = &mut self.instances[k].pgdata;
+        let source = |config: &Wanted| config.recovery.get("primary_conninfo").cloned();
+        if folder.config.as_ref().and_then(source) != source(wanted) {
+            self.keepers[k].outside = None;
+        }
+        folder.config = Some(wanted.clone());
+    }
+
+    /// The operator's command brings the backup.
+    pub(super) fn restore_backup(&mut self, k: usize) {
+        self.note("restored-from-backup");
+        self.instances[k].beside = Folder {
+            content: Content::Cluster,
+            data: Some(self.outside.backup()),
+            ..Folder::default()
+        };
     }
 
     pub(super) fn put_aside(&mut self, k: usize) {

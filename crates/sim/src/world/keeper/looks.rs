@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use stolon_core::keeper::Event;
 use stolon_core::keeper::decide::{is_managed, lets_users_in};
-use stolon_core::keeper::facts::{Content, Control, Disk, Health, Observation, Peer, Slot};
+use stolon_core::keeper::facts::{
+    Content, Control, Disk, Health, Observation, Outside, Peer, Slot,
+};
 use stolon_core::model::{Lsn, TimelineId, TimelineSwitch, Unknown};
 
 use crate::world::World;
@@ -13,6 +15,9 @@ use crate::world::postgres::{Data, Ending, Server};
 
 /// So long the daemon waits for an answer of an instance that does not give one.
 const NO_ANSWER: Duration = Duration::from_secs(3);
+
+/// So many sleepIntervals an answer of a server outside counts.
+const LATEST: u32 = 3;
 
 /// The size of a file of the log: some records.
 const WAL_SEGMENT: u64 = 1000;
@@ -143,7 +148,9 @@ impl World {
             let silent = |why: &str| Health::Silent(why.to_owned());
             let health = match (&instance.server, &instance.pgdata.data) {
                 (Some(server), Some(data)) if server.accepts() => {
-                    Health::Running(Box::new(observation(self.instances[k].life, server, data)))
+                    let mut seen = observation(self.instances[k].life, server, data);
+                    seen.source = self.heard_outside(k, &seen);
+                    Health::Running(Box::new(seen))
                 }
                 (Some(server), _) if server.orphaned => silent("connection refused"),
                 (Some(_), _) => Health::Starting("the database system is starting up".to_owned()),
@@ -151,7 +158,28 @@ impl World {
             };
             (health, quick)
         };
+        self.listen_outside(k, &health);
         let event = Box::new(Event::Observed(health));
         self.queue.put(now + pause, What::Keeper(k, life, event));
+    }
+
+    /// What the server outside that an instance is to follow said, when it was last asked.
+    fn heard_outside(&self, k: usize, seen: &Observation) -> Option<Outside> {
+        let (asked_at, answer) = self.keepers[k].outside.as_ref()?;
+        let age = self.now.saturating_sub(*asked_at);
+        let counts = age <= self.spec().sleep_interval * LATEST;
+        let wants = seen.in_recovery && seen.streams_from.is_none();
+        (counts && wants).then(|| answer.clone())
+    }
+
+    /// It is asked again behind each look, for the next one.
+    fn listen_outside(&mut self, k: usize, health: &Health) {
+        if self.outside().is_empty() {
+            return;
+        }
+        let wants = matches!(health, Health::Running(seen)
+            if seen.in_recovery && seen.streams_from.is_none());
+        let answer = wants.then(|| self.ask_outside(k)).flatten();
+        self.keepers[k].outside = answer.map(|answer| (self.now, answer));
     }
 }

@@ -7,6 +7,7 @@ use stolon_core::model::{DbUid, Lsn, TimelineId};
 
 use super::acts::{Act, Place};
 use crate::world::World;
+use crate::world::outside::server_at;
 use crate::world::proxy::keeper_at;
 
 impl World {
@@ -35,15 +36,29 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_rewind(k, db, from)
             }
-            // No cluster of this world is restored from a backup, or follows a server outside.
-            Step::Restore { .. } | Step::FromOutside { .. } => {
-                vec![Act::Fail("there is nothing outside")]
-            }
+            Step::Restore { db, .. } => vec![
+                Act::Clear(None),
+                Act::Remove(Place::Beside),
+                Act::MakePart,
+                Act::Restore,
+                Act::SignalBeside,
+                Act::Identity(Place::Beside, db.clone()),
+            ],
+            Step::FromOutside {
+                db,
+                conninfo,
+                rewind,
+            } => self.acts_from_outside(k, db, conninfo, *rewind),
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
-            Step::Claim { db } | Step::TakeOver { db, .. } => {
+            Step::Claim { db } | Step::TakeOver { db, standby: false } => {
                 vec![Act::Identity(Place::Pgdata, db.clone())]
             }
+            Step::TakeOver { db, standby: true } => vec![
+                Act::Signal(true),
+                Act::TakeOver,
+                Act::Identity(Place::Pgdata, db.clone()),
+            ],
             Step::Configure(wanted) => {
                 let last = if self.instances[k].has_postmaster() {
                     Act::Reload
@@ -106,6 +121,25 @@ impl World {
             Act::SignalBeside,
             Act::Identity(Place::Beside, db.clone()),
         ]);
+        acts
+    }
+
+    /// As [`Self::acts_of_copy`] and [`Self::acts_of_rewind`], without a slot there.
+    fn acts_from_outside(&self, k: usize, db: &DbUid, conninfo: &str, rewind: bool) -> Vec<Act> {
+        let Some(from) = server_at(conninfo) else {
+            return vec![Act::Fail("there is no such server outside")];
+        };
+        let mut acts = if rewind {
+            self.acts_of_rewind(k, db, from)
+        } else {
+            self.acts_of_copy(k, db, (from, ""), false)
+        };
+        let what = if rewind {
+            "source-rewound-to"
+        } else {
+            "source-copied"
+        };
+        acts.push(Act::Note(what));
         acts
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::PostgresEvent;
+use super::follow::source_of;
 use crate::world::World;
 
 impl World {
@@ -14,7 +15,7 @@ impl World {
         };
         let names = config.parameters.get("synchronous_standby_names");
         server.names = names.cloned().unwrap_or_default();
-        let follows_another = server.config.follow != config.follow;
+        let follows_another = source_of(&server.config, k) != source_of(&config, k);
         server.config = config;
         self.note_caught_up(k);
         let Some(server) = self.instances[k].server.as_ref() else {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use super::follow::has_slot;
 use crate::world::event::{Actor, Batch, PostgresEvent, What};
 use crate::world::network::Way;
-use crate::world::proxy::keeper_at;
 use crate::world::{Time, World};
 
 /// Most records sent at a time.
@@ -53,58 +53,29 @@ impl Peer {
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
     pub(crate) source: usize,
+    /// The name by which it comes there.
+    name: String,
     pub(crate) session: u64,
     /// Whether the source has answered.
     pub(crate) established: bool,
     heard: Time,
 }
 
-impl World {
-    /// A standby looks for its source.
-    pub(super) fn follows(&mut self, k: usize) {
-        let Some((server, data)) = self.server_and_data(k) else {
-            return;
-        };
-        if server.writable || server.promoting || server.receiver.is_some() || !server.ready {
-            return;
-        }
-        let Some(follow) = server.config.follow.clone() else {
-            return;
-        };
-        let (from, life) = (data.wal.len(), self.instances[k].life);
-        let last = data.last_of(from);
-        let Some(source) = keeper_at(&follow.host) else {
-            return;
-        };
-        self.serial += 1;
-        let session = self.serial;
-        let heard = self.now;
-        if let Some(server) = self.instances[k].server.as_mut() {
-            server.receiver = Some(Receiver {
-                source,
-                session,
-                established: false,
-                heard,
-            });
-        }
-        let asked = PostgresEvent::Asked {
-            standby: k,
-            life,
-            name: follow.name,
-            from,
-            last,
+impl Receiver {
+    /// One that the source has not answered yet.
+    pub(super) fn new(source: usize, name: String, session: u64, now: Time) -> Self {
+        Self {
+            source,
+            name,
             session,
-        };
-        let what = What::Postgres(source, self.instances[source].life, asked);
-        self.send(
-            Actor::Postgres(k),
-            Actor::Postgres(source),
-            Way::Stream,
-            what,
-        );
+            established: false,
+            heard: now,
+        }
     }
+}
 
-    fn server_and_data(&self, k: usize) -> Option<(&super::Server, &super::Data)> {
+impl World {
+    pub(super) fn server_and_data(&self, k: usize) -> Option<(&super::Server, &super::Data)> {
         let instance = &self.instances[k];
         instance.server.as_ref().zip(instance.pgdata.data.as_ref())
     }
@@ -120,7 +91,7 @@ impl World {
         let allowed = self.server_and_data(k).is_some_and(|(server, data)| {
             server.accepts()
                 && !is_removed
-                && data.slots.contains_key(name)
+                && (data.slots.contains_key(name) || !has_slot(name))
                 && data.flushed >= peer.sent
                 && data.leads_to(peer.sent, last)
         });
@@ -285,12 +256,12 @@ impl World {
             .receiver
             .as_ref()
             .filter(|receiver| receiver.established);
-        let Some((receiver, follow)) = receiver.zip(server.config.follow.as_ref()) else {
+        let Some(receiver) = receiver else {
             return;
         };
         let source = receiver.source;
         let told = PostgresEvent::Told {
-            name: follow.name.clone(),
+            name: receiver.name.clone(),
             session: receiver.session,
             flushed: data.flush_lsn() + data.half,
         };
