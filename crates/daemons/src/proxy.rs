@@ -16,7 +16,7 @@ use std::time::Duration;
 use stolon_core::model::{ProxyUid, wire};
 use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::Instant;
-use stolon_store::{Key, Store};
+use stolon_store::{Backend, Key, Store};
 use tokio::sync::mpsc;
 
 use crate::config::{Error, VERSION};
@@ -69,6 +69,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         proxy,
         relay,
         store,
+        store_backend: config.common.store.backend,
         events,
         metrics,
         health,
@@ -90,6 +91,7 @@ struct Shell {
     proxy: Proxy,
     relay: Relay,
     store: Arc<dyn Store>,
+    store_backend: Backend,
     events: mpsc::Sender<Event>,
     metrics: metrics::Metrics,
     health: Health,
@@ -161,7 +163,7 @@ impl Shell {
                     Event::Wake
                 }
                 () = self.relay.drained(), if !self.stage.serves() => break,
-                news = self.upgrade.news(), if self.stage.serves() => {
+                news = self.upgrade.news(self.stage.serves()) => {
                     self.take_news(news);
                     Event::Wake
                 }
@@ -219,6 +221,10 @@ impl Shell {
                 Ok(()) => tracing::info!("starting a successor: asked to by SIGUSR2"),
                 Err(error) => tracing::error!(%error, "cannot start a successor"),
             },
+            News::Ended => {
+                tracing::error!("the successor has ended: ending too, so that one is started anew");
+                self.go_on_to(self.stage.asked(clock::now(), Duration::ZERO));
+            }
             News::Failed(why) => tracing::error!(why, "no successor: going on as before"),
             News::TookOver(pid) => {
                 tracing::info!(pid, "a successor has taken over");
@@ -230,6 +236,9 @@ impl Shell {
     }
 
     fn begin_upgrade(&mut self) -> std::io::Result<()> {
+        if let Some(why) = upgrade::impossible(self.store_backend, std::process::id()) {
+            return Err(std::io::Error::other(why));
+        }
         let mut sockets = self.relay.sockets()?;
         if sockets.is_empty() {
             return Err(std::io::Error::other(

@@ -15,6 +15,10 @@ pub(crate) enum Kind {
     /// No TLS connection: the two do not accept each other.
     Tls,
     /// A server that is well, did nothing, and wants to be asked again later.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(dead_code, reason = "only API servers say so")
+    )]
     Busy,
     /// A definite refusal: another endpoint would say the same.
     Refused,
@@ -33,6 +37,7 @@ pub(crate) struct Failure {
 }
 
 /// No server is left alone for longer, whatever it says.
+#[cfg(feature = "kubernetes")]
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What rustls, or a server through an alert, says when there is no TLS connection.
@@ -77,6 +82,7 @@ impl Failure {
     }
 
     /// A server that did nothing, and is to be asked again after `wait`.
+    #[cfg(feature = "kubernetes")]
     pub(crate) fn busy(text: String, wait: Duration) -> Self {
         Self {
             kind: Kind::Busy,

@@ -100,3 +100,24 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
         process::parent(successor.0).is_none().then_some(())
     });
 }
+
+/// Nobody manages the successor of a proxy that only drains: when it ends, the old one does too, at once
+/// and with sessions left, so that whoever manages that one starts a new one.
+#[test]
+fn a_proxy_whose_successor_ends_does_not_drain_any_longer() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let held = cluster.address().hold("before");
+    cluster.proxy.signal(Signal::USR2);
+    let successor = eventually("a successor", || {
+        cluster.proxy.children().first().copied().map(Ends)
+    });
+    eventually("a handover", || {
+        let said = cluster.proxy.said();
+        said.contains("a successor has taken over").then_some(())
+    });
+    assert_eq!(sessions(&cluster, "before"), "1");
+    drop(successor);
+    let status = cluster.proxy.ended();
+    assert!(status.success(), "{status}");
+    drop(held);
+}

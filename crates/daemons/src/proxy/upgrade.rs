@@ -3,6 +3,8 @@
 //! proxy of its own to the sentinels. The one before goes on publishing and obeying until its last
 //! session has ended, so that a failover meanwhile cuts those off too (I1, I6).
 
+use stolon_store::Backend;
+use tokio::process::Child;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::runtime::passed::Passed;
@@ -14,7 +16,24 @@ pub(super) const METRICS: &str = "metrics";
 /// The successor of this proxy, as far as it has come.
 pub(super) struct Upgrade {
     wanted: Wanted,
-    starting: Option<AbortOnDropHandle<Result<u32, String>>>,
+    starting: Option<AbortOnDropHandle<Result<Child, String>>>,
+    /// The one that has taken over.
+    successor: Option<Child>,
+}
+
+/// Why a proxy with this store, and of this process id, cannot be replaced while it runs.
+pub(super) const fn impossible(store: Backend, pid: u32) -> Option<&'static str> {
+    match (store, pid) {
+        (Backend::Kubernetes, _) => Some(
+            "in Kubernetes a proxy publishes on its pod, where two would write over each other and one \
+             be taken for gone: roll out new pods",
+        ),
+        (_, 1) => Some(
+            "this proxy is the first process of its container, which ends with it: start another \
+             container",
+        ),
+        _ => None,
+    }
 }
 
 /// What there is to know of it.
@@ -26,6 +45,8 @@ pub(super) enum News {
     TookOver(u32),
     /// There is none, and why.
     Failed(String),
+    /// The one that took over has ended.
+    Ended,
 }
 
 impl Upgrade {
@@ -34,11 +55,21 @@ impl Upgrade {
         Self {
             wanted: Wanted::on_signal(),
             starting: None,
+            successor: None,
         }
     }
 
-    /// Waits until there is something new.
-    pub(super) async fn news(&mut self) -> News {
+    /// Waits until there is something new; one that does not serve wants no successor.
+    pub(super) async fn news(&mut self, serves: bool) -> News {
+        if let Some(successor) = &mut self.successor {
+            // Nobody else may notice: a manager of services does not see the end of what is not its child.
+            let _ = successor.wait().await;
+            self.successor = None;
+            return News::Ended;
+        }
+        if !serves {
+            return std::future::pending().await;
+        }
         let Some(starting) = &mut self.starting else {
             self.wanted.requested().await;
             return News::Wanted;
@@ -46,7 +77,11 @@ impl Upgrade {
         let outcome = starting.await;
         self.starting = None;
         match outcome {
-            Ok(Ok(pid)) => News::TookOver(pid),
+            Ok(Ok(successor)) => {
+                let pid = successor.id().unwrap_or_default();
+                self.successor = Some(successor);
+                News::TookOver(pid)
+            }
             Ok(Err(why)) => News::Failed(why),
             Err(error) => News::Failed(error.to_string()),
         }
@@ -72,4 +107,17 @@ pub(super) fn sorted(passed: Vec<Passed>) -> (Vec<Passed>, Option<Passed>) {
         .into_iter()
         .partition(|passed| passed.name == METRICS);
     (clients, metrics.pop())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::impossible;
+    use stolon_store::Backend;
+
+    #[test]
+    fn nobody_is_replaced_where_the_two_could_not_live_side_by_side() {
+        assert_eq!(impossible(Backend::Etcd3, 4711), None);
+        assert!(impossible(Backend::Etcd3, 1).is_some());
+        assert!(impossible(Backend::Kubernetes, 4711).is_some());
+    }
 }

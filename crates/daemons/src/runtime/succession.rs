@@ -94,12 +94,12 @@ impl Successor {
         })
     }
 
-    /// Waits until it takes over, for [`LIMIT`] at most; its process id.
+    /// Waits until it takes over, for [`LIMIT`] at most; its process.
     ///
     /// # Errors
     ///
     /// When it does not; then it is ended.
-    pub async fn takes_over(mut self) -> Result<u32, String> {
+    pub async fn takes_over(mut self) -> Result<Child, String> {
         let mut said = [0; READY.len()];
         let heard = tokio::time::timeout(LIMIT, self.channel.read_exact(&mut said)).await;
         match heard {
@@ -108,7 +108,7 @@ impl Successor {
             Err(_) => return Err(format!("it had no way to a primary within {LIMIT:?}")),
         }
         let child = self.child.take();
-        Ok(child.and_then(|child| child.id()).unwrap_or_default())
+        child.ok_or_else(|| "it was ended".to_owned())
     }
 }
 

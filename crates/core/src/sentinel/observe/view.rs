@@ -151,7 +151,7 @@ pub struct ProxyView {
     pub heard: bool,
     /// Whether it closes connections before it acknowledges; the Go program acknowledges first.
     pub closes_first: bool,
-    /// Whether it may lead clients to standbys. One that was not heard may.
+    /// Whether it may lead clients to standbys, as it says.
     pub reads: bool,
     /// How long ago it was first seen to have carried out that generation.
     pub acknowledged_for: Duration,

@@ -22,6 +22,8 @@ use crate::runtime::clock;
 
 /// How long the addresses of a name count without asking again.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long to wait after one question before the next.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client waits for new addresses when older ones are known.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -52,6 +54,8 @@ struct Known {
     at: Option<Instant>,
     /// Since when the question that is on its way waits for its answer.
     asked: Option<Instant>,
+    /// When the last question was asked.
+    last: Option<Instant>,
     /// Why the last question was not answered.
     error: Option<String>,
 }
@@ -78,7 +82,11 @@ impl Reach {
         let connecting = async {
             let addresses = self.addresses().await?;
             let connected = TcpStream::connect(addresses.as_slice()).await;
-            connected.map_err(|error| format!("cannot be reached: {error}"))
+            connected.map_err(|error| {
+                // It may have others by now.
+                self.known.send_modify(|known| known.at = None);
+                format!("cannot be reached: {error}")
+            })
         };
         let connected = timeout(limit, connecting).await;
         let connected = connected.unwrap_or_else(|_| Err(self.too_late()));
@@ -156,9 +164,11 @@ impl Reach {
         let mut patience = None;
         self.known.send_if_modified(|known| {
             let is_fresh = known.at.is_some_and(|at| now.since(at) < FRESH);
-            let begins = !is_fresh && known.asked.is_none();
+            let is_soon = known.last.is_some_and(|at| now.since(at) < ASK_AGAIN);
+            let begins = !is_fresh && !is_soon && known.asked.is_none();
             if begins {
                 known.asked = Some(now);
+                known.last = Some(now);
                 let (answer, news) = ((self.ask)(self.host.clone(), port), self.known.clone());
                 tokio::spawn(async move {
                     let answer = answer.await;
