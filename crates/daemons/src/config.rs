@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::proxy::tls;
 use crate::runtime::logging::LogConfig;
 use crate::runtime::{http, passed};
 
@@ -30,6 +31,9 @@ pub enum Error {
     /// The sockets that the process was started with.
     #[error(transparent)]
     Passed(#[from] passed::Error),
+    /// The certificates that clients are shown.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The threads that carry clients.
     #[error("cannot start to carry clients: {0}")]
     Relay(#[source] std::io::Error),

@@ -8,6 +8,7 @@ mod listening;
 mod metrics;
 mod relay;
 mod scraped;
+pub mod tls;
 mod upgrade;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::Instant;
 use stolon_store::{Backend, Key, Store};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Error, VERSION};
 use crate::document;
@@ -30,6 +32,7 @@ use config::Config;
 use leaving::Stage;
 use relay::Relay;
 use scraped::Scraped;
+use tls::Termination;
 use upgrade::{News, Upgrade};
 
 /// How long a stopping proxy may take to remove itself from the store.
@@ -52,6 +55,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         version: VERSION.to_owned(),
         stop_listening: config.stop_listening,
     };
+    let tls = config.tls.as_ref().map(Termination::load).transpose()?;
+    let tls = tls.map(Arc::new);
     let health = Health::default();
     let upgrade = Upgrade::new();
     let (predecessor, passed) = match Predecessor::of_this_process()? {
@@ -63,6 +68,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let mut relay =
         Relay::new(&config, metrics.clone(), files::raise_limit()).map_err(Error::Relay)?;
     relay.give(for_clients);
+    if let Some(tls) = &tls {
+        relay.terminate(tls.clone());
+    }
+    let _reread = AbortOnDropHandle::new(tokio::spawn(tls::follow(tls)));
     let (events, inbox) = mpsc::channel(64);
     let proxy = Proxy::new(settings);
     Shell {

@@ -1,11 +1,12 @@
 //! The proxy's flags.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use stolon_core::model::GoDuration;
-use stolon_daemons::proxy::config::{Config, Keepalive};
+use stolon_daemons::proxy::config::{Config, Keepalive, Tls};
 
 use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
 
@@ -68,6 +69,22 @@ const FLAGS: &[Flag] = &[
         "networks and addresses, separated by commas, whose connections begin with a PROXY protocol \
          header",
     ),
+    text(
+        "tls-cert-file",
+        "",
+        "certificate that clients are shown: TLS ends at the proxy, instead of passing through",
+    ),
+    text("tls-key-file", "", "key of that certificate"),
+    text(
+        "tls-client-ca-file",
+        "",
+        "authority of the certificates that clients must show; only with --tls-required",
+    ),
+    yes_no(
+        "tls-required",
+        "false",
+        "refuse clients that do not ask for TLS; only with --tls-cert-file",
+    ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];
 
@@ -95,6 +112,7 @@ fn config(values: &Values) -> Result<Config, String> {
         upgrade_drain_timeout: time(values, "upgrade-drain-timeout")?,
         keepalive,
         proxy_protocol_from: networks(values)?,
+        tls: tls(values)?,
     })
 }
 
@@ -117,4 +135,27 @@ fn networks(values: &Values) -> Result<Vec<IpNet>, String> {
         })
     };
     given.filter(|text| !text.is_empty()).map(network).collect()
+}
+
+fn tls(values: &Values) -> Result<Option<Tls>, String> {
+    let file = |name| values.given(name).map(PathBuf::from);
+    let (certificate, key) = (file("tls-cert-file"), file("tls-key-file"));
+    let client_authority = file("tls-client-ca-file");
+    let required = values.is("tls-required")?;
+    if client_authority.is_some() && !required {
+        let why = "a client that does not ask for TLS would show no certificate";
+        return Err(format!("--tls-client-ca-file needs --tls-required: {why}"));
+    }
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(Tls {
+            certificate,
+            key,
+            client_authority,
+            required,
+        })),
+        (None, None) if !required => Ok(None),
+        (Some(_) | None, Some(_) | None) => {
+            Err("TLS needs both --tls-cert-file and --tls-key-file".to_owned())
+        }
+    }
 }

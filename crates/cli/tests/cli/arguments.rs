@@ -315,6 +315,13 @@ fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
         );
     }
     proxy("--max-held=-1", &["--max-held", "\"-1\"", "0 or more"]);
+    proxy("--drain-timeout=x", &["--drain-timeout", "as 10s, or 0"]);
+    let both = ["--tls-cert-file", "--tls-key-file"];
+    for words in ["--tls-cert-file=/c", "--tls-key-file=/k", "--tls-required"] {
+        proxy(words, &both);
+    }
+    let unguarded = "--tls-cert-file=/c --tls-key-file=/k --tls-client-ca-file=/a";
+    proxy(unguarded, &["--tls-client-ca-file needs --tls-required"]);
     for flag in ["idle", "count", "interval"] {
         let flag = format!("--tcp-keepalive-{flag}");
         proxy(

@@ -3,7 +3,7 @@
 //!
 //! Everything a cluster starts ends with it, also when a test fails.
 
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod consul;
 mod disk;

@@ -1,12 +1,13 @@
 //! A proxy that is replaced while clients come and go.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
-use crate::harness::{eventually, process, within};
+use crate::harness::{certificates, eventually, process, within};
 
 /// A process that is no child of the tests, and ends with its test.
 struct Ends(i32);
@@ -23,13 +24,59 @@ fn sessions(cluster: &Cluster, name: &str) -> String {
     cluster.address().query(&sql).expect("an answer").remove(0)
 }
 
+/// What psql says that demands TLS with a certificate for the proxy's address by the authority there.
+fn by_tls(cluster: &Cluster, authority: &Path) -> Result<String, String> {
+    let address = cluster.address();
+    let psql = process::postgres_program("psql");
+    let mut psql = process::command(&psql, &process::Surroundings::default());
+    let output = psql
+        .env("PGPASSWORD", &address.password)
+        .arg(format!(
+            "host={} port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}",
+            address.host,
+            address.port,
+            address.user,
+            certificates::authority_of_proxy(authority)
+        ))
+        .args([
+            "-AtXc",
+            "SELECT 1, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        ])
+        .output()
+        .expect("psql runs");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// TLS ends at the proxy for who asks for it, by certificates that may be replaced.
+fn clients_verify_the_proxy(cluster: &Cluster, folder: &Path) {
+    assert_eq!(by_tls(cluster, folder), Ok("1|f".to_owned()));
+    let other = tempfile::tempdir().expect("a folder");
+    process::give(other.path());
+    certificates::of_proxy(other.path());
+    let error = by_tls(cluster, other.path()).expect_err("another authority");
+    assert!(error.contains("SSL error"), "{error}");
+    certificates::of_proxy(folder);
+    cluster.proxy.signal(Signal::HUP);
+    eventually("the new certificate is shown", || {
+        by_tls(cluster, folder).ok()
+    });
+}
+
 /// Clients that connect all the time while one proxy hands over to the next meet no error. Sessions
 /// of before go on in the old one, which obeys until it has ended: a failover cuts them off too.
 #[test]
 fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
     let plan = Plan::new(Store::Sqlite).keepers(2);
-    let plan = plan.proxy_flags(&["--hold-timeout=60s"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    process::give(folder.path());
+    let [certificate, key] = certificates::of_proxy(folder.path());
+    let plan = plan.proxy_flags(&["--hold-timeout=60s", &certificate, &key]);
     let mut cluster = Cluster::start(&plan);
+    clients_verify_the_proxy(&cluster, folder.path());
     let before = cluster.address().hold("before");
     let done = AtomicBool::new(false);
     let successor = std::thread::scope(|scope| {

@@ -1,5 +1,6 @@
 //! What a proxy is told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -29,6 +30,21 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// The networks whose connections begin with a header of the PROXY protocol.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// TLS that ends at the proxy; none: it passes through to PostgreSQL.
+    pub tls: Option<Tls>,
+}
+
+/// TLS that ends at the proxy. The files are PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate that clients are shown, and after it those that signed it.
+    pub certificate: PathBuf,
+    /// Its key, without a passphrase.
+    pub key: PathBuf,
+    /// Who signs the certificates that clients must show; none: they show none.
+    pub client_authority: Option<PathBuf>,
+    /// Whether clients that do not ask for TLS are refused.
+    pub required: bool,
 }
 
 /// TCP keepalive (tcp(7)); what is not given is the system's.

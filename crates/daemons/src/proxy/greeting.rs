@@ -11,8 +11,8 @@ pub(crate) const LONGEST_PACKET: u32 = 10_000;
 pub(crate) const MOST_UNREAD: usize = 64 * 1024;
 
 const CANCEL_REQUEST: u32 = 80_877_102;
-const SSL_REQUEST: u32 = 80_877_103;
-const GSS_REQUEST: u32 = 80_877_104;
+pub(super) const SSL_REQUEST: u32 = 80_877_103;
+pub(super) const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_MAJOR: u32 = 3;
 
 /// Why a client is refused.
@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     NoPrimary(String),
     /// This proxy carries as many clients as it can.
     Full,
+    /// It did not ask for TLS, which is required.
+    WithoutTls,
 }
 
 impl Refusal {
@@ -32,6 +34,10 @@ impl Refusal {
             Self::Full => (
                 "53300",
                 "this proxy has too many clients already".to_owned(),
+            ),
+            Self::WithoutTls => (
+                "28000",
+                "this proxy takes connections by TLS only (sslmode=require, or higher)".to_owned(),
             ),
         }
     }
@@ -64,6 +70,11 @@ pub(crate) async fn answer(
         }
     }
     Ok(())
+}
+
+/// Whether a packet with this code asks to cancel a statement.
+pub(super) fn is_cancel(code: u32) -> bool {
+    code == CANCEL_REQUEST
 }
 
 /// Whether what a client has sent so far is a request to cancel a statement; nothing is taken.

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     pub(super) refused: Counter,
     pub(super) closed: Counter,
     pub(super) not_introduced: Counter,
+    pub(super) handshakes_failed: Counter,
     held: Gauge,
     hold_time: Histogram,
 }
@@ -37,6 +38,7 @@ impl Default for Metrics {
             refused: Counter::default(),
             closed: Counter::default(),
             not_introduced: Counter::default(),
+            handshakes_failed: Counter::default(),
             held: Gauge::default(),
             // 10 ms to 20 s.
             hold_time: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
@@ -99,6 +101,11 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "stolon_proxy_not_introduced",
         "Connections closed because they did not begin with a header of the PROXY protocol",
         m.not_introduced,
+    );
+    registry.register(
+        "stolon_proxy_tls_handshakes_failed",
+        "Clients that asked for TLS and did not get as far as a session",
+        m.handshakes_failed,
     );
     registry.register(
         "stolon_proxy_held",

@@ -13,12 +13,14 @@ mod hold;
 mod peer;
 mod permit;
 mod reach;
+mod secured;
 mod serve;
 mod session;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -31,6 +33,7 @@ use super::config::{Config, Keepalive};
 use super::introduction::Introducers;
 use super::listening::{Listening, Serve};
 use super::metrics::Metrics;
+use super::tls::Termination;
 use crate::runtime::passed::Passed;
 use carrier::Carriers;
 use hold::WaitingRoom;
@@ -55,6 +58,8 @@ struct Shared {
     metrics: Metrics,
     keepalive: Keepalive,
     introducers: Introducers,
+    /// None: the TLS of clients passes through.
+    tls: OnceLock<Arc<Termination>>,
     state: Mutex<State>,
     waiting: WaitingRoom,
     carriers: Carriers,
@@ -87,6 +92,12 @@ impl Relay {
     ///
     /// When the system gives no threads to carry with.
     pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> std::io::Result<Self> {
+        // A session by TLS has its server's socket twice.
+        let files = if config.tls.is_some() {
+            files / 3 * 2
+        } else {
+            files
+        };
         let state = State {
             permit: None,
             why_closed: "the cluster data were not read yet".to_owned(),
@@ -97,6 +108,7 @@ impl Relay {
             metrics,
             keepalive: config.keepalive,
             introducers: Introducers::new(&config.proxy_protocol_from),
+            tls: OnceLock::new(),
             state: Mutex::new(state),
             // Some places are left for those who need not wait.
             waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
@@ -121,6 +133,12 @@ impl Relay {
     /// Accepts clients, or stops to. One that has retired accepts nobody.
     pub(super) fn listen(&mut self, listen: bool) {
         self.listening.listen(listen);
+    }
+
+    /// Lets the TLS of clients end here, from the first on.
+    pub(super) fn terminate(&self, tls: Arc<Termination>) {
+        // It is told once.
+        let _ = self.shared.tls.set(tls);
     }
 
     /// Uses sockets that this process was started with.
@@ -255,7 +273,7 @@ fn places(files: u64) -> usize {
 
 /// Resets a connection at once, dropping what its socket still holds (connect(2) with `AF_UNSPEC`
 /// aborts a TCP connection on Linux).
-fn abort(stream: &TcpStream) {
+fn abort(stream: &impl AsFd) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     let _ = rustix::net::connect_unspec(stream);
 }

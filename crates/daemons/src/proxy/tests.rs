@@ -53,6 +53,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         upgrade_drain_timeout: LIMIT,
         keepalive,
         proxy_protocol_from: Vec::new(),
+        tls: None,
     }
 }
 

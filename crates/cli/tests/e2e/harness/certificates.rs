@@ -51,3 +51,33 @@ pub(crate) fn parameters(folder: &Path) -> Vec<(&'static str, String)> {
         ("ssl_key_file", key),
     ]
 }
+
+/// Writes what a proxy on this machine shows its clients, by a new authority; its flags.
+pub(crate) fn of_proxy(folder: &Path) -> [String; 2] {
+    let names = ["clients-authority.crt", "proxy.crt", "proxy.key"];
+    let key = || KeyPair::generate().expect("a key");
+    let (authority_key, proxy_key) = (key(), key());
+    let mut authority = CertificateParams::new(vec![]).expect("parameters");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "clients");
+    let root = authority.self_signed(&authority_key).expect("an authority");
+    let issuer = Issuer::new(authority, authority_key);
+    let proxy = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let proxy = proxy.signed_by(&proxy_key, &issuer).expect("a certificate");
+    let texts = [root.pem(), proxy.pem(), proxy_key.serialize_pem()];
+    for (name, text) in names.iter().zip(texts) {
+        super::cluster::write_secret(&folder.join(name), &text);
+    }
+    let [_, certificate, key] = names.map(|name| folder.join(name).display().to_string());
+    [
+        format!("--tls-cert-file={certificate}"),
+        format!("--tls-key-file={key}"),
+    ]
+}
+
+/// The authority of [`of_proxy`].
+pub(crate) fn authority_of_proxy(folder: &Path) -> String {
+    folder.join("clients-authority.crt").display().to_string()
+}

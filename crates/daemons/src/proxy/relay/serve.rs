@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use stolon_core::proxy::Target;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::super::greeting::{self, Refusal};
+use super::super::tls::Wish;
 use super::hold::{Left, hold};
 use super::permit::Permit;
 use super::session::{Guest, Session};
-use super::{Connection, Shared, abort, peer};
+use super::{Connection, Shared, abort, peer, secured};
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take to say who it is and to hear why it is refused.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a client was not let through, or does not go on, although there was a primary.
 pub(super) const CHANGED: &str = "the primary has just changed";
@@ -31,11 +32,17 @@ pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<S
     let Some(from) = introduced(&mut client, peer, &shared).await else {
         return;
     };
-    let admitted = match admit(&shared).await {
-        Ok(admitted) => Ok(admitted),
-        Err(why) => hold(&client, &shared, why).await,
-    };
-    match admitted {
+    if let Some(tls) = shared.tls.get() {
+        match tls.wish(&mut client, REFUSAL_LIMIT).await {
+            Ok(Wish::Plain) => {}
+            Ok(wish @ (Wish::Tls | Wish::DirectTls)) => {
+                return secured::serve(client, (from, place), wish, tls, &shared).await;
+            }
+            Ok(Wish::Refused) => return refuse(client, peer, &shared, &Refusal::WithoutTls).await,
+            Err(error) => return tracing::debug!(client = %from, %error, "it began no session"),
+        }
+    }
+    match admitted(&client, &shared).await {
         Ok((permit, server)) => {
             let Target { host, port, .. } = &permit.target;
             tracing::debug!(client = %from, via = %peer, "letting a client through to {host}:{port}");
@@ -64,6 +71,14 @@ async fn introduced(
             tracing::debug!(%error, via = %peer, "closing a connection without a client's address");
         })
         .ok()
+}
+
+/// A connection to the primary as soon as there is one, or why not within the time of a hold.
+pub(super) async fn admitted(client: &TcpStream, shared: &Shared) -> Result<Admitted, Left> {
+    match admit(shared).await {
+        Ok(admitted) => Ok(admitted),
+        Err(why) => hold(client, shared, why).await,
+    }
 }
 
 /// A permit, and a connection to where it leads.
@@ -114,20 +129,27 @@ fn begin(
 
 /// Tells a client why it is refused, unless too many are being told.
 async fn refuse(mut client: TcpStream, peer: SocketAddr, shared: &Shared, why: &Refusal) {
-    shared.metrics.refused.inc();
-    let place = match why {
-        // Those who had a place are few, and may all have waited until now.
-        Refusal::NoPrimary(_) => {
-            let free = tokio::time::timeout(REFUSAL_LIMIT, shared.refusals.acquire());
-            free.await.ok().and_then(Result::ok)
-        }
-        Refusal::Full => shared.refusals.try_acquire().ok(),
-    };
-    if place.is_none() {
+    let Some(_place) = may_be_told(why, shared).await else {
         return;
-    }
+    };
     if *why == Refusal::Full && introduced(&mut client, peer, shared).await.is_none() {
         return;
     }
     greeting::refuse(client, why, REFUSAL_LIMIT).await;
+}
+
+/// Leave to tell a client why it is refused.
+pub(super) async fn may_be_told<'a>(
+    why: &Refusal,
+    shared: &'a Shared,
+) -> Option<SemaphorePermit<'a>> {
+    shared.metrics.refused.inc();
+    match why {
+        // Those who had a place are few, and may all have waited until now.
+        Refusal::NoPrimary(_) | Refusal::WithoutTls => {
+            let free = tokio::time::timeout(REFUSAL_LIMIT, shared.refusals.acquire());
+            free.await.ok().and_then(Result::ok)
+        }
+        Refusal::Full => shared.refusals.try_acquire().ok(),
+    }
 }

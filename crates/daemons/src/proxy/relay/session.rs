@@ -19,7 +19,7 @@ use crate::runtime::clock;
 
 /// A server that has not answered a client's first words for so long does not answer at all:
 /// PostgreSQL asks for a password, or refuses, within milliseconds.
-const SILENT_AFTER: Duration = Duration::from_secs(10);
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// How long a client may take to hear that its session was ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What it may still have said meanwhile: closing a socket with something unread resets it, and a

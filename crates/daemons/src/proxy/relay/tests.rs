@@ -11,6 +11,7 @@ use stolon_core::proxy::Target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+mod secured;
 mod staying_up;
 
 const LIMIT: Duration = Duration::from_secs(20);
