@@ -83,7 +83,7 @@ const FLAGS: &[Flag] = &[
     yes_no(
         "tls-required",
         "false",
-        "refuse clients that do not ask for TLS; only with --tls-cert-file",
+        "refuse clients that do not ask for TLS, which needs a certificate here",
     ),
     deprecated_yes_no("debug", "--log-level=debug"),
 ];

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use stolon_core::reason::{Reason, Severity};
 use tracing::field::{Field, Visit};
@@ -42,18 +43,36 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-static QUEUE_END: OnceLock<SyncSender<String>> = OnceLock::new();
+/// What waits in the queue.
+enum Item {
+    Line(String),
+    /// Everything before it is written when this is answered.
+    Flush(SyncSender<()>),
+}
+
+/// How long [`flush`] waits for a reader that has stopped.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+static QUEUE_END: OnceLock<SyncSender<Item>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Sets logging up, once; a second call has no effect.
 pub fn init(config: LogConfig) {
-    let (sender, receiver) = sync_channel::<String>(QUEUE);
+    let (sender, receiver) = sync_channel::<Item>(QUEUE);
     if QUEUE_END.set(sender).is_err() {
         return;
     }
     std::thread::spawn(move || {
         let mut stderr = std::io::stderr();
-        for line in receiver {
+        for item in receiver {
+            let line = match item {
+                Item::Line(line) => line,
+                Item::Flush(done) => {
+                    // Whoever does not wait any more need not know.
+                    let _ = done.try_send(());
+                    continue;
+                }
+            };
             let dropped = DROPPED.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 let _ = writeln!(
@@ -72,16 +91,23 @@ pub fn init(config: LogConfig) {
 /// Writes a line as it is, in order with the log: for what PostgreSQL says.
 pub fn write_line(mut line: String) {
     line.push('\n');
-    let sent = QUEUE_END.get().map(|queue| queue.try_send(line));
+    let sent = QUEUE_END
+        .get()
+        .map(|queue| queue.try_send(Item::Line(line)));
     if let Some(Err(TrySendError::Full(_))) = sent {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Waits, a little, until what was logged is written: before the process ends.
+/// Waits until what was logged is written, for a second at most: before the process ends.
 pub fn flush() {
-    // The writer has no handshake; a queue of lines to a live reader drains within this.
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    let (done, written) = sync_channel(1);
+    let asked = QUEUE_END
+        .get()
+        .map(|queue| queue.try_send(Item::Flush(done)));
+    if matches!(asked, Some(Ok(()))) {
+        let _ = written.recv_timeout(FLUSH_LIMIT);
+    }
 }
 
 /// Logs a reason. Its place is that of the caller: the role that decided.

@@ -295,6 +295,9 @@ mod tests {
             "{why}"
         );
         reach.ask = found;
+        let why = reach.connect(LONG).await.expect_err("not so soon");
+        assert!(why.contains("no such host"), "{why}");
+        reach.known.send_modify(|known| known.last = None);
         reach.connect(LONG).await.expect("a connection");
         assert!(
             !reach.lost.load(Ordering::SeqCst),
