@@ -48,6 +48,21 @@ pub struct Shape {
     pub calm_from: Time,
 }
 
+/// Clients' pause between statements when the last fault has ended, in milliseconds, where they pause for
+/// longer before: whether a proxy leads to the primary is told by who writes through it.
+const CALM_PACE: (u64, u64) = (1000, 20_000);
+
+impl Shape {
+    /// Clients' pause between statements when the last fault has ended, in milliseconds.
+    pub(crate) fn calm_pace(&self) -> (u64, u64) {
+        if self.pace.1 > CALM_PACE.1 {
+            CALM_PACE
+        } else {
+            self.pace
+        }
+    }
+}
+
 /// One fault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {

@@ -91,7 +91,7 @@ impl World {
             + shape.direct_clients
             + shape.outside;
         let host = |number| Host::new(seed, number);
-        let client = |number| Client::new(seed, number, number >= shape.clients, shape.pace);
+        let client = |number| Client::new(seed, number, number >= shape.clients);
         let mut world = Self {
             now: Time::ZERO,
             queue: Queue::default(),

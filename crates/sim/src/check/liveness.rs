@@ -144,7 +144,7 @@ impl World {
             // Nobody can write.
             return None;
         }
-        let lately = Duration::from_millis(self.plan.shape.pace.1).max(LATELY / 2) * 2;
+        let lately = Duration::from_millis(self.plan.shape.calm_pace().1).max(LATELY / 2) * 2;
         let since = self.now.saturating_sub(lately);
         let silent = (0..self.proxies.len()).find(|p| !self.record.wrote_since(*p, at, since));
         silent.map(|p| format!("no write through p{p} was acknowledged lately"))

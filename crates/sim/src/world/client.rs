@@ -69,13 +69,11 @@ pub(crate) struct Client {
     /// The proxy, or instance, that it tries.
     tries: usize,
     turn: u64,
-    /// Pause between statements, in milliseconds.
-    pace: (u64, u64),
 }
 
 impl Client {
     /// A client without a connection.
-    pub(crate) fn new(seed: u64, number: usize, direct: bool, pace: (u64, u64)) -> Self {
+    pub(crate) fn new(seed: u64, number: usize, direct: bool) -> Self {
         Self {
             chance: Chance::of(seed, "client", number as u64),
             direct,
@@ -83,7 +81,6 @@ impl Client {
             connection: None,
             tries: number,
             turn: 0,
-            pace,
         }
     }
 }
@@ -227,10 +224,20 @@ impl World {
         }
     }
 
+    /// It rests as long as its pace says, but no longer beyond the last fault's end than that of a calm
+    /// world allows.
     fn client_rests(&mut self, c: usize) {
+        let shape = &self.plan.shape;
+        let stormy = shape.calm_from.saturating_sub(self.now);
+        let longest = stormy + Duration::from_millis(shape.calm_pace().1);
+        let pace = if stormy.is_zero() {
+            shape.calm_pace()
+        } else {
+            shape.pace
+        };
         let client = &mut self.clients[c];
         client.state = State::Ready;
-        let pause = client.chance.millis(client.pace.0, client.pace.1);
+        let pause = client.chance.millis(pace.0, pace.1).min(longest);
         self.client_later(c, pause);
     }
 
