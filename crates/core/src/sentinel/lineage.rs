@@ -22,8 +22,7 @@ pub(crate) enum Lineage {
 
 /// How `db` relates to `source`, the primary.
 pub(crate) fn lineage(source: &Db, db: &Db) -> Lineage {
-    let begun = |db: &Db| db.status.current_generation != Generation::NONE;
-    if !begun(source) || !begun(db) {
+    if db.status.current_generation == Generation::NONE {
         return Lineage::Unknown;
     }
     let (ours, theirs) = (&db.status.system_id, &source.status.system_id);
@@ -31,7 +30,9 @@ pub(crate) fn lineage(source: &Db, db: &Db) -> Lineage {
         return Lineage::Forked;
     }
     let (db_path, source_path) = (Path::of(&db.status), Path::of(&source.status));
-    let reported = source.status.current_generation == source.generation;
+    // One whose data are gone tells no generation any more: what it told last stands.
+    let reached = source.status.current_generation;
+    let reported = reached == source.generation || reached == Generation::NONE;
     if !reported && db_path.timeline > source_path.timeline {
         // The primary was promoted and lost before it could report that: who follows it is ahead of
         // what it last said, and has all of it.

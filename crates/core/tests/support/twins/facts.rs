@@ -334,14 +334,15 @@ impl<'a> Way<'a> {
 
     /// What this copy is to `primary`'s.
     fn relation(&self, primary: &Self) -> Relation {
-        if !self.begun || !primary.begun {
+        if !self.begun {
             return Relation::Untold;
         }
         if self.system != primary.system && !self.system.is_empty() && !primary.system.is_empty() {
             return Relation::Forked;
         }
         // Promoted, and lost before it could say so: whoever followed it is ahead of what it said.
-        let ahead = self.timeline > primary.timeline && !primary.reported;
+        let lost = primary.begun && !primary.reported;
+        let ahead = self.timeline > primary.timeline && lost;
         let (early, late) = if ahead {
             (primary, self)
         } else {

@@ -4,12 +4,15 @@ use stolon_core::model::report::{
     FEATURE_AGE_FROM_SEND, FEATURE_FLUSH_RULE, FEATURE_READS, IMPLEMENTATION,
 };
 use stolon_core::model::{
-    BootUuid, Condition, DbUid, InfoUid, InstanceReport, KeeperInfo, KeeperUid, List, Lsn,
-    PeerReport, PostgresState, ProxyInfo, ProxyUid, TimelineId, TimelineSwitch, Unknown,
+    BootUuid, Condition, DbUid, Generation, InfoUid, InstanceReport, KeeperInfo, KeeperUid, List,
+    Lsn, PeerReport, PostgresState, ProxyInfo, ProxyUid, TimelineId, TimelineSwitch, Unknown,
 };
 
 use super::World;
 use super::members::{InstanceModel, KeeperModel, admitted};
+
+/// Why data cannot be used that are gone; with them is what told the generation.
+const DATA_GONE: &str = "its data are gone";
 
 impl World {
     /// Every living keeper and proxy publishes.
@@ -105,7 +108,11 @@ impl World {
         };
         PostgresState {
             uid: instance.db.clone(),
-            generation: instance.generation,
+            generation: if keeper.unusable == DATA_GONE {
+                Generation::NONE
+            } else {
+                instance.generation
+            },
             listen_address: "127.0.0.1".to_owned(),
             port: "5432".to_owned(),
             system_id: "7275812345678901234".to_owned(),
