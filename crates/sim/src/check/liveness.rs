@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stolon_core::model::{ClusterData, EffectiveSpec, Phase, Role};
+use stolon_core::model::{ClusterData, Db, EffectiveSpec, Phase, Role};
 use stolon_core::sentinel::observe::{FAILOVER_WINDOW, fail_after};
 
 use crate::world::World;
@@ -173,9 +173,42 @@ impl World {
         };
         match k {
             Some(k) if has(k) => None,
+            _ if self.may_take_over(data, primary) => None,
             Some(k) => Some(format!("the data of the primary at k{k} are lost")),
             None => Some("the primary's keeper is gone".to_owned()),
         }
+    }
+
+    /// Whether some standby has all that the primary, whose data are gone, was known to have: it is whole,
+    /// on the timeline that the primary told last, and, where commits wait for standbys, confirmed.
+    fn may_take_over(&self, data: &ClusterData, primary: &Db) -> bool {
+        let spec = self.spec();
+        let is_synchronous = primary.spec.synchronous_replication && !self.follows_outside();
+        let told = &primary.status;
+        let is_able = |db: &Db| {
+            let Some(k) = self.keeper_of(&db.uid) else {
+                return false;
+            };
+            let pgdata = &self.instances[k].pgdata;
+            let held = pgdata.data.as_ref();
+            let held = held.filter(|_| pgdata.identity.as_ref() == Some(&db.uid));
+            let lag = told.xlog_pos.bytes_ahead_of(db.status.xlog_pos);
+            let has_all = if is_synchronous {
+                primary.spec.synchronous_standbys.contains(&db.uid)
+                    && told.synchronous_standbys.contains(&db.uid)
+            } else {
+                lag <= u64::from(spec.max_standby_lag)
+            };
+            db.status.healthy
+                && self.keepers[k].process.up
+                && data.keepers.contains_key(&db.spec.keeper_uid)
+                && held.is_some_and(|held| held.timeline == told.timeline_id.0)
+                && has_all
+        };
+        let others = data.dbs.values().filter(|db| db.uid != primary.uid);
+        others
+            .filter(|db| db.spec.role == Some(Role::Standby))
+            .any(is_able)
     }
 
     /// Whose data are on a later timeline than those of the primary, at `k`, that the store went back to,
