@@ -32,7 +32,9 @@ fn by_tls(cluster: &Cluster, authority: &Path) -> Result<String, String> {
     let output = psql
         .env("PGPASSWORD", &address.password)
         .arg(format!(
-            "host={} port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}",
+            // libpq up to version 14 knows no addresses in certificates.
+            "host=localhost hostaddr={} port={} user={} dbname=postgres sslmode=verify-full \
+             sslrootcert={}",
             address.host,
             address.port,
             address.user,
