@@ -360,6 +360,7 @@ fn proxies_in_every_state() {
         ProxyState::Unheard,
         ProxyState::Reads,
         ProxyState::ReadsBehind,
+        ProxyState::ReadsDead,
     ];
     let pairs = states.map(|first| states.map(|second| vec![first, second]));
     let standby = Standby(Health::Streams, Place::Level, Membership::Confirmed);
@@ -386,5 +387,5 @@ fn proxies_in_every_state() {
         }
         worlds
     });
-    assert_eq!(count, 64 * 3 * 2 * 2 * 3 * 9);
+    assert_eq!(count, 81 * 3 * 2 * 2 * 3 * 9);
 }

@@ -142,22 +142,25 @@ impl<'a> Scene<'a> {
         self.is_normal() && master(self.before) != master(self.after)
     }
 
-    /// A proxy through which clients may read from a standby: it lives, may read from standbys, and has
-    /// not said that it has carried out a document that names this one to be left.
+    /// A proxy through which clients may read from a standby, or that may lead them there as soon as it
+    /// comes back: all that may read from standbys, until a document has named this one to be left; from
+    /// then on those that live and have not said that they have carried that out.
     pub(super) fn reader_of(&self, standby: &DbUid) -> Option<&'a ProxyUid> {
         let told = &self.before.proxy;
+        let to_be_left = told.spec.successor_db_uid == *standby;
         let mut proxies = self.step.view.proxies.iter();
-        let reader = proxies.find(|(_, proxy)| {
-            let left =
-                told.spec.successor_db_uid == *standby && proxy.generation == Some(told.generation);
-            proxy.live && proxy.reads && !left
+        let reader = proxies.find(|(uid, proxy)| {
+            let left = to_be_left && proxy.generation == Some(told.generation);
+            let returns = !to_be_left && told.spec.enabled_proxies.contains(uid);
+            proxy.reads && !left && (proxy.live || returns)
         });
         reader.map(|(uid, _)| uid)
     }
 
     /// Whether the primary is good, and remains the primary.
     pub(super) fn is_primary_good(&self) -> bool {
-        !self.is_elected() && self.primary().is_some_and(is_good)
+        let stays = self.after.proxy.spec.successor_db_uid.is_empty();
+        stays && !self.is_elected() && self.primary().is_some_and(is_good)
     }
 
     /// Whether a db takes longer than it may to do what it is to do.

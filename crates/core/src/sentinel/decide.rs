@@ -232,10 +232,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the primary is there and does what it is to do. One that this very decision makes
-    /// the primary has not even read that it is.
+    /// the primary has not even read that it is; one that has a successor is to be replaced.
     fn is_primary_good(&self) -> bool {
         let before = self.before.cluster.as_ref();
-        before.and_then(|cluster| cluster.status.master.as_ref()) == self.primary_uid().as_ref()
+        let stays = self.next.proxy.spec.successor_db_uid.is_empty();
+        stays
+            && before.and_then(|cluster| cluster.status.master.as_ref())
+                == self.primary_uid().as_ref()
             && self.primary().is_some_and(|primary| self.is_good(primary))
     }
 

@@ -35,7 +35,7 @@ fn primary(world: &Small) -> usize {
     let nobody_reads = |number: &usize| {
         world.proxies.iter().all(|proxy| match proxy {
             ProxyState::Unheard | ProxyState::ReadsBehind => false,
-            ProxyState::Reads => world.successor == Some(*number),
+            ProxyState::Reads | ProxyState::ReadsDead => world.successor == Some(*number),
             _ => true,
         })
     };

@@ -91,6 +91,8 @@ pub(crate) enum ProxyState {
     Reads,
     /// Leads clients to standbys, and is late.
     ReadsBehind,
+    /// Led clients to standbys, and is silent for longer than it can forward.
+    ReadsDead,
 }
 
 /// Where proxies forward by the document.

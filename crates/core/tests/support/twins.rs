@@ -141,14 +141,32 @@ fn read_changes(before: &ClusterData, after: &ClusterData) -> Changes {
 /// A primary is replaced when it is gone, or does not do what it is to do; not so often that
 /// something else must be wrong, unless an operator wants it.
 fn next_primary(facts: &Facts) -> Option<DbUid> {
-    let given_up = facts.released && facts.in_force && facts.spec.synchronous_replication;
-    let serves = facts.primary.as_ref().is_some_and(|primary| {
-        primary.is_up() && primary.healthy && !primary.overdue && !given_up && !facts.forced
-    });
+    let successor = successor(facts).filter(|winner| is_left(facts, winner));
+    successor.or_else(|| facts.primary_uid.clone())
+}
+
+/// Who is to replace the primary, now or when nobody reads from it any more.
+fn successor(facts: &Facts) -> Option<DbUid> {
     let may_replace = facts.forced || !facts.too_many_failovers;
-    let is_left = |winner: &DbUid| !facts.somebody_reads || facts.left.as_ref() == Some(winner);
-    let winner = winner(facts).filter(|winner| !serves && may_replace && is_left(winner));
-    winner.or_else(|| facts.primary_uid.clone())
+    winner(facts).filter(|_| !serves(facts) && may_replace)
+}
+
+fn serves(facts: &Facts) -> bool {
+    let given_up = facts.released && facts.in_force && facts.spec.synchronous_replication;
+    facts.primary.as_ref().is_some_and(|primary| {
+        primary.is_up() && primary.healthy && !primary.overdue && !given_up && !facts.forced
+    })
+}
+
+fn is_left(facts: &Facts, winner: &DbUid) -> bool {
+    !facts.somebody_reads || facts.left.as_ref() == Some(winner)
+}
+
+/// The primary does what it is to do, and nobody is to replace it.
+fn is_primary_good(facts: &Facts) -> bool {
+    let good = facts.primary.as_ref().is_some_and(Copy::is_good);
+    let waits = successor(facts).is_some_and(|winner| !is_left(facts, &winner));
+    good && !waits && !(serves(facts) && facts.awaits_successor)
 }
 
 /// The copy that has the most, of those that can serve, are an earlier state of the primary, and
@@ -183,7 +201,7 @@ fn next_synchronous(
 ) -> Option<Synchronous> {
     let next = next?;
     let elected = facts.primary_uid.as_ref() != Some(next);
-    let serves = facts.primary.as_ref().is_some_and(Copy::is_good);
+    let serves = is_primary_good(facts);
     let (on, list) = if !elected && !serves {
         (facts.in_force, facts.listed.clone())
     } else if !facts.spec.synchronous_replication {
@@ -260,7 +278,7 @@ fn best(facts: &Facts) -> Set {
 /// Which copies are given up, and where new ones begin: nothing of it while the primary does not
 /// serve, and nobody that commits wait for.
 fn changes(facts: &Facts, stays: bool, list: &Set) -> Changes {
-    if !stays || !facts.primary.as_ref().is_some_and(Copy::is_good) {
+    if !stays || !is_primary_good(facts) {
         return Changes::default();
     }
     let needed = |copy: &Copy| facts.listed.contains(&copy.uid) || list.contains(&copy.uid);

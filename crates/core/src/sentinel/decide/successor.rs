@@ -7,6 +7,7 @@
 //! has been silent for so long that it forwards nothing. Where no proxy reads from standbys nothing is
 //! named, and a failover is one document.
 
+use super::super::observe::ProxyView;
 use super::Draft;
 use crate::model::{DbUid, ProxyUid};
 use crate::reason::Reason;
@@ -39,15 +40,20 @@ pub(super) fn keep(draft: &mut Draft<'_>) {
     draft.next.proxy.spec.successor_db_uid.clone_from(named);
 }
 
-/// The proxies that may yet lead clients to a standby.
+/// The proxies that may yet lead clients to a standby. One that has been silent for its bound forwards
+/// nothing; it may come back at any moment, though, and read the document that enables it: so long as
+/// that one does not name the standby, it counts too.
 fn readers(draft: &Draft<'_>, standby: &DbUid) -> Vec<ProxyUid> {
     let proxy = &draft.before.proxy;
     let is_named = proxy.spec.successor_db_uid == *standby;
-    let has_left = |generation| is_named && generation == Some(proxy.generation);
-    let may_read = draft
-        .view
-        .proxies
-        .iter()
-        .filter(|(_, seen)| seen.live && seen.reads && !has_left(seen.generation));
-    may_read.map(|(uid, _)| uid.clone()).collect()
+    let may_lead = |uid: &ProxyUid, seen: &ProxyView| {
+        if is_named {
+            seen.live && seen.generation != Some(proxy.generation)
+        } else {
+            seen.live || proxy.spec.enabled_proxies.contains(uid)
+        }
+    };
+    let proxies = draft.view.proxies.iter();
+    let readers = proxies.filter(|(uid, seen)| seen.reads && may_lead(uid, seen));
+    readers.map(|(uid, _)| uid.clone()).collect()
 }

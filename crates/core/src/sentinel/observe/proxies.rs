@@ -76,7 +76,8 @@ impl ProxyMemory {
             live: silent_for < bound,
             heard: self.heard,
             closes_first,
-            reads: self.has(FEATURE_READS),
+            // One that was not heard yet may be of any kind.
+            reads: !self.heard || self.has(FEATURE_READS),
             acknowledged_for,
         };
         let left = left.into_iter().flatten().filter(|time| !time.is_zero());

@@ -307,12 +307,15 @@ fn add_proxies(small: &Small, data: &mut ClusterData, view: &mut View) {
         let generation = Generation(GENERATION.0 - i64::from(behind));
         let seen = ProxyView {
             generation: heard.then_some(generation),
-            live: *state != ProxyState::Dead,
+            live: !matches!(state, ProxyState::Dead | ProxyState::ReadsDead),
             heard,
             closes_first: !matches!(state, ProxyState::GoJustNow | ProxyState::GoLongAgo),
             reads: matches!(
                 state,
-                ProxyState::Unheard | ProxyState::Reads | ProxyState::ReadsBehind
+                ProxyState::Unheard
+                    | ProxyState::Reads
+                    | ProxyState::ReadsBehind
+                    | ProxyState::ReadsDead
             ),
             acknowledged_for: if *state == ProxyState::GoLongAgo {
                 2 * SECOND

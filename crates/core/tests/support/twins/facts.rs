@@ -8,7 +8,7 @@ use stolon_core::model::{
     ClusterData, Db, DbUid, EffectiveSpec, FollowType, Generation, InitMode, InstanceReport,
     KeeperUid, PostgresState, Role, TimelineSwitch,
 };
-use stolon_core::sentinel::observe::View;
+use stolon_core::sentinel::observe::{ProxyView, View};
 
 /// The cluster, whose phase is normal.
 pub(crate) struct Facts {
@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) primary: Option<Copy>,
     /// Its keeper gave it up and waits for a newer document.
     pub(crate) released: bool,
+    /// It gave it up by this document or one before it, and this one names who is to replace it.
+    pub(crate) awaits_successor: bool,
     /// An operator declared its keeper failed.
     pub(crate) forced: bool,
     /// The document that was read has it replicate synchronously.
@@ -123,15 +125,18 @@ impl Facts {
             primary_uid: cluster.status.master.clone(),
             primary: source.map(copy),
             released: released.is_some_and(|at| at >= view.revision),
+            awaits_successor: released.is_some()
+                && spec.synchronous_replication
+                && !data.proxy.spec.successor_db_uid.is_empty(),
             forced: keeper.is_some_and(|keeper| keeper.status.force_fail),
             in_force: source.is_some_and(|db| db.spec.synchronous_replication),
             listed: named.into_iter().flat_map(|l| l.iter().cloned()).collect(),
             confirmed: source.map(|db| confirmed(db, view)).unwrap_or_default(),
             standbys: standbys.into_iter().map(copy).collect(),
             deposed: deposed.map(copy).collect(),
-            somebody_reads: readers(view).next().is_some(),
-            left: readers(view)
-                .all(|generation| generation == Some(data.proxy.generation))
+            somebody_reads: readers(data, view).next().is_some(),
+            left: readers(data, view)
+                .all(|proxy| !proxy.live || proxy.generation == Some(data.proxy.generation))
                 .then(|| data.proxy.spec.successor_db_uid.clone()),
             too_many_failovers: view.recent_failovers >= view.most_failovers,
             keepers,
@@ -140,12 +145,12 @@ impl Facts {
     }
 }
 
-/// What the living proxies that may read from standbys say that they have carried out.
-fn readers(view: &View) -> impl Iterator<Item = Option<Generation>> {
-    let living = view.proxies.values().filter(|proxy| proxy.live);
-    living
-        .filter(|proxy| proxy.reads)
-        .map(|proxy| proxy.generation)
+/// The proxies that may read from standbys, now or when they come back.
+fn readers<'a>(data: &'a ClusterData, view: &'a View) -> impl Iterator<Item = &'a ProxyView> {
+    let enabled = &data.proxy.spec.enabled_proxies;
+    let all = view.proxies.iter().filter(|(_, proxy)| proxy.reads);
+    let able = all.filter(|(uid, proxy)| proxy.live || enabled.contains(uid));
+    able.map(|(_, proxy)| proxy)
 }
 
 impl Copy {

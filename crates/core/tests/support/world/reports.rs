@@ -72,7 +72,7 @@ impl World {
     }
 
     fn state(&self, keeper: &KeeperModel, instance: &InstanceModel) -> PostgresState {
-        let peers: Vec<PeerReport> = if instance.primary {
+        let peers: Vec<PeerReport> = if instance.primary && keeper.released_at.is_none() {
             self.peers(instance)
         } else {
             vec![]
