@@ -8,101 +8,29 @@
 
 mod checks;
 mod decide;
+mod heard;
+mod interface;
 mod leave;
+mod reads;
 mod seen;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::report::{FEATURE_AGE_FROM_SEND, IMPLEMENTATION, ProxyInfo};
-use crate::model::{ClusterData, DbUid, EffectiveSpec, Generation, ProxyUid};
+use crate::model::report::{FEATURE_AGE_FROM_SEND, FEATURE_READS, IMPLEMENTATION, ProxyInfo};
+use crate::model::{ClusterData, EffectiveSpec, Generation};
 use crate::reason::Reason;
 use crate::time::Instant;
 use checks::{Checks, Pause};
+pub use heard::Reports;
+pub use interface::{Effect, Event, ReadRoute, Route, Settings, Target};
 pub(crate) use leave::forwards_for;
 use leave::{Leave, Publication};
+pub use reads::MaxLag;
+use reads::{Ground, Reads};
 use seen::{Last, Seen};
 
 /// The shortest time between two checks, whatever proxyCheckInterval says (0 is valid there).
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Where clients go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
-    /// To this instance, until the moment at the latest.
-    To {
-        /// The db.
-        target: Target,
-        /// When the permission ends by itself.
-        until: Instant,
-    },
-    /// Nowhere, and why.
-    Closed(String),
-}
-
-/// An instance that clients may reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The db.
-    pub db: DbUid,
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: String,
-}
-
-/// What a proxy learns.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The time asked for has come.
-    Wake,
-    /// The store may have changed.
-    StoreChanged,
-    /// The document was read.
-    Document {
-        /// When the read was sent.
-        sent_at: Instant,
-        /// Its store revision.
-        revision: u64,
-        /// The document; none: there is no cluster.
-        data: Option<Arc<ClusterData>>,
-    },
-    /// The document could not be read.
-    ReadFailed,
-    /// An [`Effect::Route`] was carried out: what it forbids is gone. One answer to each, in order.
-    RouteSet,
-    /// A publication ended: whether it is stored.
-    Published(bool),
-}
-
-/// What a proxy wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Read the document; answer with [`Event::Document`] or [`Event::ReadFailed`].
-    Read,
-    /// Let clients go there and nowhere else; answer with [`Event::RouteSet`] once every connection
-    /// to another place is gone, and every one whose leave had ended. In the order asked for.
-    Route(Route),
-    /// Accept connections, or do not.
-    Listen(bool),
-    /// Publish, to expire after the time given; answer with [`Event::Published`].
-    Publish(Box<ProxyInfo>, Duration),
-    /// Tell the operator.
-    Log(Reason),
-    /// Send [`Event::Wake`] at this moment at the latest; replaces the one asked for before.
-    WakeAt(Instant),
-}
-
-/// How a proxy is set up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Its name, new at each start.
-    pub uid: ProxyUid,
-    /// The program's version.
-    pub version: String,
-    /// Whether it stops listening while it cannot see the store.
-    pub stop_listening: bool,
-}
 
 /// One proxy.
 #[derive(Debug)]
@@ -124,6 +52,8 @@ pub struct Proxy {
     published: Option<Generation>,
     listening: bool,
     route: Route,
+    /// None: clients do not read from standbys.
+    reads: Option<Reads>,
     /// Routes asked for and not set yet: connections they forbid may still be there.
     unset: u32,
     started_at: Option<Instant>,
@@ -134,6 +64,7 @@ impl Proxy {
     /// A proxy that has seen nothing yet, and forwards nothing.
     pub fn new(settings: Settings) -> Self {
         Self {
+            reads: settings.reads.map(Reads::new),
             settings,
             seen: None,
             last: None,
@@ -157,6 +88,11 @@ impl Proxy {
         &self.route
     }
 
+    /// Where clients go now that only read; none: they are not led to standbys.
+    pub fn read_route(&self) -> Option<&ReadRoute> {
+        self.reads.as_ref().map(Reads::route)
+    }
+
     /// When the read of the last good check was sent.
     pub const fn good_at(&self) -> Option<Instant> {
         self.leave.good_at()
@@ -172,11 +108,14 @@ impl Proxy {
         self.learn(now, event, &mut effects);
         self.checks.turn(now, self.interval());
         self.listen(now, &mut effects);
-        self.set_route(now, &mut effects);
+        self.set_routes(now, &mut effects);
         self.publish(now, &mut effects);
         self.warn(now, started_at, &mut effects);
         if self.checks.send(now) {
             effects.push(Effect::Read);
+            if self.reads.as_mut().is_some_and(Reads::ask) {
+                effects.push(Effect::ReadReports);
+            }
         }
         effects.push(Effect::WakeAt(self.wake_at(now)));
         effects
@@ -203,6 +142,17 @@ impl Proxy {
                 // What cannot be read must not look alive: the sentinel would wait for it.
                 self.owed = false;
             }
+            Event::Reports { sent_at, reports } => {
+                let data = self.seen.as_ref().and_then(|seen| seen.data.as_deref());
+                if let Some(reads) = &mut self.reads {
+                    reads.learn(sent_at, reports, data);
+                }
+            }
+            Event::ReportsFailed => {
+                if let Some(reads) = &mut self.reads {
+                    reads.failed();
+                }
+            }
             Event::RouteSet => self.unset = self.unset.saturating_sub(1),
             Event::Published(stored) => self.take_publication(now, stored),
         }
@@ -217,6 +167,9 @@ impl Proxy {
         if let Some(why) = behind {
             // Everything closes; the document counts once a whole new check has found it again.
             self.leave.end();
+            if let Some(reads) = &mut self.reads {
+                reads.forget();
+            }
             self.owed = true;
             self.checks.want();
             let reason = Reason::warn("document-fell", format!("closing to clients: {why}"));
@@ -293,6 +246,25 @@ impl Proxy {
         }
     }
 
+    fn set_routes(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.set_route(now, effects);
+        let proxy_timeout = self.spec().proxy_timeout;
+        let Some(reads) = &mut self.reads else {
+            return;
+        };
+        let ground = Ground {
+            now,
+            uid: &self.settings.uid,
+            data: self.seen.as_ref().and_then(|seen| seen.data.as_deref()),
+            until: self.leave.until().filter(|until| now < *until),
+            is_held: self.held_until.is_some(),
+            proxy_timeout,
+        };
+        if reads.turn(&ground, effects) {
+            self.unset = self.unset.saturating_add(1);
+        }
+    }
+
     fn set_route(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let until = self.leave.until().filter(|until| now < *until);
         self.held_until = self.held_until.filter(|until| now < *until);
@@ -334,7 +306,7 @@ impl Proxy {
             return;
         }
         self.leave.shorten(now.after(timeout));
-        self.set_route(now, effects);
+        self.set_routes(now, effects);
         if self.unset > 0 {
             return;
         }
@@ -353,10 +325,16 @@ impl Proxy {
             proxy_timeout_nanos: i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX),
             implementation: IMPLEMENTATION.to_owned(),
             version: self.settings.version.clone(),
-            features: vec![FEATURE_AGE_FROM_SEND.to_owned()],
+            features: self.features(),
             ..ProxyInfo::default()
         };
         effects.push(Effect::Publish(Box::new(info), timeout.saturating_mul(2)));
+    }
+
+    fn features(&self) -> Vec<String> {
+        let reads = self.reads.as_ref().map(|_| FEATURE_READS);
+        let features = [FEATURE_AGE_FROM_SEND].into_iter().chain(reads);
+        features.map(ToOwned::to_owned).collect()
     }
 
     /// A live proxy is enabled within a round; one that waits for longer tells (scenario B7).
@@ -387,6 +365,7 @@ impl Proxy {
             self.sighted_until(),
             retry,
             self.held_until,
+            self.reads.as_ref().and_then(Reads::until),
         ]
         .into_iter()
         .flatten()
@@ -438,6 +417,7 @@ mod tests {
                 uid: "p1".into(),
                 version: "test".into(),
                 stop_listening,
+                reads: None,
             };
             let uid = ClusterUid::from("c");
             let now = Instant::from_boot(Duration::from_secs(100));
@@ -498,7 +478,11 @@ mod tests {
                     }
                     Effect::Read => self.reads.push(self.now),
                     Effect::Publish(info, _) => self.published.push(info.generation),
-                    Effect::Route(_) | Effect::Listen(_) | Effect::Log(_) => {}
+                    Effect::Route(_)
+                    | Effect::ReadRoute(_)
+                    | Effect::ReadReports
+                    | Effect::Listen(_)
+                    | Effect::Log(_) => {}
                 }
             }
             effects
@@ -509,7 +493,8 @@ mod tests {
                 Effect::Read if self.reads_fail => Some(Event::ReadFailed),
                 Effect::Read => Some(self.document()),
                 Effect::Publish(..) => Some(Event::Published(!self.publications_fail)),
-                Effect::Route(_) => Some(Event::RouteSet),
+                Effect::Route(_) | Effect::ReadRoute(_) => Some(Event::RouteSet),
+                Effect::ReadReports => Some(Event::ReportsFailed),
                 Effect::WakeAt(_) | Effect::Listen(_) | Effect::Log(_) => None,
             }
         }

@@ -1,7 +1,7 @@
 //! I1 and I6 over time: one proxy, a store that is slow or fails, a sentinel that keeps to the
 //! contract's section 7, changes of proxyTimeout, and pauses of the proxy's process at any moment.
 //! Whatever the order of events, the proxy never carries clients to one instance while the document
-//! opens another.
+//! opens another, and never to a standby to read that the document makes the primary.
 //!
 //! The same seed gives the same run. The check is shown to work: proxies that believe too early, in
 //! the ways that are easy to get wrong, are caught by it.
@@ -10,8 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::model::{ClusterData, ClusterSpec, ClusterUid, Db, DbUid, Generation};
-use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
+use stolon_core::model::report::{FEATURE_READS, InstanceReport};
+use stolon_core::model::{
+    ClusterData, ClusterSpec, ClusterUid, Db, DbUid, FollowConfig, Generation, InfoUid, KeeperInfo,
+    Lsn, PostgresState, Role, SentinelInfo, TimelineId,
+};
+use stolon_core::proxy::{Effect, Event, MaxLag, Proxy, ReadRoute, Reports, Route, Settings};
 use stolon_core::time::{Instant, Timestamp};
 
 const RUN_MS: u64 = 60_000;
@@ -71,9 +75,7 @@ enum Step {
     Wake {
         number: u64,
     },
-    RelayDone {
-        target: Option<(DbUid, u64)>,
-    },
+    RelayDone(Relayed),
     Look,
     /// The sentinel's write reaches the store, if the document is still the one it saw.
     Write {
@@ -82,6 +84,13 @@ enum Step {
     },
     ChangeSpec,
     Pause,
+}
+
+/// Where the relay carries clients from now on, and until when.
+#[derive(Debug, Clone)]
+enum Relayed {
+    ToPrimary(Option<(DbUid, u64)>),
+    ToStandbys(Vec<(DbUid, u64)>),
 }
 
 struct World {
@@ -95,6 +104,8 @@ struct World {
     wakes: u64,
     /// Where the relay really carries clients, and until when.
     relay: Option<(DbUid, u64)>,
+    /// Where it really carries those who read.
+    reading: Vec<(DbUid, u64)>,
     relay_busy_until: u64,
     data: ClusterData,
     revision: u64,
@@ -103,6 +114,8 @@ struct World {
     seen: (u64, u64),
     wanted: &'static str,
     served: u64,
+    /// How often somebody could read from a standby.
+    read: u64,
 }
 
 fn instant(ms: u64) -> Instant {
@@ -134,7 +147,28 @@ fn document() -> ClusterData {
         data.dbs.insert(uid.into(), db);
     }
     data.proxy.generation = Generation::FIRST;
+    make_primary(&mut data, "db1");
     data
+}
+
+fn make_primary(data: &mut ClusterData, primary: &str) {
+    for db in data.dbs.values_mut() {
+        let is_primary = db.uid.as_str() == primary;
+        db.spec.keeper_uid = format!("keeper-of-{}", db.uid).as_str().into();
+        db.spec.role = Some(if is_primary {
+            Role::Primary
+        } else {
+            Role::Standby
+        });
+        db.spec.follow_config = (!is_primary).then(|| FollowConfig::internal(primary.into()));
+        db.status.healthy = true;
+    }
+    data.cluster.as_mut().expect("a cluster").status.master = Some(primary.into());
+}
+
+fn primary(data: &ClusterData) -> &DbUid {
+    let cluster = data.cluster.as_ref().expect("a cluster");
+    cluster.status.master.as_ref().expect("a primary")
 }
 
 impl World {
@@ -143,6 +177,10 @@ impl World {
             uid: "p1".into(),
             version: "test".into(),
             stop_listening: true,
+            reads: Some(MaxLag {
+                bytes: 1,
+                time: Duration::from_secs(30),
+            }),
         };
         let mut world = Self {
             chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
@@ -154,6 +192,7 @@ impl World {
             proxy: Proxy::new(settings),
             wakes: 0,
             relay: None,
+            reading: Vec::new(),
             relay_busy_until: 0,
             data: document(),
             revision: 1,
@@ -161,6 +200,7 @@ impl World {
             seen: (0, 0),
             wanted: "db1",
             served: 0,
+            read: 0,
         };
         world.at(0, Step::Tell(Box::new(Event::StoreChanged)));
         world.at(1, Step::Look);
@@ -175,7 +215,7 @@ impl World {
     }
 
     /// Runs to the end, or to the moment at which there are two primaries for clients.
-    fn run(mut self) -> Result<u64, String> {
+    fn run(mut self) -> Result<(u64, u64), String> {
         while let Some(((time, _), step)) = self.steps.pop_first() {
             if time > RUN_MS {
                 break;
@@ -184,10 +224,20 @@ impl World {
             self.carry_out(step);
             self.check()?;
         }
-        Ok(self.served)
+        Ok((self.served, self.read))
     }
 
     fn check(&mut self) -> Result<(), String> {
+        let primary = primary(&self.data);
+        for (db, until) in self.reading.iter().filter(|(_, until)| self.now < *until) {
+            if db == primary {
+                let now = self.now;
+                return Err(format!(
+                    "at {now} ms clients read from {db} until {until} ms, which is the primary"
+                ));
+            }
+            self.read += 1;
+        }
         let carries_to = self.relay.as_ref().filter(|(_, until)| self.now < *until);
         let open_to = &self.data.proxy.spec.primary_db_uid;
         match carries_to {
@@ -205,7 +255,7 @@ impl World {
 
     fn carry_out(&mut self, step: Step) {
         let of_the_proxy = match &step {
-            Step::Tell(_) | Step::Wake { .. } | Step::RelayDone { .. } => true,
+            Step::Tell(_) | Step::Wake { .. } | Step::RelayDone(_) => true,
             // What the process has already sent goes its way; what it has not, waits with it.
             Step::ReadDone { .. } | Step::PublishDone { .. } => self.chance.one_in(2),
             Step::Look | Step::Write { .. } | Step::ChangeSpec | Step::Pause => false,
@@ -224,8 +274,11 @@ impl World {
             Step::Tell(event) => self.tell(*event),
             Step::Wake { number } if number == self.wakes => self.tell(Event::Wake),
             Step::Wake { .. } => {}
-            Step::RelayDone { target } => {
-                self.relay = target;
+            Step::RelayDone(relayed) => {
+                match relayed {
+                    Relayed::ToPrimary(target) => self.relay = target,
+                    Relayed::ToStandbys(targets) => self.reading = targets,
+                }
                 self.tell(Event::RouteSet);
             }
             Step::Look => self.look(),
@@ -293,13 +346,28 @@ impl World {
                     Route::To { target, until } => Some((target.db, millis(until))),
                     Route::Closed(_) => None,
                 };
-                // One after the other, as they were asked for.
-                let later = self.relay_busy_until.max(self.now + self.chance.below(300));
-                self.relay_busy_until = later;
-                if self.flaw == Flaw::AcknowledgesFirst {
-                    self.at(self.now, Step::Tell(Box::new(Event::RouteSet)));
-                }
-                self.at(later, Step::RelayDone { target });
+                self.relay(Relayed::ToPrimary(target));
+            }
+            Effect::ReadRoute(route) => {
+                let targets = match route {
+                    ReadRoute::To(targets) => targets,
+                    ReadRoute::Closed(_) => Vec::new(),
+                };
+                let targets = targets.into_iter();
+                let targets = targets.map(|(target, until)| (target.db, millis(until)));
+                self.relay(Relayed::ToStandbys(targets.collect()));
+            }
+            Effect::ReadReports => {
+                let event = if self.chance.one_in(12) {
+                    Event::ReportsFailed
+                } else {
+                    Event::Reports {
+                        sent_at: instant(self.now),
+                        reports: self.reports(),
+                    }
+                };
+                let later = self.now + self.chance.delay();
+                self.at(later, Step::Tell(Box::new(event)));
             }
             Effect::WakeAt(at) => {
                 assert!(at > instant(self.now), "a wake that has passed never ends");
@@ -308,6 +376,48 @@ impl World {
                 self.at(millis(at), Step::Wake { number });
             }
             Effect::Listen(_) | Effect::Log(_) => {}
+        }
+    }
+
+    /// One after the other, as they were asked for.
+    fn relay(&mut self, relayed: Relayed) {
+        let later = self.relay_busy_until.max(self.now + self.chance.below(300));
+        self.relay_busy_until = later;
+        if self.flaw == Flaw::AcknowledgesFirst {
+            self.at(self.now, Step::Tell(Box::new(Event::RouteSet)));
+        }
+        self.at(later, Step::RelayDone(relayed));
+    }
+
+    /// All keepers have just published, and nobody lags.
+    fn reports(&mut self) -> Reports {
+        let states = self.data.dbs.values().map(|db| PostgresState {
+            uid: db.uid.clone(),
+            healthy: true,
+            timeline_id: TimelineId(1),
+            xlog_pos: Lsn(1),
+            instance: Some(InstanceReport {
+                in_recovery: Some(db.spec.role == Some(Role::Standby)),
+                replay_lsn: Lsn(1),
+                ..InstanceReport::default()
+            }),
+            ..PostgresState::default()
+        });
+        let keepers = states.map(|state| KeeperInfo {
+            info_uid: InfoUid::new(format!("{}-{}", state.uid, self.now)),
+            uid: format!("keeper-of-{}", state.uid).as_str().into(),
+            cluster_uid: "c".into(),
+            postgres_state: Some(state),
+            ..KeeperInfo::default()
+        });
+        let sentinel = SentinelInfo {
+            uid: "s1".into(),
+            features: vec![FEATURE_READS.to_owned()],
+            ..SentinelInfo::default()
+        };
+        Reports {
+            keepers: keepers.collect(),
+            sentinels: vec![sentinel],
         }
     }
 
@@ -363,14 +473,22 @@ impl World {
             self.wanted = if self.wanted == "db1" { "db2" } else { "db1" };
         }
         let mut data = self.data.clone();
-        let spec = &mut data.proxy.spec;
-        if !spec.primary_db_uid.is_empty() && spec.primary_db_uid.as_str() != self.wanted {
-            spec.primary_db_uid = DbUid::default();
-        } else if spec.primary_db_uid.is_empty()
-            && (!live || generation == self.data.proxy.generation)
-        {
-            spec.primary_db_uid = self.wanted.into();
+        let is_left = !live || generation == self.data.proxy.generation;
+        let is_named = data.proxy.spec.successor_db_uid.as_str() == self.wanted;
+        if primary(&data).as_str() == self.wanted {
+            let spec = &mut data.proxy.spec;
+            spec.successor_db_uid = DbUid::default();
+            if spec.primary_db_uid.is_empty() && is_left {
+                spec.primary_db_uid = self.wanted.into();
+            }
+        } else if is_named && is_left {
+            make_primary(&mut data, self.wanted);
+            data.proxy.spec.successor_db_uid = DbUid::default();
+        } else {
+            data.proxy.spec.primary_db_uid = DbUid::default();
+            data.proxy.spec.successor_db_uid = self.wanted.into();
         }
+        let spec = &mut data.proxy.spec;
         spec.enabled_proxies = if live { vec!["p1".into()] } else { vec![] };
         if data.proxy.spec != self.data.proxy.spec {
             data.proxy.generation = data.proxy.generation.next();
@@ -409,23 +527,28 @@ impl World {
 
 #[test]
 fn clients_reach_one_primary_whatever_the_order_of_events() {
-    let mut served = 0;
+    let (mut served, mut read) = (0, 0);
     for seed in 0..SEEDS {
-        served += World::new(seed, Flaw::None)
-            .run()
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let run = World::new(seed, Flaw::None).run();
+        let (writes, reads) = run.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        served += writes;
+        read += reads;
     }
     assert!(served > SEEDS * 50, "clients were hardly served: {served}");
+    assert!(read > SEEDS * 50, "hardly anybody could read: {read}");
 }
 
 #[test]
 fn a_proxy_that_believes_too_early_is_caught() {
-    for flaw in [
-        Flaw::NoReadAfterPublication,
-        Flaw::OutlivesItsWord,
-        Flaw::AcknowledgesFirst,
-    ] {
-        let caught = (0..SEEDS).any(|seed| World::new(seed, flaw).run().is_err());
-        assert!(caught, "{flaw:?} went unnoticed");
+    let errors = |flaw| (0..SEEDS).filter_map(move |seed| World::new(seed, flaw).run().err());
+    let caught = |flaw, what| {
+        let caught = errors(flaw).any(|error: String| error.contains(what));
+        assert!(caught, "{flaw:?} went unnoticed where {what}");
+    };
+    caught(Flaw::NoReadAfterPublication, "clients reach");
+    for flaw in [Flaw::OutlivesItsWord, Flaw::AcknowledgesFirst] {
+        caught(flaw, "clients reach");
+        // What keepers publish has to be read anew too, after a pause: the first flaw finds nobody here.
+        caught(flaw, "clients read");
     }
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ProxyUid, wire};
-use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
+use stolon_core::proxy::{Effect, Event, Proxy, Reports, Route, Settings};
 use stolon_core::time::Instant;
-use stolon_store::{Backend, Key, Store};
+use stolon_store::{Backend, Folder, Key, Store};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -54,6 +54,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         uid: ProxyUid::from(uid.as_str()),
         version: VERSION.to_owned(),
         stop_listening: config.stop_listening,
+        reads: config.reading.as_ref().map(|reading| reading.max_lag),
     };
     let tls = config.tls.as_ref().map(Termination::load).transpose()?;
     let tls = tls.map(Arc::new);
@@ -65,8 +66,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let (for_clients, for_metrics) = upgrade::sorted(passed);
     let scraped = Scraped::begin(&config, for_metrics, registry, health.clone()).await?;
-    let mut relay =
-        Relay::new(&config, metrics.clone(), files::raise_limit()).map_err(Error::Relay)?;
+    let mut relay = Relay::new(&config, &metrics, files::raise_limit()).map_err(Error::Relay)?;
     relay.give(for_clients);
     if let Some(tls) = &tls {
         relay.terminate(tls.clone());
@@ -80,7 +80,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         store,
         store_backend: config.common.store.backend,
         events,
-        metrics,
+        shown: metrics::Shown::new(metrics),
         health,
         uid,
         stage: Stage::Serving,
@@ -102,7 +102,7 @@ struct Shell {
     store: Arc<dyn Store>,
     store_backend: Backend,
     events: mpsc::Sender<Event>,
-    metrics: metrics::Metrics,
+    shown: metrics::Shown,
     health: Health,
     uid: String,
     stage: Stage,
@@ -135,11 +135,15 @@ impl Shell {
                         self.relay.set_route(&route);
                         routes_set += 1;
                     }
+                    Effect::ReadRoute(route) => {
+                        self.relay.set_read_route(&route);
+                        routes_set += 1;
+                    }
                     effect => self.carry_out(effect),
                 }
             }
             self.follow_listen();
-            self.metrics.update(&self.proxy);
+            self.shown.update(&self.proxy);
             let waits = self.proxy.waits_to_be_enabled();
             self.health.set_ready(match self.proxy.good_at() {
                 _ if !self.stage.serves() => Some("stopping".to_owned()),
@@ -270,6 +274,11 @@ impl Shell {
                     let _ = events.send(read(store.as_ref()).await).await;
                 });
             }
+            Effect::ReadReports => {
+                tokio::spawn(async move {
+                    let _ = events.send(reports(store.as_ref()).await).await;
+                });
+            }
             Effect::Publish(mut info, ttl) => {
                 info.info_uid = names::info_uid();
                 let key = Key::ProxyInfo(self.uid.clone());
@@ -285,7 +294,7 @@ impl Shell {
                 });
             }
             // The loop keeps them.
-            Effect::WakeAt(_) | Effect::Route(_) => {}
+            Effect::WakeAt(_) | Effect::Route(_) | Effect::ReadRoute(_) => {}
         }
     }
 }
@@ -306,6 +315,25 @@ async fn read(store: &dyn Store) -> Event {
             revision: found.revision,
             data: found.data,
         })
+}
+
+/// What members published, for who leads clients to standbys.
+async fn reports(store: &dyn Store) -> Event {
+    let sent_at = clock::now();
+    let listed = tokio::try_join!(store.list(Folder::Keepers), store.list(Folder::Sentinels));
+    match listed {
+        Ok((keepers, sentinels)) => Event::Reports {
+            sent_at,
+            reports: Reports {
+                keepers: document::understood(keepers),
+                sentinels: document::understood(sentinels),
+            },
+        },
+        Err(error) => {
+            tracing::debug!(%error, "cannot read what members published");
+            Event::ReportsFailed
+        }
+    }
 }
 
 #[cfg(test)]

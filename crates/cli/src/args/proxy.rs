@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use stolon_core::model::GoDuration;
-use stolon_daemons::proxy::config::{Config, Keepalive, Tls};
+use stolon_core::proxy::MaxLag;
+use stolon_daemons::proxy::config::{Config, Fallback, Keepalive, Reading, Tls};
 
 use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
 
@@ -22,6 +23,27 @@ pub const DAEMON: Daemon<Config> = Daemon {
 const FLAGS: &[Flag] = &[
     text("listen-address", "127.0.0.1", "address to listen on"),
     text("port", "5432", "port to listen on"),
+    text(
+        "read-only-port",
+        "0",
+        "port that leads to standbys, for clients that only read; 0: none",
+    ),
+    text(
+        "read-only-listen-address",
+        "",
+        "address of that port; without it the one of --listen-address",
+    ),
+    text(
+        "read-only-max-lag",
+        "16MB,30s",
+        "how far behind the primary a standby may be that clients read from, in bytes and in time",
+    ),
+    text(
+        "read-only-fallback",
+        "primary",
+        "what becomes of clients that read while no standby is near enough: primary (they go there) or \
+         refuse (they wait for --hold-timeout, and are refused)",
+    ),
     yes_no(
         "stop-listening",
         "true",
@@ -112,6 +134,7 @@ fn config(values: &Values) -> Result<Config, String> {
         upgrade_drain_timeout: time(values, "upgrade-drain-timeout")?,
         keepalive,
         proxy_protocol_from: networks(values)?,
+        reading: reading(values)?,
         tls: tls(values)?,
     })
 }
@@ -121,6 +144,62 @@ fn time(values: &Values, name: &str) -> Result<Duration, String> {
     let time = time.filter(|time: &GoDuration| time.as_nanos() >= 0);
     let time = time.ok_or_else(|| values.invalid(name, "a time as 10s, or 0"))?;
     Ok(time.to_std())
+}
+
+fn reading(values: &Values) -> Result<Option<Reading>, String> {
+    let port = values.number::<u16>("read-only-port", 0, "a port number, or 0 for none")?;
+    let max_lag = max_lag(values)?;
+    let words = [("primary", Fallback::Primary), ("refuse", Fallback::Refuse)];
+    let fallback = values.one_of("read-only-fallback", &words)?;
+    let listen_address = values
+        .given("read-only-listen-address")
+        .unwrap_or_else(|| values.text("listen-address").to_owned());
+    if port == 0 {
+        return Ok(None);
+    }
+    if port == values.port("port")? && listen_address == values.text("listen-address") {
+        return Err(
+            "--read-only-port and --port are the same: clients could not choose".to_owned(),
+        );
+    }
+    Ok(Some(Reading {
+        listen_address,
+        port,
+        max_lag,
+        fallback,
+    }))
+}
+
+fn max_lag(values: &Values) -> Result<MaxLag, String> {
+    let refused = || {
+        let valid = "a size and a time as 16MB,30s: the size a whole number of kB, MB or GB, the time \
+                     more than 0";
+        values.invalid("read-only-max-lag", valid)
+    };
+    let (size, time) = values
+        .text("read-only-max-lag")
+        .split_once(',')
+        .ok_or_else(refused)?;
+    let time: GoDuration = time.trim().parse().map_err(|_| refused())?;
+    if time.as_nanos() <= 0 {
+        return Err(refused());
+    }
+    Ok(MaxLag {
+        bytes: bytes(size.trim()).ok_or_else(refused)?,
+        time: time.to_std(),
+    })
+}
+
+/// A size as PostgreSQL writes it ("Parameter Names and Values": 1kB is 1024 bytes).
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor: u64 = match text.get(digits.len()..)?.trim() {
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn networks(values: &Values) -> Result<Vec<IpNet>, String> {

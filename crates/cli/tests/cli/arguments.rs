@@ -316,6 +316,19 @@ fn wrong_values_of_a_proxy_are_refused_with_what_is_valid() {
     }
     proxy("--max-held=-1", &["--max-held", "\"-1\"", "0 or more"]);
     proxy("--drain-timeout=x", &["--drain-timeout", "as 10s, or 0"]);
+    for value in [
+        "16MB", "16,30s", "16mb,30s", "16MB,30", "16MB,0s", "-1MB,1s", "",
+    ] {
+        proxy(
+            &format!("--read-only-max-lag={value}"),
+            &["--read-only-max-lag", &format!("{value:?}"), "as 16MB,30s"],
+        );
+    }
+    proxy(
+        "--read-only-fallback=maybe",
+        &["--read-only-fallback", "\"maybe\"", "primary, refuse"],
+    );
+    proxy("--read-only-port=5432", &["--read-only-port and --port"]);
     let both = ["--tls-cert-file", "--tls-key-file"];
     for words in ["--tls-cert-file=/c", "--tls-key-file=/k", "--tls-required"] {
         proxy(words, &both);
@@ -472,6 +485,16 @@ fn values_become_what_they_mean() {
     let metrics = proxy.common.metrics_listen_address.expect("given");
     assert_eq!(metrics.to_string(), "0.0.0.0:9100");
     assert_eq!(proxy.common.log.level, tracing::Level::DEBUG);
+    assert_eq!(proxy.reading, None);
+    let words = "--listen-address=10.0.0.2 --read-only-port=5433 --read-only-max-lag=64kB,1m";
+    let proxy = parse(&proxy::DAEMON, STORE, words, &[]).expect("understood");
+    let reading = proxy.reading.expect("given");
+    assert_eq!(
+        (reading.listen_address.as_str(), reading.port),
+        ("10.0.0.2", 5433)
+    );
+    assert_eq!(reading.max_lag.bytes, 64 * 1024);
+    assert_eq!(reading.max_lag.time, Duration::from_mins(1));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod migration;
 mod network;
 mod operator;
 mod other_stores;
+mod reading;
 mod requests;
 mod standby_cluster;
 mod store;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use stolon_core::proxy::MaxLag;
 
 use crate::config::CommonConfig;
 
@@ -30,8 +31,32 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// The networks whose connections begin with a header of the PROXY protocol.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// The port for clients that only read; none: there is none.
+    pub reading: Option<Reading>,
     /// TLS that ends at the proxy; none: it passes through to PostgreSQL.
     pub tls: Option<Tls>,
+}
+
+/// A port that leads to standbys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The address it listens on.
+    pub listen_address: String,
+    /// The port it listens on.
+    pub port: u16,
+    /// How far a standby may be behind.
+    pub max_lag: MaxLag,
+    /// What becomes of clients while no standby is near enough.
+    pub fallback: Fallback,
+}
+
+/// What becomes of clients that read while no standby is near enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// They are led to the primary.
+    Primary,
+    /// They are held, and refused.
+    Refuse,
 }
 
 /// TLS that ends at the proxy. The files are PEM.

@@ -10,6 +10,9 @@ pub(crate) const LONGEST_PACKET: u32 = 10_000;
 /// What a refused client may still send before it hears so.
 pub(crate) const MOST_UNREAD: usize = 64 * 1024;
 
+/// The time between two looks at a client that says little by little how it begins.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 const CANCEL_REQUEST: u32 = 80_877_102;
 pub(super) const SSL_REQUEST: u32 = 80_877_103;
 pub(super) const GSS_REQUEST: u32 = 80_877_104;
@@ -20,6 +23,8 @@ const PROTOCOL_MAJOR: u32 = 3;
 pub(crate) enum Refusal {
     /// There is no primary to go to now, and why.
     NoPrimary(String),
+    /// There is no standby to read from now, and why.
+    NoStandby(String),
     /// This proxy carries as many clients as it can.
     Full,
     /// It did not ask for TLS, which is required.
@@ -27,10 +32,21 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// What metrics call it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::NoPrimary(_) => "no-primary",
+            Self::NoStandby(_) => "no-standby",
+            Self::Full => "full",
+            Self::WithoutTls => "without-tls",
+        }
+    }
+
     /// The SQLSTATE and the message.
     fn words(&self) -> (&'static str, String) {
         match self {
             Self::NoPrimary(why) => ("57P03", format!("no primary is open: {why}")),
+            Self::NoStandby(why) => ("57P03", format!("no standby may be read from: {why}")),
             Self::Full => (
                 "53300",
                 "this proxy has too many clients already".to_owned(),
@@ -88,6 +104,25 @@ pub(super) fn is_cancel_request(client: &TcpStream) -> bool {
     );
     let whole = peeked.is_ok_and(|(count, _)| count == start.len());
     whole && start.ends_with(&CANCEL_REQUEST.to_be_bytes())
+}
+
+/// Whether a client begins by a request to cancel a statement, which is waited for; nothing is taken.
+pub(super) async fn asks_to_cancel(client: &TcpStream, patience: Duration) -> bool {
+    let begins = async {
+        // Whoever sends its first eight bytes one by one is looked at again as each of them comes.
+        for _ in 0..8 {
+            client.readable().await.ok()?;
+            let mut start = [0; 8];
+            let count = client.peek(&mut start).await.ok()?;
+            if count == 0 || count == start.len() {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Some(is_cancel_request(client))
+    };
+    let begins = tokio::time::timeout(patience, begins).await;
+    begins.is_ok_and(|cancels| cancels.unwrap_or(false))
 }
 
 /// Reads what the client had already sent: closing a socket with something unread resets it, and a

@@ -6,8 +6,10 @@
 //! thread, without waiting for those who carry: with a reset that also drops what the socket still
 //! held. Only then is a client told, by who carries it, where its session can be ended in words.
 
+mod cancel;
 mod carrier;
 mod carry;
+mod doors;
 mod frames;
 mod hold;
 mod peer;
@@ -17,31 +19,34 @@ mod secured;
 mod serve;
 mod session;
 
-use std::collections::BTreeMap;
-use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::SockRef;
-use stolon_core::proxy::Route;
+use stolon_core::proxy::{ReadRoute, Route, Target};
+use stolon_core::time::Instant;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::{Config, Keepalive};
+use super::config::{Config, Fallback, Keepalive};
 use super::introduction::Introducers;
 use super::listening::{Listening, Serve};
 use super::metrics::Metrics;
 use super::tls::Termination;
 use crate::runtime::passed::Passed;
 use carrier::Carriers;
+use doors::{Door, Doors};
 use hold::WaitingRoom;
-use permit::Permit;
-use serve::{CHANGED, serve};
+use serve::serve;
 
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
+/// What metrics call the end of sessions whose route closed.
+const CLOSED: &str = "route-closed";
+/// What sockets are called that those who only read come by.
+const READING: &str = super::metrics::READING;
 /// Files kept for the store, metrics, and what the runtime needs.
 const RESERVED_FILES: usize = 64;
 /// Clients that may be carried at the same time, whatever the limit on files says.
@@ -52,6 +57,8 @@ const MOST_PLACES: usize = 1 << 20;
 pub(super) struct Relay {
     shared: Arc<Shared>,
     listening: Listening,
+    /// None: no port leads to standbys.
+    reading: Option<Listening>,
 }
 
 struct Shared {
@@ -60,8 +67,12 @@ struct Shared {
     introducers: Introducers,
     /// None: the TLS of clients passes through.
     tls: OnceLock<Arc<Termination>>,
-    state: Mutex<State>,
+    doors: Doors,
     waiting: WaitingRoom,
+    /// For those who read.
+    waiting_to_read: WaitingRoom,
+    /// Those who read go to the primary where there is no standby for them.
+    falls_back: bool,
     carriers: Carriers,
     refusals: Semaphore,
     /// Clients that can be carried at the same time.
@@ -72,46 +83,34 @@ struct Shared {
     clients: TaskTracker,
 }
 
-struct State {
-    permit: Option<Arc<Permit>>,
-    why_closed: String,
-    connections: BTreeMap<u64, Connection>,
-    next: u64,
-}
-
-struct Connection {
-    #[cfg(test)]
-    client: Arc<TcpStream>,
-    server: Arc<TcpStream>,
-}
-
 impl Relay {
     /// A relay that may have so many files open.
     ///
     /// # Errors
     ///
     /// When the system gives no threads to carry with.
-    pub(super) fn new(config: &Config, metrics: Metrics, files: u64) -> std::io::Result<Self> {
+    pub(super) fn new(config: &Config, metrics: &Metrics, files: u64) -> std::io::Result<Self> {
         // A session by TLS has its server's socket twice.
         let files = if config.tls.is_some() {
             files / 3 * 2
         } else {
             files
         };
-        let state = State {
-            permit: None,
-            why_closed: "the cluster data were not read yet".to_owned(),
-            connections: BTreeMap::new(),
-            next: 0,
-        };
+        let doors = if config.reading.is_some() { 2 } else { 1 };
+        // Some places are left for those who need not wait.
+        let seats = config.most_held.min(places(files) / 2 / doors);
         let shared = Shared {
-            metrics,
+            metrics: metrics.clone(),
             keepalive: config.keepalive,
             introducers: Introducers::new(&config.proxy_protocol_from),
             tls: OnceLock::new(),
-            state: Mutex::new(state),
-            // Some places are left for those who need not wait.
-            waiting: WaitingRoom::new(config.hold_timeout, config.most_held.min(places(files) / 2)),
+            doors: Doors::new(metrics.clone()),
+            waiting: WaitingRoom::new(config.hold_timeout, seats),
+            waiting_to_read: WaitingRoom::new(config.hold_timeout, seats),
+            falls_back: config
+                .reading
+                .as_ref()
+                .is_some_and(|reading| reading.fallback == Fallback::Primary),
             carriers: Carriers::start(peer::patience(config.keepalive))?,
             refusals: Semaphore::new(MOST_REFUSALS),
             places: Arc::new(Semaphore::new(places(files))),
@@ -119,20 +118,33 @@ impl Relay {
             clients: TaskTracker::new(),
         };
         let shared = Arc::new(shared);
-        let of_all = shared.clone();
-        let serve: Serve = Arc::new(move |client, peer| {
-            of_all.clients.spawn(serve(client, peer, of_all.clone()));
-        });
-        let metrics = shared.metrics.clone();
+        let listening = |host: &str, port, door| {
+            let of_all = shared.clone();
+            let serve: Serve = Arc::new(move |client, peer| {
+                of_all
+                    .clients
+                    .spawn(serve(client, peer, door, of_all.clone()));
+            });
+            Listening::new(host, port, metrics.clone(), serve)
+        };
+        let reading = config.reading.as_ref();
+        let reading = reading.map(|to| listening(&to.listen_address, to.port, Door::Reading));
         Ok(Self {
+            listening: listening(&config.listen_address, config.port, Door::Primary),
+            reading,
             shared,
-            listening: Listening::new(&config.listen_address, config.port, metrics, serve),
         })
     }
 
     /// Accepts clients, or stops to. One that has retired accepts nobody.
     pub(super) fn listen(&mut self, listen: bool) {
-        self.listening.listen(listen);
+        for listening in self.all_listening() {
+            listening.listen(listen);
+        }
+    }
+
+    fn all_listening(&mut self) -> impl Iterator<Item = &mut Listening> {
+        std::iter::once(&mut self.listening).chain(&mut self.reading)
     }
 
     /// Lets the TLS of clients end here, from the first on.
@@ -141,19 +153,31 @@ impl Relay {
         let _ = self.shared.tls.set(tls);
     }
 
-    /// Uses sockets that this process was started with.
+    /// Uses sockets that this process was started with: for those who only read the ones of that name,
+    /// for the others all others.
     pub(super) fn give(&mut self, sockets: Vec<Passed>) {
-        self.listening.give(sockets);
+        let to_read = |passed: &Passed| passed.name == READING;
+        let (to_read, others) = sockets.into_iter().partition(to_read);
+        self.listening.give(others);
+        if let Some(reading) = &mut self.reading {
+            reading.give(to_read);
+        }
     }
 
     /// The sockets where clients come in now, for a successor.
     pub(super) fn sockets(&self) -> std::io::Result<Vec<Passed>> {
-        self.listening.sockets("clients")
+        let mut sockets = self.listening.sockets("clients")?;
+        if let Some(reading) = &self.reading {
+            sockets.extend(reading.sockets(READING)?);
+        }
+        Ok(sockets)
     }
 
     /// Accepts nobody any more; who is there already goes on.
     pub(super) fn retire(&mut self) {
-        self.listening.retire();
+        for listening in self.all_listening() {
+            listening.retire();
+        }
         self.shared.clients.close();
     }
 
@@ -172,94 +196,63 @@ impl Relay {
 
     /// How many connections are carried.
     pub(super) fn connections(&self) -> usize {
-        self.shared.lock().connections.len()
+        self.shared.doors.connections()
     }
 
-    /// Lets clients go along a route and nowhere else. When this returns every connection to another
-    /// place is gone, and every one whose permit had run out: a permit is prolonged only while it
-    /// holds, so that nothing outlives a time in which nobody knew of it (I1).
+    /// Lets clients go along a route and nowhere else: when this returns every connection to another
+    /// place is gone (I1).
     pub(super) fn set_route(&self, route: &Route) {
         match route {
-            Route::Closed(why) => self.shared.close(why),
+            Route::Closed(why) => self.shared.close(Door::Primary, why, CLOSED),
             Route::To { target, until } => {
-                let mut state = self.shared.lock();
-                if let Some(permit) = state
-                    .permit
-                    .as_ref()
-                    .filter(|permit| permit.target == *target && permit.holds())
-                {
-                    permit.prolong(*until);
-                    return;
-                }
-                self.shared.revoke(&mut state, CHANGED);
-                state.permit = Some(Arc::new(Permit::new(target.clone(), *until)));
-                self.shared.waiting.tell();
+                self.shared
+                    .open(Door::Primary, vec![(target.clone(), *until)]);
             }
+        }
+    }
+
+    /// The same for those who only read.
+    pub(super) fn set_read_route(&self, route: &ReadRoute) {
+        match route {
+            ReadRoute::Closed(why) => self.shared.close(Door::Reading, why, CLOSED),
+            ReadRoute::To(targets) => self.shared.open(Door::Reading, targets.clone()),
         }
     }
 
     /// Ends everything.
     pub(super) fn close(&mut self, why: &str) {
         self.listen(false);
-        self.shared.close(why);
+        for door in [Door::Primary, Door::Reading] {
+            self.shared.close(door, why, "stopping");
+        }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close(&self, why: &str) {
-        let mut state = self.lock();
-        why.clone_into(&mut state.why_closed);
-        self.revoke(&mut state, why);
-    }
-
-    /// Ends every session: when this returns nothing reaches a server any more. Those who carry them
-    /// hear of it from the sockets, and tell the clients.
-    fn revoke(&self, state: &mut State, why: &str) {
-        if let Some(permit) = state.permit.take() {
-            permit.revoke(why);
-        }
-        for (_, connection) in std::mem::take(&mut state.connections) {
-            abort(&connection.server);
-            self.metrics.closed.inc();
-        }
-        self.waiting.tell();
-    }
-
-    /// The permit in force, or why there is none.
-    fn permit(&self) -> Result<Arc<Permit>, String> {
-        let state = self.lock();
-        if self.last.is_cancelled() {
-            return Err("the proxy is stopping".to_owned());
-        }
-        match &state.permit {
-            Some(permit) if permit.holds() => Ok(permit.clone()),
-            Some(permit) => Err(permit.why_ended().to_owned()),
-            None => Err(state.why_closed.clone()),
+    const fn waiting(&self, door: Door) -> &WaitingRoom {
+        match door {
+            Door::Primary => &self.waiting,
+            Door::Reading => &self.waiting_to_read,
         }
     }
 
-    fn leave(&self, id: u64) {
-        self.lock().connections.remove(&id);
+    fn open(&self, door: Door, targets: Vec<(Target, Instant)>) {
+        if self.doors.open(door, targets) {
+            self.tell(door);
+        }
     }
 
-    /// Enters a connection, unless its permit has ended meanwhile.
-    fn enter(&self, permit: &Arc<Permit>, connection: Connection) -> Option<u64> {
-        let mut state = self.lock();
-        let current = state
-            .permit
-            .as_ref()
-            .is_some_and(|now| Arc::ptr_eq(now, permit));
-        if !current || !permit.holds() {
-            return None;
+    fn close(&self, door: Door, why: &str, cause: &'static str) {
+        self.doors.close(door, (why, cause));
+        self.tell(door);
+    }
+
+    /// Wakes who may be let through now, or hear another reason why not.
+    fn tell(&self, door: Door) {
+        self.waiting(door).tell();
+        if door == Door::Primary && self.falls_back {
+            self.waiting_to_read.tell();
         }
-        let id = state.next;
-        state.next += 1;
-        state.connections.insert(id, connection);
-        Some(id)
     }
 }
 

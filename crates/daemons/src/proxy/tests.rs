@@ -6,7 +6,7 @@ mod free_port;
 use std::sync::Arc;
 use std::time::Duration;
 
-use free_port::free_port;
+pub(super) use free_port::free_port;
 use stolon_core::model::report::ProxyInfo;
 use stolon_core::model::{ClusterData, ClusterSpec, ClusterUid, Db, Generation, wire};
 use stolon_core::time::Timestamp;
@@ -53,6 +53,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         upgrade_drain_timeout: LIMIT,
         keepalive,
         proxy_protocol_from: Vec::new(),
+        reading: None,
         tls: None,
     }
 }

@@ -58,7 +58,11 @@ impl GoProxy {
             Event::StoreChanged | Event::Wake if is_first || event == Event::Wake => {
                 self.check(now)
             }
-            Event::StoreChanged | Event::Wake | Event::RouteSet => Vec::new(),
+            Event::StoreChanged
+            | Event::Wake
+            | Event::RouteSet
+            | Event::Reports { .. }
+            | Event::ReportsFailed => Vec::new(),
             Event::Document { data, .. } => self.take(now, data.as_deref()),
             Event::ReadFailed => self.end_check(now, false),
             Event::Published(stored) => self.end_check(now, stored),

@@ -95,6 +95,7 @@ impl World {
                 uid: node.uid.clone(),
                 version: "0".to_owned(),
                 stop_listening: p.is_multiple_of(2),
+                reads: None,
             })))
         });
         self.proxy_hears(p, Event::StoreChanged);
@@ -179,6 +180,7 @@ impl World {
             }
             Effect::Log(reason) => self.take_reason(actor, &reason),
             Effect::WakeAt(at) => self.wake_at(actor, at),
+            Effect::ReadRoute(_) | Effect::ReadReports => {}
         }
     }
 

@@ -34,7 +34,11 @@ impl Address {
         self.connect_within(CONNECT_LIMIT).await
     }
 
-    async fn connect_within(&self, limit: Duration) -> Result<Client, tokio_postgres::Error> {
+    /// A session of somebody who waits so long for it; its connection ends with the runtime.
+    pub(crate) async fn connect_within(
+        &self,
+        limit: Duration,
+    ) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = Config::new()
             .host(&self.host)
             .port(self.port)
@@ -130,7 +134,8 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// For a client in a thread of its own.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::greeting;
 use super::super::metrics::{Held, Metrics};
+use super::doors::Door;
 use super::serve::{Admitted, admit};
 use super::{Shared, peer};
 use crate::runtime::clock;
@@ -30,14 +31,15 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) async fn hold(
     client: &TcpStream,
     shared: &Shared,
+    door: Door,
     mut why: String,
 ) -> Result<Admitted, Left> {
-    let Some(mut wait) = shared.waiting.enter(&shared.metrics) else {
+    let Some(mut wait) = shared.waiting(door).enter(&shared.metrics) else {
         return Err(Left::Refused(why));
     };
     loop {
         wait.next(client, &shared.last, &why).await?;
-        match timeout(wait.left(), admit(shared)).await {
+        match timeout(wait.left(), admit(shared, door)).await {
             Ok(Ok(admitted)) => {
                 wait.ended();
                 return Ok(admitted);

@@ -1,12 +1,13 @@
 //! Leave to forward.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use stolon_core::proxy::Target;
 use stolon_core::time::Instant;
 use tokio::sync::Notify;
 
+use super::doors::Door;
 use super::reach::Reach;
 use crate::runtime::clock;
 
@@ -17,7 +18,10 @@ pub(super) const RAN_OUT: &str = "no check of the cluster data succeeded lately"
 #[derive(Debug)]
 pub(super) struct Permit {
     pub(super) target: Target,
+    pub(super) door: Door,
     pub(super) reach: Reach,
+    /// How many sessions go by it.
+    pub(super) sessions: AtomicUsize,
     /// Nanoseconds on the boot clock.
     until: AtomicU64,
     revoked: AtomicBool,
@@ -28,10 +32,12 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    pub(super) fn new(target: Target, until: Instant) -> Self {
+    pub(super) fn new(target: Target, until: Instant, door: Door) -> Self {
         Self {
-            reach: Reach::new(&target),
+            reach: Reach::new(&target, door.leads_to()),
             target,
+            door,
+            sessions: AtomicUsize::new(0),
             until: AtomicU64::new(nanoseconds(until)),
             revoked: AtomicBool::new(false),
             why: OnceLock::new(),

@@ -35,6 +35,8 @@ pub(super) type Ask = fn(String, u16) -> Answer;
 /// The way to one target.
 #[derive(Debug)]
 pub(super) struct Reach {
+    /// What it is, in words: the primary, or a standby.
+    kind: &'static str,
     host: String,
     /// None: what stands there is no port.
     port: Option<u16>,
@@ -61,13 +63,14 @@ struct Known {
 }
 
 impl Reach {
-    pub(super) fn new(target: &Target) -> Self {
-        Self::by(target, by_system)
+    pub(super) fn new(target: &Target, kind: &'static str) -> Self {
+        Self::by(target, kind, by_system)
     }
 
-    fn by(target: &Target, ask: Ask) -> Self {
+    fn by(target: &Target, kind: &'static str, ask: Ask) -> Self {
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
         Self {
+            kind,
             host: host.to_owned(),
             port: target.port.parse().ok(),
             ask,
@@ -90,20 +93,21 @@ impl Reach {
         };
         let connected = timeout(limit, connecting).await;
         let connected = connected.unwrap_or_else(|_| Err(self.too_late()));
-        let connected = connected.map_err(|why| format!("the primary at {self} {why}"));
+        let connected = connected.map_err(|why| format!("the {} at {self} {why}", self.kind));
         self.tell(connected.as_ref().err());
         connected
     }
 
     /// Notes whether a session that has asked something was answered in good time.
     pub(super) fn answered(&self, answered: bool) {
+        let kind = self.kind;
         let was_silent = self.silent.swap(!answered, Ordering::Relaxed);
         match (was_silent, answered) {
             (false, false) => tracing::warn!(
-                "the primary at {self} takes connections and does not answer: clients wait for it, \
+                "the {kind} at {self} takes connections and does not answer: clients wait for it, \
                  until its keeper or a sentinel acts"
             ),
-            (true, true) => tracing::info!("the primary at {self} answers again"),
+            (true, true) => tracing::info!("the {kind} at {self} answers again"),
             (false, true) | (true, false) => {}
         }
     }
@@ -118,7 +122,7 @@ impl Reach {
         let was_lost = self.lost.swap(error.is_some(), Ordering::Relaxed);
         match (was_lost, error) {
             (false, Some(why)) => tracing::warn!("clients wait: {why}"),
-            (true, None) => tracing::info!("the primary at {self} is reached again"),
+            (true, None) => tracing::info!("the {} at {self} is reached again", self.kind),
             (true, Some(_)) | (false, None) => {}
         }
     }
@@ -234,7 +238,7 @@ mod tests {
             host: "pg1.example".into(),
             port: port.to_owned(),
         };
-        Reach::by(&target, ask)
+        Reach::by(&target, "primary", ask)
     }
 
     fn found(_: String, port: u16) -> Answer {

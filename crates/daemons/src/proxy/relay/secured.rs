@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -16,14 +17,15 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::super::greeting::{self, Refusal};
+use super::super::greeting;
 use super::super::tls::{Termination, Wish};
+use super::doors::{Connection, Door};
 use super::hold::Left;
 use super::peer::{self, Silence};
 use super::permit::Permit;
 use super::serve::{REFUSAL_LIMIT, admitted, may_be_told};
 use super::session::{Guest, SILENT_AFTER};
-use super::{Connection, Shared, abort};
+use super::{Shared, abort};
 use crate::runtime::clock;
 
 /// What is taken at a time: what fits into one TLS record (RFC 8446, 5.1).
@@ -35,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn serve(
     client: TcpStream,
     (from, place): (SocketAddr, OwnedSemaphorePermit),
-    wish: Wish,
+    (wish, door): (Wish, Door),
     tls: &Termination,
     shared: &Arc<Shared>,
 ) {
@@ -57,7 +59,7 @@ pub(super) async fn serve(
             return tracing::debug!(client = %from, %error, "a TLS handshake failed");
         }
     };
-    match admitted(&client, shared).await {
+    match admitted(&client, shared, door).await {
         Ok((permit, server)) => {
             tracing::debug!(client = %from, "letting a client through, by TLS until here");
             match begin(&client, &server, &permit, shared, (from, place)) {
@@ -67,7 +69,7 @@ pub(super) async fn serve(
             }
         }
         Err(Left::Refused(why)) => {
-            let why = Refusal::NoPrimary(why);
+            let why = door.refusal(why);
             tracing::debug!(client = %from, ?why, "refusing a client");
             if let Some(_place) = may_be_told(&why, shared).await {
                 drop(timeout(REFUSAL_LIMIT, greeting::answer(&mut stream, &why)).await);
@@ -93,13 +95,19 @@ fn begin(
         #[cfg(test)]
         client: held(client)?,
         server: held(server)?,
+        permit: permit.clone(),
     };
-    let Some(id) = shared.enter(permit, connection) else {
+    let Some(id) = shared.doors.enter(connection) else {
         abort(server);
         abort(client);
         return Ok(None);
     };
-    Ok(Some(Guest::new(shared.clone(), id, from, place)))
+    Ok(Some(Guest::new(
+        shared.clone(),
+        (id, permit.clone()),
+        from,
+        place,
+    )))
 }
 
 async fn carry_both(
@@ -117,8 +125,13 @@ async fn carry_both(
     let never = CancellationToken::new();
     let both = async {
         tokio::try_join!(
-            carry(from_client, to_server, &shared.last),
-            carry(from_server, to_client, &never)
+            carry(
+                from_client,
+                to_server,
+                &shared.last,
+                &shared.metrics.to_server
+            ),
+            carry(from_server, to_client, &never, &shared.metrics.to_client)
         )
     };
     let whole = tokio::select! {
@@ -156,6 +169,7 @@ async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     last: &CancellationToken,
+    carried: &Counter,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -172,6 +186,7 @@ async fn carry(
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             Err(error) => return Err(error),
         };
+        carried.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
         to.write_all(buffer.get(..count).unwrap_or_default())
             .await?;
         to.flush().await?;

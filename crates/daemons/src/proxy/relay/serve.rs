@@ -10,21 +10,25 @@ use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::super::greeting::{self, Refusal};
 use super::super::tls::Wish;
+use super::doors::{Connection, Door};
 use super::hold::{Left, hold};
 use super::permit::Permit;
 use super::session::{Guest, Session};
-use super::{Connection, Shared, abort, peer, secured};
+use super::{Shared, abort, cancel, peer, secured};
+use crate::runtime::clock;
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take to say who it is and to hear why it is refused.
 pub(super) const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a client was not let through, or does not go on, although there was a primary.
-pub(super) const CHANGED: &str = "the primary has just changed";
-
 /// Serves one client from its first byte until it is carried, or refused.
-pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn serve(
+    mut client: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    shared: Arc<Shared>,
+) {
     peer::prepare(&client, shared.keepalive);
     let Ok(place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, peer, &shared, &Refusal::Full).await;
@@ -36,13 +40,16 @@ pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<S
         match tls.wish(&mut client, REFUSAL_LIMIT).await {
             Ok(Wish::Plain) => {}
             Ok(wish @ (Wish::Tls | Wish::DirectTls)) => {
-                return secured::serve(client, (from, place), wish, tls, &shared).await;
+                return secured::serve(client, (from, place), (wish, door), tls, &shared).await;
             }
             Ok(Wish::Refused) => return refuse(client, peer, &shared, &Refusal::WithoutTls).await,
             Err(error) => return tracing::debug!(client = %from, %error, "it began no session"),
         }
     }
-    match admitted(&client, &shared).await {
+    if door == Door::Reading && greeting::asks_to_cancel(&client, REFUSAL_LIMIT).await {
+        return cancel::hand_on(client, &shared, CONNECT_LIMIT).await;
+    }
+    match admitted(&client, &shared, door).await {
         Ok((permit, server)) => {
             let Target { host, port, .. } = &permit.target;
             tracing::debug!(client = %from, via = %peer, "letting a client through to {host}:{port}");
@@ -52,7 +59,7 @@ pub(super) async fn serve(mut client: TcpStream, peer: SocketAddr, shared: Arc<S
         }
         Err(Left::Refused(why)) => {
             tracing::debug!(client = %from, via = %peer, why, "refusing a client");
-            refuse(client, peer, &shared, &Refusal::NoPrimary(why)).await;
+            refuse(client, peer, &shared, &door.refusal(why)).await;
         }
         Err(Left::Gone) => tracing::debug!(client = %from, via = %peer, "a client did not wait"),
     }
@@ -73,30 +80,68 @@ async fn introduced(
         .ok()
 }
 
-/// A connection to the primary as soon as there is one, or why not within the time of a hold.
-pub(super) async fn admitted(client: &TcpStream, shared: &Shared) -> Result<Admitted, Left> {
-    match admit(shared).await {
+/// A connection to a server behind a door as soon as there is one, or why not within the time of a hold.
+pub(super) async fn admitted(
+    client: &TcpStream,
+    shared: &Shared,
+    door: Door,
+) -> Result<Admitted, Left> {
+    match admit(shared, door).await {
         Ok(admitted) => Ok(admitted),
-        Err(why) => hold(client, shared, why).await,
+        Err(why) => hold(client, shared, door, why).await,
     }
 }
 
 /// A permit, and a connection to where it leads.
 pub(super) type Admitted = (Arc<Permit>, TcpStream);
 
-/// A connection to the primary that clients may reach now, or why there is none.
-pub(super) async fn admit(shared: &Shared) -> Result<Admitted, String> {
-    let permit = shared.permit()?;
+/// A connection to a server that clients of a door may reach now, or why there is none. Standbys are
+/// tried one after the other, the one with the fewest sessions first, and after them the primary, where
+/// those who read may go on there.
+pub(super) async fn admit(shared: &Shared, door: Door) -> Result<Admitted, String> {
+    let mut why = match first_of(shared, door).await {
+        Ok(admitted) => return Ok(admitted),
+        Err(why) => why,
+    };
+    if door == Door::Reading && shared.falls_back {
+        match first_of(shared, Door::Primary).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(of_primary) => why = format!("{why}; {of_primary}"),
+        }
+    }
+    Err(why)
+}
+
+async fn first_of(shared: &Shared, door: Door) -> Result<Admitted, String> {
+    if shared.last.is_cancelled() {
+        return Err("the proxy is stopping".to_owned());
+    }
+    let mut refused = String::new();
+    for permit in shared.doors.permits(door)? {
+        match reach(shared, permit).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(why) => refused = why,
+        }
+    }
+    Err(refused)
+}
+
+async fn reach(shared: &Shared, permit: Arc<Permit>) -> Result<Admitted, String> {
+    let (changed, began) = (permit.door.changed(), clock::now());
     let server = tokio::select! {
         biased;
         // An attempt to connect to a host that is gone is not waited out.
-        () = permit.revoked() => return Err(CHANGED.to_owned()),
+        () = permit.revoked() => return Err(changed.to_owned()),
         connected = permit.reach.connect(CONNECT_LIMIT) => connected?,
     };
+    let took = clock::now().since(began);
+    shared.metrics.connect_time.observe(took.as_secs_f64());
     // Nothing was read from the client yet: it can still be told when this ended meanwhile.
-    let current = shared.permit()?;
-    if !Arc::ptr_eq(&current, &permit) {
-        return Err(CHANGED.to_owned());
+    if shared.last.is_cancelled() {
+        return Err("the proxy is stopping".to_owned());
+    }
+    if !shared.doors.is_in_force(&permit) {
+        return Err(changed.to_owned());
     }
     peer::prepare(&server, shared.keepalive);
     Ok((permit, server))
@@ -115,13 +160,14 @@ fn begin(
         #[cfg(test)]
         client: client.clone(),
         server: server.clone(),
+        permit: permit.clone(),
     };
-    let Some(id) = shared.enter(permit, connection) else {
+    let Some(id) = shared.doors.enter(connection) else {
         abort(&server);
         abort(&client);
         return Ok(());
     };
-    let guest = Guest::new(shared.clone(), id, from, place);
+    let guest = Guest::new(shared.clone(), (id, permit.clone()), from, place);
     let session = Session::new(client, server, permit.clone(), guest);
     shared.carriers.carry(session);
     Ok(())
@@ -143,10 +189,10 @@ pub(super) async fn may_be_told<'a>(
     why: &Refusal,
     shared: &'a Shared,
 ) -> Option<SemaphorePermit<'a>> {
-    shared.metrics.refused.inc();
+    shared.metrics.refused(why.name());
     match why {
         // Those who had a place are few, and may all have waited until now.
-        Refusal::NoPrimary(_) | Refusal::WithoutTls => {
+        Refusal::NoPrimary(_) | Refusal::NoStandby(_) | Refusal::WithoutTls => {
             let free = tokio::time::timeout(REFUSAL_LIMIT, shared.refusals.acquire());
             free.await.ok().and_then(Result::ok)
         }

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::io::Errno;
 use stolon_core::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
@@ -43,7 +45,7 @@ pub(super) struct Session {
     unread: usize,
     /// It is among those who wait for their turn.
     pub(super) is_queued: bool,
-    _guest: Guest,
+    guest: Guest,
 }
 
 /// One of the two ends.
@@ -94,7 +96,7 @@ impl Session {
             parting: None,
             unread: 0,
             is_queued: false,
-            _guest: guest,
+            guest,
         }
     }
 
@@ -163,6 +165,7 @@ impl Session {
         if of_client.is_too_long(&self.client, now, patience)
             || of_server.is_too_long(&self.server, now, patience)
         {
+            self.guest.shared.metrics.closed("peer-lost");
             return self.reset();
         }
         Fate::Rests
@@ -182,16 +185,24 @@ impl Session {
             server,
             permit,
             frames,
+            guest,
             ..
         } = self;
+        let metrics = &guest.shared.metrics;
         let mut carry = || {
             let mut pause = Pause::Done;
             if up {
-                let seen = |bytes: &[u8]| frames.client_says(bytes);
+                let seen = |bytes: &[u8]| {
+                    count(&metrics.to_server, bytes);
+                    frames.client_says(bytes);
+                };
                 pause = self.up.carry([client, server], permit, buffer, seen)?;
             }
             if down {
-                let seen = |bytes: &[u8]| frames.server_says(bytes);
+                let seen = |bytes: &[u8]| {
+                    count(&metrics.to_client, bytes);
+                    frames.server_says(bytes);
+                };
                 let turn = self.down.carry([server, client], permit, buffer, seen)?;
                 if turn == Pause::Turn {
                     pause = turn;
@@ -254,10 +265,16 @@ impl Session {
     }
 }
 
+fn count(counter: &Counter, bytes: &[u8]) {
+    counter.inc_by(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+}
+
 /// The place that a session takes among all of them, until it is dropped.
 pub(super) struct Guest {
     shared: Arc<Shared>,
+    sessions: Gauge,
     id: u64,
+    permit: Arc<Permit>,
     client: SocketAddr,
     _place: OwnedSemaphorePermit,
     /// A proxy that stops waits for it.
@@ -267,15 +284,18 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn new(
         shared: Arc<Shared>,
-        id: u64,
+        (id, permit): (u64, Arc<Permit>),
         client: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        shared.metrics.connections.inc();
+        let sessions = shared.metrics.connections(permit.door.name());
+        sessions.inc();
         let counted = shared.clients.token();
         Self {
             shared,
+            sessions,
             id,
+            permit,
             client,
             _place: place,
             _counted: counted,
@@ -285,8 +305,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.shared.metrics.connections.dec();
-        self.shared.leave(self.id);
+        self.sessions.dec();
+        self.shared.doors.leave(self.id, &self.permit);
         tracing::debug!(client = %self.client, "a client has left");
     }
 }

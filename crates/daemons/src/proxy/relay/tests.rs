@@ -11,6 +11,7 @@ use stolon_core::proxy::Target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+mod reading;
 mod secured;
 mod staying_up;
 
@@ -40,7 +41,7 @@ fn relay_that_holds(most: usize, timeout: Duration) -> (Relay, u16) {
 }
 
 fn relay_by(config: &crate::proxy::config::Config, files: u64) -> (Relay, u16) {
-    let mut relay = Relay::new(config, metrics::registry("test").1, files).expect("a relay");
+    let mut relay = Relay::new(config, &metrics::registry("test").1, files).expect("a relay");
     relay.listen(true);
     (relay, config.port)
 }
@@ -212,10 +213,8 @@ const IMPATIENT: Keepalive = Keepalive {
 async fn both_sides_are_kept_alive_as_the_flags_say() {
     let (relay, port) = relay_with(IMPATIENT);
     let _pair = pair(&relay, port, LIMIT).await;
-    let state = relay.shared.lock();
-    let connection = state.connections.values().next().expect("one");
-    for stream in [&connection.client, &connection.server] {
-        let socket = socket2::SockRef::from(&**stream);
+    for stream in relay.shared.doors.first_pair().expect("one") {
+        let socket = socket2::SockRef::from(&*stream);
         assert!(socket.keepalive().expect("SO_KEEPALIVE"));
         let flags = Keepalive {
             idle: socket.tcp_keepalive_time().ok(),
@@ -300,7 +299,7 @@ fn a_peer_that_vanishes_with_data_on_its_way_is_noticed() {
         within(client.readable()).await.expect("something to read");
         assert!(ip(&["link", "set", "lo", "down"]).is_ok_and(|status| status.success()));
         within(async {
-            while !relay.shared.lock().connections.is_empty() {
+            while relay.connections() > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
@@ -319,7 +318,8 @@ fn one_connection_does_not_keep_the_turn() {
         host: String::new(),
         port: String::new(),
     };
-    let permit = super::Permit::new(target, clock::now().after(LIMIT * 10));
+    let permit =
+        super::permit::Permit::new(target, clock::now().after(LIMIT * 10), super::Door::Primary);
     let connection = || {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a server");
         let address = listener.local_addr().expect("an address");
@@ -530,7 +530,7 @@ async fn clients_beyond_what_the_limit_on_files_allows_are_told_so() {
 async fn a_relay_that_stopped_to_listen_listens_again() {
     let config = crate::proxy::tests::config("", Keepalive::default());
     let (mut relay, port) = (
-        Relay::new(&config, metrics::registry("test").1, 1024).expect("a relay"),
+        Relay::new(&config, &metrics::registry("test").1, 1024).expect("a relay"),
         config.port,
     );
     // Whoever finds the address taken is too late for this test.
@@ -831,7 +831,7 @@ async fn a_session_that_is_ended_between_messages_hears_why_and_its_server_is_re
     );
     drop(client);
     let end = tokio::time::Instant::now() + LIMIT;
-    while relay.shared.metrics.connections.get() > 0 {
+    while relay.shared.metrics.connections("primary").get() > 0 {
         assert!(tokio::time::Instant::now() < end, "the session is kept");
         tokio::task::yield_now().await;
     }

@@ -126,7 +126,7 @@ fn relay(tls: &Tls) -> (Relay, u16) {
         hold_timeout: LIMIT,
         ..config
     };
-    let mut relay = Relay::new(&config, metrics::registry("test").1, 4096).expect("threads");
+    let mut relay = Relay::new(&config, &metrics::registry("test").1, 4096).expect("threads");
     relay.terminate(Arc::new(Termination::load(tls).expect("certificates")));
     relay.listen(true);
     (relay, config.port)

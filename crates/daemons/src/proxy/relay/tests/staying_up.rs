@@ -64,9 +64,13 @@ async fn a_primary_that_takes_connections_and_says_nothing_is_told_and_left_to_i
     // As a frozen postmaster: its kernel takes the connection.
     let mut client = connect(port).await;
     client.write_all(START_UP).await.expect("written");
-    let permit = relay.shared.permit().expect("a permit");
+    let permit = relay
+        .shared
+        .doors
+        .permits(super::super::Door::Primary)
+        .expect("a permit");
     let is_told = within(async {
-        while !permit.reach.is_silent() {
+        while !permit[0].reach.is_silent() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
