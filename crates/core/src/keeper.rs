@@ -181,6 +181,8 @@ pub struct Keeper {
     read_again: bool,
     observing: bool,
     look_began: Option<Instant>,
+    /// When the look began that found what is told of the instance.
+    looked_at: Option<Instant>,
     /// The look that is on its way began before the instance was changed.
     outdated_look: bool,
     running: Option<Step>,
@@ -253,6 +255,7 @@ impl Keeper {
             read_again: false,
             observing: false,
             look_began: None,
+            looked_at: None,
             outdated_look: false,
             running: None,
             passwords_changed: false,
@@ -376,6 +379,7 @@ impl Keeper {
         }
         if let Health::Running(observation) = &health {
             self.answered();
+            self.looked_at = self.look_began;
             self.note_parting(now, observation);
             if !observation.in_recovery {
                 self.facts.writable_until = now;

@@ -143,9 +143,11 @@ impl Proxy {
                 self.owed = false;
             }
             Event::Reports { sent_at, reports } => {
-                let data = self.seen.as_ref().and_then(|seen| seen.data.as_deref());
+                let seen = self.seen.as_ref();
+                let data = seen.and_then(|seen| seen.data.as_deref());
+                let revision = seen.map_or(0, |seen| seen.revision);
                 if let Some(reads) = &mut self.reads {
-                    reads.learn(sent_at, reports, data);
+                    reads.learn(sent_at, reports, (data, revision));
                 }
             }
             Event::ReportsFailed => {

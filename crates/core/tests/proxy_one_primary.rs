@@ -399,6 +399,7 @@ impl World {
             instance: Some(InstanceReport {
                 in_recovery: Some(db.spec.role == Some(Role::Standby)),
                 replay_lsn: Lsn(1),
+                looked_ago_millis: Some(0),
                 ..InstanceReport::default()
             }),
             ..PostgresState::default()

@@ -14,7 +14,7 @@ use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
 /// Its command line.
 pub const DAEMON: Daemon<Config> = Daemon {
     name: "stolon-proxy",
-    about: "Carries clients to the primary, and to nothing else.",
+    about: "Carries clients to the primary, and those who only read to standbys by a port of its own.",
     prefix: "STPROXY",
     own: FLAGS,
     meaning: config,

@@ -57,6 +57,15 @@ pub(super) fn differs(before: &KeeperInfo, after: &KeeperInfo) -> bool {
     before != after && without_movement(before) != without_movement(after)
 }
 
+/// Adds how old what is told of the instance is; that of one that does not answer has no age.
+pub(super) fn tell_age(info: &mut KeeperInfo, looked_ago: Option<std::time::Duration>) {
+    let state = info.postgres_state.as_mut().filter(|state| state.healthy);
+    if let Some(instance) = state.and_then(|state| state.instance.as_mut()) {
+        let millis = looked_ago.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        instance.looked_ago_millis = millis;
+    }
+}
+
 fn without_movement(info: &KeeperInfo) -> KeeperInfo {
     let mut info = info.clone();
     if let Some(state) = info.postgres_state.as_mut() {
@@ -67,6 +76,7 @@ fn without_movement(info: &KeeperInfo) -> KeeperInfo {
             instance.recovery.clear();
             instance.oldest_wal = crate::model::Lsn::UNKNOWN;
             instance.silent_seconds = None;
+            instance.looked_ago_millis = None;
             instance.replay_age_seconds = None;
             instance.free_bytes = None;
             for slot in &mut instance.slots {

@@ -50,13 +50,15 @@ impl Keeper {
         if age.is_some_and(|age| age < soonest) {
             return;
         }
-        let info = report::report(
+        let mut info = report::report(
             &self.settings,
             &self.facts,
             &self.sync,
             document,
             self.running.as_ref(),
         );
+        let looked_ago = self.looked_at.map(|at| now.since(at));
+        report::tell_age(&mut info, looked_ago);
         let changed = self
             .published
             .as_ref()

@@ -149,6 +149,9 @@ pub struct InstanceReport {
     /// Of restored data that recover: how far they are, in words.
     #[serde(skip_serializing_if = "is_default")]
     pub recovery: String,
+    /// How old all of this is: milliseconds since the look began that found it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub looked_ago_millis: Option<u64>,
     /// Of a standby: seconds since it last heard from the server it follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_seconds: Option<u64>,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::model::report::FEATURE_READS;
 use crate::model::{
-    ClusterData, Db, InfoUid, KeeperInfo, KeeperUid, Lsn, PostgresState, SentinelInfo, TimelineId,
+    ClusterData, ClusterUid, Db, InfoUid, KeeperInfo, KeeperUid, Lsn, PostgresState, SentinelInfo,
+    SentinelUid, TimelineId,
 };
 use crate::time::Instant;
 
@@ -30,7 +31,10 @@ pub(super) struct Heard {
     /// When the last read was sent.
     read_at: Option<Instant>,
     keepers: BTreeMap<KeeperUid, Word>,
-    sentinels: Vec<SentinelInfo>,
+    /// A sentinel is there that names a standby before it is promoted.
+    cares: bool,
+    /// Those that do not, and the revision of the cluster data when each was seen last.
+    careless: BTreeMap<SentinelUid, u64>,
     trail: VecDeque<Mark>,
 }
 
@@ -38,9 +42,23 @@ pub(super) struct Heard {
 #[derive(Debug)]
 struct Word {
     info_uid: InfoUid,
+    cluster: ClusterUid,
     state: Option<PostgresState>,
     /// It was published after this; none: nobody knows when.
     since: Option<Instant>,
+}
+
+impl Word {
+    /// What it says was so at this moment or later: it was published after `since`, and old by then.
+    fn seen_at(&self) -> Option<Instant> {
+        let since = self.since?;
+        let Some(instance) = &self.state.as_ref()?.instance else {
+            // One of the Go program, which tells nothing that a standby could be judged by.
+            return Some(since);
+        };
+        let age = Duration::from_millis(instance.looked_ago_millis?);
+        Some(Instant::from_boot(since.since_boot().saturating_sub(age)))
+    }
 }
 
 /// Where a primary was, at this moment or after it.
@@ -65,14 +83,13 @@ impl Heard {
         &mut self,
         sent_at: Instant,
         reports: Reports,
-        data: Option<&ClusterData>,
+        (data, revision): (Option<&ClusterData>, u64),
         keep: Duration,
     ) {
-        let cluster = data.and_then(|data| data.cluster.as_ref());
-        let ours = |info: &KeeperInfo| cluster.is_some_and(|own| own.uid == info.cluster_uid);
-        let primary = data.and_then(ClusterData::primary);
+        // Also those that are not of this cluster, or not yet known to be: how old one is, is known only
+        // of who was there to see it come.
         let before = std::mem::take(&mut self.keepers);
-        for info in reports.keepers.into_iter().filter(ours) {
+        for info in reports.keepers {
             let known = before
                 .get(&info.uid)
                 .map(|word| (&word.info_uid, word.since));
@@ -80,20 +97,16 @@ impl Heard {
                 Some((uid, since)) if *uid == info.info_uid => since,
                 Some(_) | None => self.read_at,
             };
-            if let (Some(at), Some(state)) = (since, &info.postgres_state)
-                && primary.is_some_and(|primary| primary.uid == state.uid)
-                && state.healthy
-            {
-                self.mark(at, state);
-            }
             let word = Word {
                 info_uid: info.info_uid,
+                cluster: info.cluster_uid,
                 state: info.postgres_state,
                 since,
             };
             self.keepers.insert(info.uid, word);
         }
-        self.sentinels = reports.sentinels;
+        self.mark_primary(data);
+        self.note_sentinels(reports.sentinels, revision);
         self.read_at = Some(sent_at);
         let is_old = |mark: &Mark| sent_at.since(mark.at) > keep;
         while self.trail.len() > LONGEST_TRAIL || self.trail.front().is_some_and(is_old) {
@@ -101,16 +114,18 @@ impl Heard {
         }
     }
 
-    /// Notes where a primary was. One that rests is there again.
-    fn mark(&mut self, at: Instant, state: &PostgresState) {
-        let mark = Mark {
-            timeline: state.timeline_id,
-            lsn: state.xlog_pos,
-            at,
+    /// Notes where the primary was. One that rests is there again.
+    fn mark_primary(&mut self, data: Option<&ClusterData>) {
+        let primary = data.and_then(ClusterData::primary);
+        let told = primary.and_then(|primary| self.state(data?, primary));
+        let Some((state, at)) = told.filter(|(state, _)| state.healthy) else {
+            return;
         };
+        let (timeline, lsn) = (state.timeline_id, state.xlog_pos);
+        let mark = Mark { timeline, lsn, at };
         match self.trail.back_mut() {
             Some(last) if last.timeline == mark.timeline && last.lsn == mark.lsn => {
-                last.at = last.at.max(at);
+                last.at = last.at.max(mark.at);
             }
             Some(_) | None if mark.lsn == Lsn::UNKNOWN => {}
             Some(_) | None => self.trail.push_back(mark),
@@ -127,17 +142,38 @@ impl Heard {
         self.read_at
     }
 
-    /// The sentinels that would promote a standby without asking whether clients read from it.
-    pub(super) fn careless_sentinels(&self) -> impl Iterator<Item = &SentinelInfo> {
+    /// Notes which sentinels there are. One that is careless may be frozen between what it decided and
+    /// its writing it: it counts until a document is there that somebody wrote after it was seen last.
+    fn note_sentinels(&mut self, sentinels: Vec<SentinelInfo>, revision: u64) {
         let cares = |info: &SentinelInfo| info.features.iter().any(|name| name == FEATURE_READS);
-        self.sentinels.iter().filter(move |info| !cares(info))
+        let (caring, careless): (Vec<_>, Vec<_>) = sentinels.into_iter().partition(cares);
+        self.cares = !caring.is_empty();
+        let seen = careless.into_iter().map(|info| (info.uid, revision));
+        self.careless.retain(|_, seen_at| *seen_at >= revision);
+        self.careless.extend(seen);
     }
 
-    /// What its keeper published of a db, and after which moment.
-    pub(super) fn state(&self, db: &Db) -> Option<(&PostgresState, Instant)> {
-        let word = self.keepers.get(&db.spec.keeper_uid)?;
+    /// Why a standby might be promoted without a word while clients read from it; none: it is not.
+    pub(super) fn danger(&self) -> Option<String> {
+        let names: Vec<&str> = self.careless.keys().map(SentinelUid::as_str).collect();
+        if !names.is_empty() {
+            let names = names.join(" ");
+            return Some(format!(
+                "sentinels that promote a standby while clients read from it are running: {names}"
+            ));
+        }
+        let nobody =
+            || "no sentinel is running that names a standby before it is promoted".to_owned();
+        (!self.cares).then(nobody)
+    }
+
+    /// What its keeper published of a db, and at or after which moment that was so.
+    pub(super) fn state(&self, data: &ClusterData, db: &Db) -> Option<(&PostgresState, Instant)> {
+        let cluster = data.cluster.as_ref()?;
+        let word = self.keepers.get(&db.spec.keeper_uid);
+        let word = word.filter(|word| word.cluster == cluster.uid)?;
         let state = word.state.as_ref().filter(|state| state.uid == db.uid)?;
-        Some((state, word.since?))
+        Some((state, word.seen_at()?))
     }
 
     /// How far one that has replayed up to `replayed` is behind; none: nothing is known of a primary of

@@ -93,9 +93,15 @@ impl Reads {
     }
 
     /// What members published was read.
-    pub(super) fn learn(&mut self, sent_at: Instant, reports: Reports, data: Option<&ClusterData>) {
+    pub(super) fn learn(
+        &mut self,
+        sent_at: Instant,
+        reports: Reports,
+        document: (Option<&ClusterData>, u64),
+    ) {
         self.asking = false;
-        self.heard.note(sent_at, reports, data, self.max_lag.time);
+        self.heard
+            .note(sent_at, reports, document, self.max_lag.time);
     }
 
     /// It could not be read.
@@ -183,16 +189,8 @@ impl Reads {
         let Some(heard_until) = heard_until.filter(|until| ground.now < *until) else {
             return refused("what keepers publish could not be read lately");
         };
-        let careless: Vec<&str> = self
-            .heard
-            .careless_sentinels()
-            .map(|info| info.uid.as_str())
-            .collect();
-        if !careless.is_empty() {
-            let names = careless.join(" ");
-            return Err(format!(
-                "sentinels that promote a standby while clients read from it are running: {names}"
-            ));
+        if let Some(why) = self.heard.danger() {
+            return Err(why);
         }
         Ok((data, until.min(heard_until)))
     }
@@ -205,7 +203,7 @@ impl Reads {
         if !db.status.healthy {
             return Err(Unfit::Unhealthy);
         }
-        let (state, published) = self.heard.state(db).ok_or(Unfit::Unknown)?;
+        let (state, seen_at) = self.heard.state(data, db).ok_or(Unfit::Unknown)?;
         let instance = state.instance.as_ref().ok_or(Unfit::NoLag)?;
         if !state.healthy || instance.in_recovery != Some(true) {
             return Err(Unfit::Unhealthy);
@@ -218,7 +216,7 @@ impl Reads {
         if lag.bytes > self.max_lag.bytes {
             return Err(Unfit::Behind);
         }
-        let known_at = lag.level_at.ok_or(Unfit::Late)?.min(published);
+        let known_at = lag.level_at.ok_or(Unfit::Late)?.min(seen_at);
         let until = known_at.after(self.max_lag.time);
         if until <= now {
             return Err(Unfit::Late);

@@ -151,6 +151,12 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "Sessions that were ended here: the route closed or changed, the proxy stops, a peer was lost",
         m.closed,
     );
+    register_ways(&mut registry, metrics.clone());
+    (registry, metrics)
+}
+
+/// What clients were led to, what was carried there, and how those who had to wait fared.
+fn register_ways(registry: &mut Registry, m: Metrics) {
     registry.register(
         "stolon_proxy_bytes",
         "Bytes carried, by the side that they go to",
@@ -193,7 +199,7 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
     );
     registry.register(
         "stolon_proxy_held",
-        "Clients that wait for a primary now",
+        "Clients that wait for a primary, or for a standby, now",
         m.held,
     );
     registry.register(
@@ -201,7 +207,6 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "How long clients waited for a primary that were then let through",
         m.hold_time,
     );
-    (registry, metrics)
 }
 
 impl Metrics {

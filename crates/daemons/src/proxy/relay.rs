@@ -43,6 +43,8 @@ use serve::serve;
 
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
+/// Requests to cancel that are handed on at the same time, each to every standby; others wait.
+const MOST_CANCELS: usize = 16;
 /// What metrics call the end of sessions whose route closed.
 const CLOSED: &str = "route-closed";
 /// What sockets are called that those who only read come by.
@@ -67,7 +69,7 @@ struct Shared {
     introducers: Introducers,
     /// None: the TLS of clients passes through.
     tls: OnceLock<Arc<Termination>>,
-    doors: Doors,
+    doors: Arc<Doors>,
     waiting: WaitingRoom,
     /// For those who read.
     waiting_to_read: WaitingRoom,
@@ -75,6 +77,8 @@ struct Shared {
     falls_back: bool,
     carriers: Carriers,
     refusals: Semaphore,
+    /// Requests to cancel that may be handed on at the same time.
+    cancels: Semaphore,
     /// Clients that can be carried at the same time.
     places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
@@ -104,7 +108,7 @@ impl Relay {
             keepalive: config.keepalive,
             introducers: Introducers::new(&config.proxy_protocol_from),
             tls: OnceLock::new(),
-            doors: Doors::new(metrics.clone()),
+            doors: Arc::new(Doors::new(metrics.clone())),
             waiting: WaitingRoom::new(config.hold_timeout, seats),
             waiting_to_read: WaitingRoom::new(config.hold_timeout, seats),
             falls_back: config
@@ -113,6 +117,7 @@ impl Relay {
                 .is_some_and(|reading| reading.fallback == Fallback::Primary),
             carriers: Carriers::start(peer::patience(config.keepalive))?,
             refusals: Semaphore::new(MOST_REFUSALS),
+            cancels: Semaphore::new(MOST_CANCELS),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
             clients: TaskTracker::new(),
@@ -157,10 +162,14 @@ impl Relay {
     /// for the others all others.
     pub(super) fn give(&mut self, sockets: Vec<Passed>) {
         let to_read = |passed: &Passed| passed.name == READING;
-        let (to_read, others) = sockets.into_iter().partition(to_read);
+        let (to_read, others): (Vec<_>, Vec<_>) = sockets.into_iter().partition(to_read);
         self.listening.give(others);
         if let Some(reading) = &mut self.reading {
             reading.give(to_read);
+        } else if !to_read.is_empty() {
+            tracing::warn!(
+                "a socket called {READING:?} was passed, and is closed: without --read-only-port there is nothing for it"
+            );
         }
     }
 

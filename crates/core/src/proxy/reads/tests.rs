@@ -22,6 +22,7 @@ struct World {
     proxy: ProxyUid,
     now: Instant,
     data: ClusterData,
+    revision: u64,
     reports: Reports,
     published: u32,
     until: Option<Instant>,
@@ -58,6 +59,7 @@ impl World {
                 instance: Some(InstanceReport {
                     in_recovery: Some(!is_primary),
                     replay_lsn: Lsn(10_000),
+                    looked_ago_millis: Some(0),
                     ..InstanceReport::default()
                 }),
                 ..PostgresState::default()
@@ -83,6 +85,7 @@ impl World {
             proxy: "p1".into(),
             now,
             data,
+            revision: 1,
             reports,
             published: 0,
             until: Some(now.after(1000 * SECOND)),
@@ -126,7 +129,8 @@ impl World {
 
     fn look(&mut self) {
         let reports = self.reports.clone();
-        self.reads.learn(self.now, reports, Some(&self.data));
+        let document = (Some(&self.data), self.revision);
+        self.reads.learn(self.now, reports, document);
         self.turn();
     }
 
@@ -316,18 +320,68 @@ fn a_keeper_of_the_go_program_tells_too_little() {
 }
 
 #[test]
+fn a_report_is_as_old_as_the_look_that_it_tells_of() {
+    let mut world = World::reading();
+    let level = world.now;
+    let age = |world: &mut World, db: &str, age: Duration| {
+        let instance = world.state(db).instance.as_mut().expect("ours");
+        instance.looked_ago_millis = Some(age.as_millis().try_into().expect("in range"));
+    };
+    // As of a primary whose connections are all taken: its keeper repeats what it saw last.
+    while world.dbs() == ["db2", "db3"] {
+        let since = world.now.since(level);
+        age(&mut world, "db1", since);
+        world.pass(5 * SECOND);
+        assert!(world.now.since(level) < 60 * SECOND, "it is never left");
+    }
+    assert_eq!(world.now.since(level), MAX_LAG.time);
+    let why = world.why_closed();
+    assert!(why.contains("further behind in time"), "{why}");
+    // And so of a standby.
+    let mut world = World::reading();
+    age(&mut world, "db2", MAX_LAG.time);
+    world.pass(5 * SECOND);
+    assert_eq!(world.dbs(), ["db3"]);
+}
+
+#[test]
+fn reports_that_were_there_before_the_document_are_of_unknown_age() {
+    let mut world = World::new();
+    world.publish(&["k1", "k2", "k3"]);
+    world
+        .reads
+        .learn(world.now, world.reports.clone(), (None, 0));
+    for _ in 0..3 {
+        world.now = world.now.after(SECOND);
+        world.look();
+        assert!(world.dbs().is_empty(), "nobody has published since");
+    }
+    world.pass(SECOND);
+    assert_eq!(world.dbs(), ["db2", "db3"]);
+}
+
+#[test]
 fn it_needs_sentinels_that_name_the_successor() {
     let mut world = World::reading();
+    let ours = world.reports.sentinels.clone();
     world.reports.sentinels.push(SentinelInfo {
         uid: "go".into(),
         ..SentinelInfo::default()
     });
     world.look();
-    assert!(
-        world.why_closed().ends_with("are running: go"),
-        "{}",
-        world.why_closed()
-    );
+    let why = world.why_closed();
+    assert!(why.ends_with("are running: go"), "{why}");
+    // It may be frozen with a decision that it has made: until another document is there.
+    world.reports.sentinels = ours;
+    world.look();
+    assert!(world.dbs().is_empty());
+    world.revision += 1;
+    world.look();
+    assert_eq!(world.dbs(), ["db2", "db3"]);
+    world.reports.sentinels.clear();
+    world.look();
+    let why = world.why_closed();
+    assert!(why.contains("no sentinel is running"), "{why}");
 }
 
 #[test]

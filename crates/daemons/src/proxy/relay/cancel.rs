@@ -22,6 +22,9 @@ pub(super) async fn hand_on(mut client: TcpStream, shared: &Shared, limit: Durat
     let Ok(Ok(request)) = timeout(limit, read(&mut client)).await else {
         return;
     };
+    let Ok(_turn) = shared.cancels.acquire().await else {
+        return;
+    };
     let doors = [Door::Reading, Door::Primary];
     let permits = doors
         .into_iter()
@@ -55,7 +58,11 @@ async fn send(permit: Arc<Permit>, request: &[u8], limit: Duration) {
         let _ = server.read_u8().await;
         Ok::<(), String>(())
     };
-    if let Ok(Err(error)) = timeout(limit, sending).await {
-        tracing::debug!(error, "cannot hand a request to cancel on");
+    tokio::select! {
+        biased;
+        () = permit.revoked() => {}
+        sent = timeout(limit, sending) => if let Ok(Err(error)) = sent {
+            tracing::debug!(error, "cannot hand a request to cancel on");
+        }
     }
 }

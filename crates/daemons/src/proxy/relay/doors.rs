@@ -195,7 +195,7 @@ impl Doors {
         ways.turn = ways.turn.wrapping_add(1);
         let first = ways.turn % holding.len();
         holding.rotate_left(first);
-        holding.sort_by_key(|permit| permit.sessions.load(Ordering::Relaxed));
+        holding.sort_by_key(|permit| permit.load());
         Ok(holding)
     }
 

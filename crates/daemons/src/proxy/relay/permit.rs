@@ -1,7 +1,7 @@
 //! Leave to forward.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use stolon_core::proxy::Target;
 use stolon_core::time::Instant;
@@ -20,8 +20,9 @@ pub(super) struct Permit {
     pub(super) target: Target,
     pub(super) door: Door,
     pub(super) reach: Reach,
-    /// How many sessions go by it.
+    /// How many sessions go by it, and how many are about to.
     pub(super) sessions: AtomicUsize,
+    coming: Arc<AtomicUsize>,
     /// Nanoseconds on the boot clock.
     until: AtomicU64,
     revoked: AtomicBool,
@@ -38,6 +39,7 @@ impl Permit {
             target,
             door,
             sessions: AtomicUsize::new(0),
+            coming: Arc::default(),
             until: AtomicU64::new(nanoseconds(until)),
             revoked: AtomicBool::new(false),
             why: OnceLock::new(),
@@ -62,7 +64,24 @@ impl Permit {
 
     /// Why one that does not hold any more has ended.
     pub(super) fn why_ended(&self) -> &str {
-        self.why.get().map_or(RAN_OUT, String::as_str)
+        let ran_out = match self.door {
+            Door::Primary => RAN_OUT,
+            Door::Reading => "what is known of this standby is too old",
+        };
+        self.why.get().map_or(ran_out, String::as_str)
+    }
+
+    /// Counts somebody who is about to go by it, as long as this lives.
+    pub(super) fn coming(&self) -> Coming {
+        self.coming.fetch_add(1, Ordering::Relaxed);
+        Coming(self.coming.clone())
+    }
+
+    /// How much it is used: one whose target could not be reached comes after all others.
+    pub(super) fn load(&self) -> (bool, usize) {
+        let sessions = self.sessions.load(Ordering::Relaxed);
+        let coming = self.coming.load(Ordering::Relaxed);
+        (self.reach.is_lost(), sessions.saturating_add(coming))
     }
 
     /// Waits until it is revoked.
@@ -71,6 +90,16 @@ impl Permit {
         if !self.revoked.load(Ordering::Acquire) {
             revocation.await;
         }
+    }
+}
+
+/// Somebody who is about to go somewhere.
+#[derive(Debug)]
+pub(super) struct Coming(Arc<AtomicUsize>);
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

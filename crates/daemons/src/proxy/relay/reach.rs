@@ -112,6 +112,11 @@ impl Reach {
         }
     }
 
+    /// Whether the last attempt to connect failed.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Whether the target takes connections and says nothing.
     #[cfg(test)]
     pub(super) fn is_silent(&self) -> bool {

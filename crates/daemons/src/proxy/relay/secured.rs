@@ -136,7 +136,12 @@ async fn carry_both(
     };
     let whole = tokio::select! {
         both = both => both.is_ok(),
-        () = gone([&client, &server], permit, peer::patience(shared.keepalive)) => false,
+        () = gone([&client, &server], permit, peer::patience(shared.keepalive)) => {
+            if permit.holds() {
+                shared.metrics.closed("peer-lost");
+            }
+            false
+        }
     };
     if !whole {
         // One side is broken or gone, or the permit ended: neither may believe that it goes on.

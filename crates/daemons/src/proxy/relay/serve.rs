@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::super::greeting::{self, Refusal};
 use super::super::tls::Wish;
-use super::doors::{Connection, Door};
+use super::doors::{Connection, Door, Doors};
 use super::hold::{Left, hold};
 use super::permit::Permit;
 use super::session::{Guest, Session};
@@ -19,6 +19,8 @@ use crate::runtime::clock;
 
 /// How long connecting to the primary may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait before a standby is tried again that could not be reached.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client may take to say who it is and to hear why it is refused.
 pub(super) const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -118,16 +120,30 @@ async fn first_of(shared: &Shared, door: Door) -> Result<Admitted, String> {
     }
     let mut refused = String::new();
     for permit in shared.doors.permits(door)? {
-        match reach(shared, permit).await {
+        let was_lost = permit.reach.is_lost();
+        match reach(shared, permit.clone()).await {
             Ok(admitted) => return Ok(admitted),
             Err(why) => refused = why,
+        }
+        if door == Door::Reading && permit.reach.is_lost() && !was_lost {
+            tokio::spawn(try_again(permit, shared.doors.clone()));
         }
     }
     Err(refused)
 }
 
+/// Tries a standby that could not be reached until it can be, or is not read from any more: clients go
+/// to others, and would not find out.
+async fn try_again(permit: Arc<Permit>, doors: Arc<Doors>) {
+    while permit.reach.is_lost() && doors.is_in_force(&permit) {
+        tokio::time::sleep(TRY_AGAIN).await;
+        drop(permit.reach.connect(CONNECT_LIMIT).await);
+    }
+}
+
 async fn reach(shared: &Shared, permit: Arc<Permit>) -> Result<Admitted, String> {
     let (changed, began) = (permit.door.changed(), clock::now());
+    let coming = permit.coming();
     let server = tokio::select! {
         biased;
         // An attempt to connect to a host that is gone is not waited out.
@@ -144,6 +160,7 @@ async fn reach(shared: &Shared, permit: Arc<Permit>) -> Result<Admitted, String>
         return Err(changed.to_owned());
     }
     peer::prepare(&server, shared.keepalive);
+    drop(coming);
     Ok((permit, server))
 }
 

@@ -1,5 +1,6 @@
 //! The port that leads to standbys.
 
+use super::super::Door;
 use super::*;
 use crate::proxy::config::{Fallback, Reading};
 use stolon_core::proxy::{MaxLag, ReadRoute};
@@ -126,16 +127,83 @@ async fn the_primary_is_read_from_only_where_that_is_wanted_and_no_standby_is_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_cannot_be_reached_is_passed_over() {
+async fn one_that_cannot_be_reached_is_passed_over_until_it_can() {
     let (relay, port) = relay_to_read(Fallback::Refuse);
     let [gone, there] = servers().await;
     let route = to_each(&[&gone, &there]);
+    let address = gone.local_addr().expect("an address");
     drop(gone);
     relay.set_read_route(&route);
+    let mut sessions = Vec::new();
     for _ in 0..4 {
-        let _client = comes(port).await;
-        within(there.accept()).await.expect("a session");
+        let client = comes(port).await;
+        let (server, _) = within(there.accept()).await.expect("a session");
+        sessions.push((client, server));
     }
+    let permits = relay.shared.doors.permits(Door::Reading);
+    let lost = permits.expect("two").pop().expect("the last");
+    assert!(lost.reach.is_lost() && lost.target.port == address.port().to_string());
+    let back = TcpListener::bind(address).await.expect("the same port");
+    let is_found = within(async {
+        while lost.reach.is_lost() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    is_found.await;
+    // The one with the fewest sessions, now that it can be reached.
+    let mut client = comes(port).await;
+    client.write_all(b"!").await.expect("written");
+    let heard = within(async {
+        loop {
+            let (mut session, _) = back.accept().await.expect("a connection");
+            let mut heard = Vec::new();
+            let mut buffer = [0; 64];
+            while !heard.ends_with(b"!") {
+                match session.read(&mut buffer).await {
+                    // One that was only to see whether somebody is there.
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => heard.extend_from_slice(&buffer[..count]),
+                }
+            }
+            if heard.ends_with(b"!") {
+                return heard;
+            }
+        }
+    });
+    assert!(heard.await.starts_with(START_UP));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_handed_over_after_the_deadline_and_what_ran_out_is_not_prolonged() {
+    let (relay, port) = relay_to_read(Fallback::Refuse);
+    let [standby] = servers().await;
+    let ReadRoute::To(targets) = to_each(&[&standby]) else {
+        panic!("closed")
+    };
+    let (target, _) = targets[0].clone();
+    let until = clock::now().after(Duration::from_millis(300));
+    relay.set_read_route(&ReadRoute::To(vec![(target.clone(), until)]));
+    let mut client = comes(port).await;
+    let (mut server, _) = within(standby.accept()).await.expect("a session");
+    let mut start = vec![0; START_UP.len()];
+    within(server.read_exact(&mut start)).await.expect("read");
+    clock::sleep_until(Some(until)).await;
+    client.write_all(b"late").await.expect("written");
+    assert!(end_of(&mut server).await.is_err(), "it got something");
+    // As if nobody had noticed yet.
+    relay.set_read_route(&ReadRoute::To(vec![(target, clock::now().after(LIMIT))]));
+    let permits = relay.shared.doors.permits(Door::Reading).expect("one");
+    within(async {
+        while permits[0].load() != (false, 0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(client);
+    let _another = comes(port).await;
+    within(standby.accept())
+        .await
+        .expect("a session of its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]
