@@ -5,6 +5,7 @@ mod access;
 mod asynchronous;
 mod clients;
 mod coming_back;
+mod drivers;
 mod harness;
 mod initialisation;
 mod lifecycle;
