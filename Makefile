@@ -14,10 +14,10 @@ SECONDS ?= 180
 FIRST ?= 1
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test test-all sim fuzz bench lint release install links build
+.PHONY: help demo test test-all sim fuzz bench bench-proxy lint release install links build
 
 help: ## Tell what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "What this machine lacks is installed by scripts/setup, or named when you are not root."
 
@@ -48,9 +48,13 @@ fuzz: ## Search for bytes that break a parser, FUZZ_SECONDS=30 each (needs a nig
 	@scripts/setup fuzz
 	@scripts/fuzz
 
-bench: ## Measure how long clients cannot write when the primary fails, and what the proxy costs (ROUNDS=5)
+bench: ## Measure how long clients cannot write when the primary fails, then do bench-proxy (ROUNDS=5)
 	@scripts/setup test
 	@cargo bench --quiet --package stolon-cli --bench gap
+	@$(MAKE) --no-print-directory bench-proxy
+
+bench-proxy: ## Measure what the proxy costs, beside HAProxy and PgBouncer where they are installed (ROUNDS=5)
+	@scripts/setup test
 	@cargo bench --quiet --package stolon-cli --bench relay
 
 lint: ## Check formatting, lints, licences, dependencies, scripts and the rules of the tree
