@@ -12,9 +12,10 @@ PREFIX ?= /usr/local
 KEEPERS ?= 3
 SECONDS ?= 180
 FIRST ?= 1
+SOAK_MINUTES ?= 60
 NAMES := stolon-keeper stolon-sentinel stolon-proxy stolonctl
 
-.PHONY: help demo test test-all sim fuzz bench bench-proxy lint release install links build
+.PHONY: help demo test test-all sim fuzz bench bench-proxy soak lint release install links build
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +57,10 @@ bench: ## Measure how long clients cannot write when the primary fails, then do 
 bench-proxy: ## Measure what the proxy costs, beside HAProxy and PgBouncer where they are installed (ROUNDS=5)
 	@scripts/setup test
 	@cargo bench --quiet --package stolon-cli --bench relay
+
+soak: ## Run a cluster at full load, with a failover every minute, for SOAK_MINUTES=60; fails when it leaks
+	@scripts/setup test
+	@SOAK_MINUTES=$(SOAK_MINUTES) cargo bench --quiet --package stolon-cli --bench soak
 
 lint: ## Check formatting, lints, licences, dependencies, scripts and the rules of the tree
 	@scripts/setup lint

@@ -15,6 +15,7 @@ mod operator;
 mod other_stores;
 mod reading;
 mod requests;
+mod soak;
 mod standby_cluster;
 mod store;
 mod synchronous;

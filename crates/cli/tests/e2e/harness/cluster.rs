@@ -275,6 +275,7 @@ impl Cluster {
             keepers: Vec::new(),
             sentinels: Vec::new(),
             proxy: place.proxy(
+                "proxy",
                 proxy_port,
                 network.as_ref().map(|n| n.namespace(plan.keepers)),
             ),
@@ -304,6 +305,16 @@ impl Cluster {
         sentinel.words.push("--max-failovers=1000".to_owned());
         sentinel.start();
         self.sentinels.push(sentinel);
+    }
+
+    /// Starts one more proxy, and the port that clients reach it at.
+    #[allow(dead_code, reason = "the soak has two")]
+    pub(crate) fn another_proxy(&self, name: &str) -> (Daemon, u16) {
+        let port = free_port();
+        let namespace = self.address().namespace;
+        let mut proxy = self.place.proxy(name, port, namespace);
+        proxy.start();
+        (proxy, port)
     }
 
     /// Starts a keeper, on what its folder holds already.
@@ -736,7 +747,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// The last lines of every log, for a test that failed.
-    fn tell_logs(&self) {
+    pub(crate) fn tell_logs(&self) {
         let mut logs: Vec<PathBuf> = std::fs::read_dir(self.folder.path().join("log"))
             .into_iter()
             .flatten()
@@ -784,8 +795,8 @@ impl Place {
         }
     }
 
-    fn proxy(&self, port: u16, namespace: Option<String>) -> Daemon {
-        let mut daemon = self.daemon("proxy", "proxy", namespace);
+    fn proxy(&self, name: &str, port: u16, namespace: Option<String>) -> Daemon {
+        let mut daemon = self.daemon("proxy", name, namespace);
         daemon.words.extend([
             "--listen-address=0.0.0.0".to_owned(),
             format!("--port={port}"),
