@@ -64,7 +64,8 @@ pub(crate) fn of_proxy(folder: &Path) -> [String; 2] {
         .push(DnType::CommonName, "clients");
     let root = authority.self_signed(&authority_key).expect("an authority");
     let issuer = Issuer::new(authority, authority_key);
-    let proxy = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    let names_shown = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let proxy = CertificateParams::new(names_shown).expect("parameters");
     let proxy = proxy.signed_by(&proxy_key, &issuer).expect("a certificate");
     let texts = [root.pem(), proxy.pem(), proxy_key.serialize_pem()];
     for (name, text) in names.iter().zip(texts) {
