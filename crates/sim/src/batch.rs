@@ -72,7 +72,12 @@ pub const SOMETIMES: &[&str] = &[
     "half-a-record",
 ];
 /// What else must have happened where processes of the Go program are among ours.
-const SOMETIMES_MIXED: &[&str] = &["go-replaced", "go-returns", "go-stops-at-start"];
+const SOMETIMES_MIXED: &[&str] = &[
+    "go-replaced",
+    "go-returns",
+    "go-stops-at-start",
+    "reading-stopped-for-a-sentinel",
+];
 /// What else must have happened where clusters follow a server outside.
 const SOMETIMES_STANDBY: &[&str] = &[
     "restored-from-backup",
@@ -87,6 +92,16 @@ const SOMETIMES_STANDBY: &[&str] = &[
     "source-rewound-to",
 ];
 
+/// What else must have happened where clients read from standbys.
+const SOMETIMES_READING: &[&str] = &[
+    "read-from-standby",
+    "readers-sent-away",
+    "left-for-its-lag",
+    "failover-waited-for-readers",
+    "reading-fenced",
+    "writes-refused-to-reader",
+];
+
 /// A way to draw plans.
 type Draw = fn(u64) -> Plan;
 
@@ -97,13 +112,14 @@ const PLANS: &[(&str, Draw, &[&str])] = &[
     ("lagging", swarm::lagging_standbys, &[]),
     ("restored", swarm::store_restored, &[]),
     ("leaders", swarm::two_leaders, &[]),
+    ("readers", swarm::readers, SOMETIMES_READING),
     ("mixed", swarm::mixed, SOMETIMES_MIXED),
     ("standby", swarm::standby, SOMETIMES_STANDBY),
     ("days", swarm::days, &[]),
     ("years", swarm::years, &[]),
 ];
 /// Plans that are part of a batch of which nothing is said: the others take long for each seed.
-const USUAL: usize = 7;
+const USUAL: usize = 8;
 
 /// What a batch came to.
 #[derive(Debug, Default)]

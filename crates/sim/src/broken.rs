@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::{ClusterData, DbUid, FollowConfig, InitMode, KeeperInfo, List, Role};
-use stolon_core::proxy::{Event, Route};
+use stolon_core::proxy::{Event, ReadRoute, Route};
 use stolon_core::time::Instant;
 
 use crate::world::World;
 use crate::world::keeper::keeper_uid;
 use crate::world::outside::is_standby_cluster;
+use crate::world::proxy::keeper_at;
 use crate::world::store::Operation;
 
 /// What is broken.
@@ -50,11 +51,15 @@ pub enum Sabotage {
     PromotesStandbyCluster,
     /// A server outside that is merely behind is taken for one that has lost something.
     TakesBehindForParted,
+    /// A sentinel promotes a standby whoever may read from it.
+    IgnoresReaders,
+    /// A proxy acknowledges that a standby is to be promoted before those who read from it are gone.
+    LeavesLate,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::LeastAdvancedWins,
         Self::OpensWithoutAcknowledgement,
         Self::SkipsUnion,
@@ -71,6 +76,8 @@ impl Sabotage {
         Self::CountsNoFailovers,
         Self::PromotesStandbyCluster,
         Self::TakesBehindForParted,
+        Self::IgnoresReaders,
+        Self::LeavesLate,
     ];
 }
 
@@ -232,6 +239,32 @@ impl World {
             self.note("sabotaged");
             Duration::from_secs(3)
         })
+    }
+
+    /// How much later than core believes a proxy leaves a standby.
+    pub(crate) fn tamper_with_read_route(
+        &mut self,
+        p: usize,
+        route: &ReadRoute,
+    ) -> Option<Duration> {
+        let goes_on = |host: usize| match route {
+            ReadRoute::To(targets) => targets
+                .iter()
+                .any(|(target, _)| keeper_at(&target.host) == Some(host)),
+            ReadRoute::Closed(_) => false,
+        };
+        let mut permits = self.proxies[p].reading.iter();
+        let leaves = permits.any(|permit| !goes_on(permit.target));
+        let late = self.is_broken(Sabotage::LeavesLate) && leaves;
+        late.then(|| {
+            self.note("sabotaged");
+            Duration::from_secs(3)
+        })
+    }
+
+    /// Whether sentinels do not see that proxies lead clients to standbys.
+    pub(crate) fn ignores_readers(&self) -> bool {
+        self.is_broken(Sabotage::IgnoresReaders)
     }
 
     /// Whether leave to forward does not end by time.

@@ -6,6 +6,7 @@ pub mod history;
 mod liveness;
 mod no_lost_commit;
 mod one_primary;
+mod readers;
 mod standby_cluster;
 mod steady;
 
@@ -13,7 +14,7 @@ pub(crate) use liveness::bound;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stolon_core::model::{ClusterData, DbUid, Generation, Lsn, ProxyUid};
+use stolon_core::model::{ClusterData, DbUid, Generation, Lsn, ProxySpec};
 
 use crate::world::World;
 use crate::world::event::Actor;
@@ -25,7 +26,7 @@ pub struct Checks {
     /// Whether a client that goes round the proxies and finds the hole ends the run.
     pub(crate) minds_direct_clients: bool,
     /// What proxies were told, by the generation.
-    told: BTreeMap<Generation, (DbUid, Vec<ProxyUid>)>,
+    told: BTreeMap<Generation, ProxySpec>,
     /// The newest document that anybody acted on.
     acted: BTreeMap<Actor, (u32, u64)>,
     /// Who began the timelines of which number, by the system identifier.
@@ -70,11 +71,9 @@ impl World {
         self.note_settled(after);
         self.note_switch(before, after);
         let proxy = &after.proxy;
-        let told = (
-            proxy.spec.primary_db_uid.clone(),
-            proxy.spec.enabled_proxies.clone(),
-        );
-        self.checks.told.insert(proxy.generation, told);
+        self.checks
+            .told
+            .insert(proxy.generation, proxy.spec.clone());
         let master = |data: &ClusterData| data.cluster.as_ref()?.status.master.clone();
         let old = before.and_then(master);
         let new = master(after);
@@ -144,6 +143,9 @@ impl World {
         new: &DbUid,
     ) {
         self.note("failover");
+        if before.is_some_and(|data| data.proxy.spec.successor_db_uid == *new) {
+            self.note("failover-waited-for-readers");
+        }
         let deposed = after
             .dbs
             .get(old)

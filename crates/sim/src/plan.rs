@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use stolon_core::model::ClusterSpec;
+use stolon_core::proxy::MaxLag;
 
 use crate::broken::Sabotage;
 use crate::world::past::GoesBack;
@@ -22,6 +23,10 @@ pub struct Shape {
     pub go_keepers: usize,
     /// Of the proxies likewise.
     pub go_proxies: usize,
+    /// Of the sentinels likewise.
+    pub go_sentinels: usize,
+    /// Who reads from standbys; none: nobody does.
+    pub reading: Option<Reading>,
     /// Clients that come through proxies.
     pub clients: usize,
     /// Clients that go round them.
@@ -63,6 +68,17 @@ impl Shape {
     }
 }
 
+/// Proxies that lead clients that only read to standbys, and such clients.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Of the proxies the last so many, where they are not of the Go program.
+    pub proxies: usize,
+    /// Clients that read, and try to write sometimes.
+    pub clients: usize,
+    /// How far a standby may be behind.
+    pub max_lag: MaxLag,
+}
+
 /// One fault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
@@ -81,7 +97,7 @@ pub enum FaultKind {
     Kill(Actor),
     /// A process is killed after it has carried out so many effects more.
     KillAfter(Actor, u32),
-    /// A keeper or a proxy is ended, and a process of the other program started in its place: ours where
+    /// A keeper, a proxy or a sentinel is ended, and a process of the other program started in its place: ours where
     /// it was one of the Go program, and the other way about.
     Exchange(Actor),
     /// A process stands still.
@@ -194,6 +210,13 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// What is deliberately broken.
     pub sabotage: Option<Sabotage>,
+}
+
+impl Shape {
+    /// Clients that only read, by proxies that lead them to standbys.
+    pub fn reading_clients(&self) -> usize {
+        self.reading.as_ref().map_or(0, |reading| reading.clients)
+    }
 }
 
 impl Plan {

@@ -3,6 +3,7 @@
 mod long;
 mod mixed;
 mod operators;
+mod reading;
 mod standby;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::world::past::GoesBack;
 use crate::world::{Actor, Time};
 pub use long::{days, years};
 pub use mixed::mixed;
+pub use reading::readers;
 pub use standby::standby;
 
 /// Faults begin no earlier than this: a cluster needs a while to begin.
@@ -64,6 +66,8 @@ pub fn calm(seed: u64) -> Plan {
         proxies: 1 + chance.index(3),
         go_keepers: 0,
         go_proxies: 0,
+        go_sentinels: 0,
+        reading: None,
         clients: 2 + chance.index(3),
         direct_clients: 0,
         outside: 0,
@@ -113,6 +117,7 @@ pub fn plan(seed: u64) -> Plan {
     if chance.happens(200) {
         clients_cut_off(&mut plan, &mut chance);
     }
+    reading::draw(&mut plan, 300);
     plan
 }
 

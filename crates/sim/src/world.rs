@@ -18,6 +18,7 @@ pub(crate) mod postgres;
 mod process;
 pub(crate) mod proxy;
 mod queue;
+mod reading;
 mod requests;
 mod sentinel;
 pub(crate) mod store;
@@ -33,7 +34,7 @@ use crate::check::Checks;
 use crate::check::history::History;
 use crate::plan::Plan;
 use crate::record::Record;
-use client::{Client, Connection};
+use client::{Client, Connection, Entry};
 pub use event::Actor;
 use event::{ConnectionId, What};
 use keeper::KeeperNode;
@@ -89,9 +90,14 @@ impl World {
             + shape.proxies
             + shape.clients
             + shape.direct_clients
-            + shape.outside;
+            + shape.outside
+            + shape.reading_clients();
         let host = |number| Host::new(seed, number);
-        let client = |number| Client::new(seed, number, number >= shape.clients);
+        let client = |number| {
+            let entry = Entry::of(&shape, number);
+            Client::new(seed, number, entry)
+        };
+        let clients = shape.clients + shape.direct_clients + shape.reading_clients();
         let mut world = Self {
             now: Time::ZERO,
             queue: Queue::default(),
@@ -106,14 +112,12 @@ impl World {
                 .collect(),
             outside: Outside::new(seed),
             sentinels: (0..shape.sentinels)
-                .map(|s| SentinelNode::new(seed, s))
+                .map(|s| SentinelNode::new(seed, s, s < shape.go_sentinels))
                 .collect(),
             proxies: (0..shape.proxies)
                 .map(|p| ProxyNode::new(p < shape.go_proxies))
                 .collect(),
-            clients: (0..shape.clients + shape.direct_clients)
-                .map(client)
-                .collect(),
+            clients: (0..clients).map(client).collect(),
             connections: BTreeMap::new(),
             calls: BTreeMap::new(),
             serial: 0,
@@ -212,6 +216,11 @@ impl World {
             What::SetRoute(p, life, route) => {
                 if self.lives(Actor::Proxy(p), life) {
                     self.set_route(p, &route);
+                }
+            }
+            What::SetReadRoute(p, life, route) => {
+                if self.lives(Actor::Proxy(p), life) {
+                    self.set_read_route(p, &route);
                 }
             }
             What::FromClient(p, life, id, word) => {

@@ -5,7 +5,9 @@ use stolon_sim::broken::Sabotage;
 use stolon_sim::plan::Plan;
 use stolon_sim::record::Record;
 use stolon_sim::run::run_for_safety;
-use stolon_sim::swarm::{failovers, lagging_standbys, standby, store_restored, two_leaders};
+use stolon_sim::swarm::{
+    failovers, lagging_standbys, readers, standby, store_restored, two_leaders,
+};
 
 const MOST_SEEDS: u64 = 1000;
 
@@ -140,6 +142,18 @@ fn a_standby_cluster_must_not_promote_itself() {
 fn a_source_that_is_merely_behind_must_not_cost_what_it_lacks() {
     let rules = ["I7-replaced-for-nothing"];
     proves(Sabotage::TakesBehindForParted, 30, standby, &rules);
+}
+
+#[test]
+fn a_standby_must_not_be_promoted_while_clients_read_from_it() {
+    let rules = ["I1-two-primaries", "I1-reader-writes"];
+    proves(Sabotage::IgnoresReaders, 1, readers, &rules);
+}
+
+#[test]
+fn a_standby_must_be_left_before_that_is_acknowledged() {
+    let rules = ["I6-acknowledged-early", "I1-two-primaries"];
+    proves(Sabotage::LeavesLate, 1, readers, &rules);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::world::World;
-use crate::world::client::Operation;
+use crate::world::client::{Entry, Operation};
 
 /// A row.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +89,7 @@ impl World {
         route: Option<(Option<usize>, usize)>,
     ) {
         self.history.acknowledged += 1;
-        let is_direct = self.clients[c].direct;
+        let is_direct = self.clients[c].entry == Entry::Direct;
         let row = self.history.rows.entry(txn).or_default();
         // Who goes round the proxies has no promise of asynchronous replication.
         row.acknowledged = !is_direct || synchronous;
@@ -108,7 +108,12 @@ impl World {
         rows: &[u64],
         route: Option<(Option<usize>, usize)>,
     ) {
-        if self.clients[c].direct || route.is_none() {
+        let entry = self.clients[c].entry;
+        if entry == Entry::Reading && route.is_some() {
+            // What is read from a standby may vanish with it: nothing else is promised.
+            self.note("read-from-standby");
+        }
+        if entry != Entry::Primary || route.is_none() {
             return;
         }
         for txn in rows {

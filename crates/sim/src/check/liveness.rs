@@ -74,6 +74,7 @@ impl World {
         first
             .or_else(|| self.standbys_unwell(data, &spec))
             .or_else(|| self.proxies_unwell(data))
+            .or_else(|| self.readers_unwell(data))
             .or_else(|| self.request_unmet())
     }
 

@@ -6,25 +6,26 @@ use stolon_core::model::ProxyInfo;
 
 use crate::world::World;
 use crate::world::event::{Actor, ConnectionId};
+use crate::world::proxy::ProxyNode;
 
 impl World {
     /// The instances that are writable and that some proxy may forward to, now or when it goes on
     /// after a pause that ends now.
     fn reachable(&self) -> impl Iterator<Item = (usize, usize)> {
-        (0..self.proxies.len()).filter_map(|p| {
-            let target = self.permit(p)?.target;
-            self.instances[target].is_writable().then_some((p, target))
-        })
+        let proxies = self.proxies.iter().enumerate();
+        let permits = proxies.flat_map(|(p, proxy)| proxy.permits().map(move |permit| (p, permit)));
+        let writable = permits.filter(|(_, permit)| self.instances[permit.target].is_writable());
+        let holding = writable.filter(|(p, permit)| self.holds(*p, permit));
+        holding.map(|(p, permit)| (p, permit.target))
     }
 
     /// I1.
     pub(crate) fn check_one_primary(&mut self) {
-        let mut permits = self
-            .proxies
-            .iter()
-            .filter_map(|proxy| proxy.permit.as_ref());
-        let first = permits.next().map(|permit| permit.target);
-        if permits.all(|permit| Some(permit.target) == first) {
+        let permits = self.proxies.iter().flat_map(ProxyNode::permits);
+        let targets = permits.map(|permit| permit.target);
+        let mut writable = targets.filter(|target| self.instances[*target].is_writable());
+        let first = writable.next();
+        if writable.all(|target| Some(target) == first) {
             return;
         }
         let reachable: Vec<(usize, usize)> = self.reachable().collect();
@@ -66,11 +67,11 @@ impl World {
     }
 
     /// A proxy hands a client's bytes over.
-    pub(crate) fn check_forwarding(&mut self, p: usize, target: usize) {
-        let permit = self.proxies[p].permit.as_ref();
-        let allowed = permit.is_some_and(|permit| {
-            permit.target == target && self.local(Actor::Proxy(p)) < permit.until
-        });
+    pub(crate) fn check_forwarding(&mut self, p: usize, serial: u64, target: usize) {
+        let now = self.local(Actor::Proxy(p));
+        let mut permits = self.proxies[p].permits();
+        let permit = permits.find(|permit| permit.serial == serial);
+        let allowed = permit.is_some_and(|permit| permit.target == target && now < permit.until);
         if !allowed {
             self.fail(
                 "I6-forwarded-without-leave",
@@ -90,13 +91,14 @@ impl World {
         let read = read
             .and_then(|(_, _, data)| Some(&data.as_ref()?.proxy))
             .filter(|proxy| proxy.generation == info.generation)
-            .map(|proxy| (&proxy.spec.primary_db_uid, &proxy.spec.enabled_proxies));
+            .map(|proxy| &proxy.spec);
         let told = self.checks.told.get(&info.generation);
-        let told = told.map(|(primary, enabled)| (primary, enabled));
-        let Some((primary, enabled)) = read.or(told) else {
+        let Some(spec) = read.or(told).cloned() else {
             return;
         };
-        let closed = primary.is_empty() || !enabled.contains(&info.uid);
+        self.check_standbys_left(p, info, &spec);
+        let primary = &spec.primary_db_uid;
+        let closed = primary.is_empty() || !spec.enabled_proxies.contains(&info.uid);
         let told = if closed {
             None
         } else {

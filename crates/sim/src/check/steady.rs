@@ -92,7 +92,7 @@ impl World {
         &mut self,
         p: usize,
         before: &(Origin, u64, Option<Arc<ClusterData>>),
-        permit: Option<u64>,
+        permits: &[u64],
     ) {
         let Some((origin, revision, data)) = &self.proxies[p].read else {
             return;
@@ -107,8 +107,9 @@ impl World {
             (Some(_), None) => true,
             (None, _) => false,
         };
-        let held = self.proxies[p].permit.as_ref().map(|permit| permit.serial);
-        if origin.incarnation > known.incarnation && fell && permit.is_some() && held == permit {
+        let mut held = self.proxies[p].permits();
+        let stays = held.any(|permit| permits.contains(&permit.serial));
+        if origin.incarnation > known.incarnation && fell && stays {
             let text = format!("p{p} stays open on a document older than it knew");
             self.fail("I5-stays-open", text);
         } else if origin.incarnation > known.incarnation && fell {

@@ -38,5 +38,34 @@ pub fn mixed(seed: u64) -> Plan {
         let lasts = chance.millis(100, 8000);
         add(&mut plan, at, lasts, FaultKind::Exchange(actor));
     }
+    super::reading::draw(&mut plan, 500);
+    go_sentinels(&mut plan);
     plan
+}
+
+/// In a part of the seeds in which clients read there are sentinels of the Go program too, or come while
+/// it runs. They promote a standby whoever reads from it: proxies have to hear of them before they fail a
+/// primary, for which they wait for failInterval. An operator's word they carry out at once.
+fn go_sentinels(plan: &mut Plan) {
+    let mut chance = Chance::of(plan.seed, "go sentinels", 0);
+    if plan.shape.reading.is_none() || !chance.happens(400) {
+        return;
+    }
+    let spec = &mut plan.shape.spec;
+    let timeout = spec.effective().proxy_timeout;
+    spec.fail_interval = Some((timeout * 2).into());
+    plan.shape.go_sentinels = chance.index(plan.shape.sentinels + 1);
+    let unsafe_word = |kind: &FaultKind| {
+        matches!(
+            kind,
+            FaultKind::FailKeeper(_) | FaultKind::ChangeSpec(SpecChange::ProxyTimeout(_))
+        )
+    };
+    plan.faults.retain(|fault| !unsafe_word(&fault.kind));
+    for _ in 0..chance.between(1, 3) {
+        let at = amid(plan, &mut chance);
+        let actor = Actor::Sentinel(chance.index(plan.shape.sentinels));
+        let lasts = chance.millis(100, 8000);
+        add(plan, at, lasts, FaultKind::Exchange(actor));
+    }
 }

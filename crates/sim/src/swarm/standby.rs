@@ -38,6 +38,7 @@ pub fn standby(seed: u64) -> Plan {
         let kind = FaultKind::ChangeSpec(SpecChange::PromoteCluster);
         add(&mut plan, at, lasts, kind);
     }
+    super::reading::draw(&mut plan, 300);
     plan
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Call {
 pub(crate) enum Purpose {
     /// A keeper or a proxy reads the cluster data.
     Read(Instant),
+    /// A proxy reads what keepers and sentinels published.
+    Reports(Instant),
     /// Somebody publishes.
     Publish,
     /// A keeper reads what is asked for, and what the others publish when it needs that.
@@ -129,6 +131,13 @@ impl World {
                 };
                 self.proxy_reads(p, sent_at, origin, found);
             }
+            (Actor::Proxy(p), Purpose::Reports(sent_at)) => {
+                let event = match reply {
+                    Some(Reply::Reports(reports)) => proxy::Event::Reports { sent_at, reports },
+                    _ => proxy::Event::ReportsFailed,
+                };
+                self.proxy_hears(p, event);
+            }
             (Actor::Proxy(p), _) => {
                 let stored = matches!(reply, Some(Reply::Written));
                 self.proxy_hears(p, proxy::Event::Published(stored));
@@ -199,12 +208,7 @@ impl World {
             revision: document.as_ref().map(|(revision, _)| *revision),
             data: document.as_ref().map(|(_, data)| Arc::clone(data)),
             keepers: published(looking.keepers.unwrap_or_default()),
-            proxies: looking
-                .proxies
-                .unwrap_or_default()
-                .iter()
-                .map(|info| (**info).clone())
-                .collect(),
+            proxies: self.as_sentinel_reads(s, looking.proxies.unwrap_or_default()),
         };
         self.take_look(s, look);
     }

@@ -7,6 +7,7 @@ use super::World;
 use super::event::{Actor, ClientWord, ConnectionId, PostgresEvent, What};
 use super::network::Way;
 use crate::chance::Chance;
+use crate::plan::Shape;
 
 /// What a client wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +38,35 @@ pub(crate) enum Response {
     Closed,
 }
 
+/// How a client comes to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// By a proxy, to the primary.
+    Primary,
+    /// By a proxy, to a standby.
+    Reading,
+    /// Round the proxies.
+    Direct,
+}
+
+impl Entry {
+    /// That of the client of this number.
+    pub(super) const fn of(shape: &Shape, number: usize) -> Self {
+        if number < shape.clients {
+            Self::Primary
+        } else if number < shape.clients + shape.direct_clients {
+            Self::Direct
+        } else {
+            Self::Reading
+        }
+    }
+}
+
 /// A connection of a client.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) client: usize,
+    pub(crate) entry: Entry,
     /// The proxy; none: it goes round them.
     pub(crate) proxy: Option<usize>,
     /// The proxy's permit under which it was made.
@@ -62,8 +88,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Client {
     chance: Chance,
-    /// Whether it goes round the proxies.
-    pub(crate) direct: bool,
+    pub(crate) entry: Entry,
     state: State,
     connection: Option<ConnectionId>,
     /// The proxy, or instance, that it tries.
@@ -73,10 +98,10 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client without a connection.
-    pub(crate) fn new(seed: u64, number: usize, direct: bool) -> Self {
+    pub(crate) fn new(seed: u64, number: usize, entry: Entry) -> Self {
         Self {
             chance: Chance::of(seed, "client", number as u64),
-            direct,
+            entry,
             state: State::Apart,
             connection: None,
             tries: number,
@@ -118,15 +143,17 @@ impl World {
     fn client_connects(&mut self, c: usize) {
         self.serial += 1;
         let id = self.serial;
-        let direct = self.clients[c].direct;
-        let choices = if direct {
-            self.keepers.len()
-        } else {
-            self.proxies.len()
+        let entry = self.clients[c].entry;
+        let choices = match entry {
+            Entry::Primary => 0..self.proxies.len(),
+            Entry::Reading => self.reading_proxies(),
+            Entry::Direct => 0..self.keepers.len(),
         };
-        let choice = self.clients[c].tries % choices;
+        let choice = choices.start + self.clients[c].tries % choices.len();
+        let direct = entry == Entry::Direct;
         let connection = Connection {
             client: c,
+            entry,
             proxy: (!direct).then_some(choice),
             permit: 0,
             target: if direct { choice } else { 0 },
@@ -144,13 +171,15 @@ impl World {
         let Some(id) = self.clients[c].connection else {
             return;
         };
-        if self.clients[c].chance.happens(80) {
+        let reads = self.clients[c].entry == Entry::Reading;
+        let (leaves, looks) = if reads { (10, 850) } else { (80, 300) };
+        if self.clients[c].chance.happens(leaves) {
             // It comes by another way next time.
             self.connections.remove(&id);
             self.client_gives_up(c);
             return;
         }
-        let operation = if self.clients[c].chance.happens(300) {
+        let operation = if self.clients[c].chance.happens(looks) {
             Operation::Read
         } else {
             self.history.begin()
@@ -206,6 +235,7 @@ impl World {
             }
             (State::Waiting(Operation::Write(_)), Response::Committed { txn, synchronous }) => {
                 self.write_acknowledged(c, *txn, *synchronous, route);
+                self.check_reading_session(c, *txn, route);
                 self.client_rests(c);
             }
             (State::Waiting(Operation::Read), Response::Seen(rows)) => {
@@ -214,6 +244,10 @@ impl World {
             }
             (State::Waiting(_), Response::Failed) => {
                 self.history.failed += 1;
+                if self.clients[c].entry == Entry::Reading {
+                    self.note("writes-refused-to-reader");
+                    return self.client_rests(c);
+                }
                 // A server that refuses to write is not the one to stay at.
                 self.client_gives_up(c);
             }

@@ -69,6 +69,8 @@ pub(crate) enum What {
     Postgres(usize, u32, PostgresEvent),
     /// A route is set later than core believes.
     SetRoute(usize, u32, Box<proxy::Route>),
+    /// A route for those who read likewise.
+    SetReadRoute(usize, u32, Box<proxy::ReadRoute>),
     /// A client's statement, or its wish to connect, arrives at a proxy.
     FromClient(usize, u32, ConnectionId, ClientWord),
     /// An answer of an instance arrives at a proxy.

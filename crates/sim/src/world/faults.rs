@@ -206,6 +206,7 @@ impl World {
 
     fn forget_proxy(&mut self, p: usize) {
         self.proxies[p].permit = None;
+        self.proxies[p].reading.clear();
         let of = self
             .connections
             .iter()

@@ -7,13 +7,18 @@
 //!
 //! A keeper of theirs decides as ours do, since the world is to try the sentinels and the proxies with
 //! what they are told; but it publishes without our fields and no more often than every sleepInterval,
-//! hears of no change, knows no requests, and stops its instance when it starts. What theirs risks by
+//! hears of no change, knows no requests, and stops its instance when it starts. A sentinel of theirs decides
+//! as ours do, but knows nothing of clients that read from standbys: it names no successor. What theirs risks by
 //! itself (data removed before they are copied, `sync_state` believed) are deliberate breaks of
 //! [`crate::broken`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::model::{ClusterData, EffectiveSpec, KeeperInfo, ProxyInfo, ProxyUid};
+use stolon_core::model::report::FEATURE_READS;
+use stolon_core::model::{
+    ClusterData, DbUid, EffectiveSpec, KeeperInfo, ProxyInfo, ProxyUid, SentinelInfo,
+};
 use stolon_core::proxy::{Effect, Event, Route, Target};
 use stolon_core::time::Instant;
 
@@ -165,7 +170,8 @@ impl World {
         match actor {
             Actor::Keeper(k) => self.keepers[k].is_go,
             Actor::Proxy(p) => self.proxies[p].is_go,
-            Actor::Sentinel(_) | Actor::Store | Actor::Postgres(_) | Actor::Client(_) => false,
+            Actor::Sentinel(s) => self.sentinels[s].is_go,
+            Actor::Store | Actor::Postgres(_) | Actor::Client(_) => false,
         }
     }
 
@@ -180,8 +186,45 @@ impl World {
         match actor {
             Actor::Keeper(k) => self.keepers[k].is_go ^= true,
             Actor::Proxy(p) => self.proxies[p].is_go ^= true,
-            Actor::Sentinel(_) | Actor::Store | Actor::Postgres(_) | Actor::Client(_) => {}
+            Actor::Sentinel(s) => self.sentinels[s].is_go ^= true,
+            Actor::Store | Actor::Postgres(_) | Actor::Client(_) => {}
         }
+    }
+
+    /// What a sentinel publishes: one of the Go program does not say that it cares for those who read.
+    pub(super) fn as_sentinel_publishes(&self, s: usize, mut info: SentinelInfo) -> SentinelInfo {
+        if self.sentinels[s].is_go {
+            info.implementation.clear();
+            info.version.clear();
+            info.features.clear();
+        }
+        info
+    }
+
+    /// What proxies published, as a sentinel reads it.
+    pub(super) fn as_sentinel_reads(
+        &mut self,
+        s: usize,
+        infos: Vec<Arc<ProxyInfo>>,
+    ) -> Vec<ProxyInfo> {
+        let ignores = self.sentinels[s].is_go || self.ignores_readers();
+        let infos = infos.into_iter().map(Arc::unwrap_or_clone);
+        let mut infos: Vec<ProxyInfo> = infos.collect();
+        if ignores {
+            for info in &mut infos {
+                info.features.retain(|name| name != FEATURE_READS);
+            }
+        }
+        infos
+    }
+
+    /// The cluster data as a sentinel writes them: one of the Go program keeps no field that it does not
+    /// know.
+    pub(super) fn as_sentinel_writes(&self, s: usize, mut data: ClusterData) -> ClusterData {
+        if self.sentinels[s].is_go {
+            data.proxy.spec.successor_db_uid = DbUid::default();
+        }
+        data
     }
 
     /// It stops what it finds running when it starts.

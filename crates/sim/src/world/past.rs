@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::model::{ClusterData, ClusterUid, KeeperInfo, ProxyInfo};
+use stolon_core::model::{ClusterData, ClusterUid, KeeperInfo, ProxyInfo, SentinelInfo};
 
 use super::event::Actor;
 use super::store::Store;
@@ -34,6 +34,7 @@ struct State {
     data: Arc<ClusterData>,
     keepers: BTreeMap<String, (Time, Arc<KeeperInfo>)>,
     proxies: BTreeMap<String, (Time, Arc<ProxyInfo>)>,
+    sentinels: BTreeMap<String, (Time, Arc<SentinelInfo>)>,
     lease: Option<(String, Time)>,
 }
 
@@ -105,6 +106,7 @@ impl Store {
             data: Arc::clone(data),
             keepers: self.keepers.clone(),
             proxies: self.proxies.clone(),
+            sentinels: self.sentinels.clone(),
             lease: self.lease.clone(),
         });
     }
@@ -121,11 +123,13 @@ impl Store {
                 self.revision = state.revision;
                 self.keepers = state.keepers;
                 self.proxies = state.proxies;
+                self.sentinels = state.sentinels;
                 self.lease = state.lease;
                 let keepers = self.keepers.values_mut().map(|(until, _)| until);
                 let proxies = self.proxies.values_mut().map(|(until, _)| until);
+                let sentinels = self.sentinels.values_mut().map(|(until, _)| until);
                 let lease = self.lease.as_mut().map(|(_, until)| until);
-                for until in keepers.chain(proxies).chain(lease) {
+                for until in keepers.chain(proxies).chain(sentinels).chain(lease) {
                     *until = again(*until);
                 }
             }

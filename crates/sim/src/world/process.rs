@@ -5,6 +5,7 @@ use std::time::Duration;
 use stolon_core::proxy::Event as ProxyEvent;
 use stolon_core::time::Instant;
 
+use super::client::Entry;
 use super::clock::Clock;
 use super::event::{Actor, What};
 use super::{Time, World};
@@ -50,7 +51,8 @@ impl World {
             What::Proxy(p, _, _)
             | What::FromClient(p, _, _, _)
             | What::FromServer(p, _, _, _)
-            | What::SetRoute(p, _, _) => Some(Actor::Proxy(*p)),
+            | What::SetRoute(p, _, _)
+            | What::SetReadRoute(p, _, _) => Some(Actor::Proxy(*p)),
             What::Answer(call, _) | What::CallTimeout(call) => self.caller(*call),
             What::Postgres(k, _, _) => Some(Actor::Postgres(*k)),
             What::AtStore(_, _)
@@ -88,6 +90,9 @@ impl World {
             Actor::Sentinel(i) | Actor::Proxy(i) if shape.together => 1 + i % shape.keepers,
             Actor::Sentinel(s) => apart(0, s),
             Actor::Proxy(p) => apart(shape.sentinels, p),
+            Actor::Client(c) if self.clients[c].entry == Entry::Reading => {
+                apart(shape.sentinels + shape.proxies + shape.outside, c)
+            }
             Actor::Client(c) => apart(shape.sentinels + shape.proxies, c),
         }
     }

@@ -1,14 +1,16 @@
 //! Proxies: core's state machine, and the relay that carries clients while it may (I1, I6).
 
+use std::iter::Chain;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{option, slice};
 
 use stolon_core::model::{ClusterData, ProxyInfo, ProxyUid};
 use stolon_core::proxy::{Effect, Event, Proxy, Route, Settings};
 use stolon_core::time::Instant;
 
 use super::calls::Purpose;
-use super::client::Response;
+use super::client::{Connection, Entry, Response};
 use super::event::{Actor, ClientWord, ConnectionId, PostgresEvent, What};
 use super::go::{CLOSES_WITHIN, GoProxy};
 use super::network::Way;
@@ -24,6 +26,8 @@ pub(crate) struct Permit {
     pub(crate) target: usize,
     pub(crate) until: Instant,
 }
+
+type Permits<'a> = Chain<option::Iter<'a, Permit>, slice::Iter<'a, Permit>>;
 
 /// What decides in a proxy.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct ProxyNode {
     starts: u32,
     listening: bool,
     pub(crate) permit: Option<Permit>,
+    /// Leave to forward those who read, to one standby each.
+    pub(crate) reading: Vec<Permit>,
     permits: u64,
     pub(crate) uid: ProxyUid,
     /// What it read last, and of which revision.
@@ -67,10 +73,21 @@ impl ProxyNode {
             starts: 0,
             listening: false,
             permit: None,
+            reading: Vec::new(),
             permits: 0,
             uid: ProxyUid::default(),
             read: None,
         }
+    }
+
+    /// All leave to forward that it was given, whether it holds or not.
+    pub(crate) fn permits(&self) -> Permits<'_> {
+        self.permit.iter().chain(&self.reading)
+    }
+
+    pub(super) fn next_permit(&mut self) -> u64 {
+        self.permits += 1;
+        self.permits
     }
 }
 
@@ -82,11 +99,13 @@ pub(crate) fn keeper_at(host: &str) -> Option<usize> {
 
 impl World {
     pub(crate) fn start_proxy(&mut self, p: usize) {
+        let reads = self.max_lag(p);
         let node = &mut self.proxies[p];
         node.starts += 1;
         node.uid = ProxyUid::new(format!("p{p}x{}", node.starts));
         node.listening = false;
         node.permit = None;
+        node.reading.clear();
         node.read = None;
         node.core = Some(if node.is_go {
             Brain::Go(Box::new(GoProxy::new(node.uid.clone())))
@@ -95,7 +114,7 @@ impl World {
                 uid: node.uid.clone(),
                 version: "0".to_owned(),
                 stop_listening: p.is_multiple_of(2),
-                reads: None,
+                reads,
             })))
         });
         self.proxy_hears(p, Event::StoreChanged);
@@ -113,10 +132,11 @@ impl World {
         let data = found.map(|(_, data)| data);
         let event = self.as_proxy_reads(p, sent_at, revision, data.as_ref());
         let before = self.proxies[p].read.replace((origin, revision, data));
-        let permit = self.proxies[p].permit.as_ref().map(|permit| permit.serial);
+        let permits = self.proxies[p].permits();
+        let permits: Vec<u64> = permits.map(|permit| permit.serial).collect();
         self.proxy_hears(p, event);
         if let Some(before) = before.filter(|_| !self.proxies[p].is_go) {
-            self.check_closes_first(p, &before, permit);
+            self.check_closes_first(p, &before, &permits);
         }
     }
 
@@ -136,7 +156,7 @@ impl World {
                 return;
             };
             for effect in core.handle(now, next) {
-                if matches!(effect, Effect::Route(_)) {
+                if matches!(effect, Effect::Route(_) | Effect::ReadRoute(_)) {
                     routes_set += 1;
                     let origin = self.proxies[p].read.as_ref().map(|(origin, _, _)| *origin);
                     if let Some((revision, origin)) = revision.zip(origin) {
@@ -178,9 +198,24 @@ impl World {
                 self.check_acknowledgement(p, &info);
                 self.publish_proxy(p, info, ttl);
             }
-            Effect::Log(reason) => self.take_reason(actor, &reason),
+            Effect::Log(reason) => {
+                self.note_reading(p, &reason);
+                self.take_reason(actor, &reason);
+            }
             Effect::WakeAt(at) => self.wake_at(actor, at),
-            Effect::ReadRoute(_) | Effect::ReadReports => {}
+            Effect::ReadReports => {
+                let sent_at = self.local(actor);
+                self.call(actor, Purpose::Reports(sent_at), Operation::Reports);
+            }
+            Effect::ReadRoute(route) => {
+                if let Some(late) = self.tamper_with_read_route(p, &route) {
+                    let life = self.proxies[p].process.life;
+                    let what = What::SetReadRoute(p, life, Box::new(route));
+                    self.queue.put(self.now + late, what);
+                } else {
+                    self.set_read_route(p, &route);
+                }
+            }
         }
     }
 
@@ -221,11 +256,11 @@ impl World {
             self.note("proxy-closed");
             self.say(|| format!("p{p} closes"));
         }
-        self.reset_connections(|connection| connection.proxy == Some(p));
+        let is_of_primary = |of: &Connection| of.proxy == Some(p) && of.entry == Entry::Primary;
+        self.reset_connections(is_of_primary);
         if let Some((target, until)) = wanted {
             let node = &mut self.proxies[p];
-            node.permits += 1;
-            let serial = node.permits;
+            let serial = node.next_permit();
             node.permit = Some(Permit {
                 serial,
                 target,
@@ -238,41 +273,62 @@ impl World {
 
     /// The permit, while it holds by the proxy's own clock.
     pub(crate) fn permit(&self, p: usize) -> Option<&Permit> {
-        let now = self.local(Actor::Proxy(p));
-        let never_ends = self.tampers_with_leave();
         let permit = self.proxies[p].permit.as_ref();
-        permit.filter(|permit| now < permit.until || never_ends)
+        permit.filter(|permit| self.holds(p, permit))
+    }
+
+    /// Whether leave to forward holds, by the proxy's own clock.
+    pub(crate) fn holds(&self, p: usize, permit: &Permit) -> bool {
+        self.local(Actor::Proxy(p)) < permit.until || self.tampers_with_leave()
+    }
+
+    /// The permit of a connection, while it holds.
+    fn permit_of(&self, p: usize, connection: &Connection) -> Option<&Permit> {
+        let mut permits = self.proxies[p].permits();
+        let permit = permits.find(|permit| permit.serial == connection.permit);
+        permit.filter(|permit| self.holds(p, permit))
+    }
+
+    /// Where a new client goes: to the primary, or to the standby with the fewest who read.
+    fn permit_for(&self, p: usize, connection: &Connection) -> Option<&Permit> {
+        if connection.entry != Entry::Reading {
+            return self.permit(p);
+        }
+        let sessions = |permit: &&Permit| {
+            let all = self.connections.values().filter(|of| of.proxy == Some(p));
+            all.filter(|of| of.permit == permit.serial).count()
+        };
+        let permits = self.proxies[p].reading.iter();
+        let holding = permits.filter(|permit| self.holds(p, permit));
+        holding.min_by_key(sessions)
     }
 
     /// A client's word arrives.
     pub(crate) fn hear_client(&mut self, p: usize, id: ConnectionId, word: ClientWord) {
-        let permit = self.permit(p).map(|permit| (permit.serial, permit.target));
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(connection) = self.connections.get(&id).cloned() else {
             return;
         };
         let client = connection.client;
-        let refused = match (&word, permit) {
-            (ClientWord::Connect, Some((serial, target))) if self.proxies[p].listening => {
-                connection.permit = serial;
-                connection.target = target;
-                false
-            }
-            (ClientWord::Connect, _) => true,
-            (ClientWord::Do(_), permit) => {
-                permit.map(|(serial, _)| serial) != Some(connection.permit)
-            }
+        let permit = match word {
+            ClientWord::Connect if self.proxies[p].listening => self.permit_for(p, &connection),
+            ClientWord::Connect => None,
+            ClientWord::Do(_) => self.permit_of(p, &connection),
         };
-        if refused {
+        let permit = permit.map(|permit| (permit.serial, permit.target));
+        let connection = self.connections.get_mut(&id);
+        let Some((connection, (serial, target))) = connection.zip(permit) else {
             self.connections.remove(&id);
             let closed = What::ToClient(client, id, Response::Closed);
             self.send(Actor::Proxy(p), Actor::Client(client), Way::Stream, closed);
             return;
-        }
-        let (target, life) = (connection.target, connection.server_life);
+        };
+        connection.permit = serial;
+        connection.target = target;
+        let life = connection.server_life;
         let (event, life) = match word {
             ClientWord::Connect => (PostgresEvent::Connect(id), self.instances[target].life),
             ClientWord::Do(operation) => {
-                self.check_forwarding(p, target);
+                self.check_forwarding(p, serial, target);
                 (PostgresEvent::Do(id, operation), life)
             }
         };
@@ -282,12 +338,12 @@ impl World {
 
     /// A server's answer arrives.
     pub(crate) fn hear_server(&mut self, p: usize, id: ConnectionId, response: Response) {
-        let permit = self.permit(p).map(|permit| permit.serial);
+        let connection = self.connections.get(&id);
+        let holds = connection.is_some_and(|connection| self.permit_of(p, connection).is_some());
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
         let client = connection.client;
-        let holds = permit == Some(connection.permit);
         let response = match response {
             Response::Connected(life) if holds => {
                 connection.server_life = life;

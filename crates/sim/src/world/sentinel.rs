@@ -18,6 +18,8 @@ use crate::chance::Chance;
 #[derive(Debug)]
 pub(crate) struct SentinelNode {
     pub(crate) process: Process,
+    /// Whether it is one of the Go program.
+    pub(crate) is_go: bool,
     core: Option<Sentinel>,
     pub(crate) chance: Chance,
     starts: u32,
@@ -36,9 +38,10 @@ pub(crate) struct SentinelNode {
 
 impl SentinelNode {
     /// A sentinel that was not started.
-    pub(crate) fn new(seed: u64, number: usize) -> Self {
+    pub(crate) fn new(seed: u64, number: usize, is_go: bool) -> Self {
         Self {
             process: Process::default(),
+            is_go,
             core: None,
             chance: Chance::of(seed, "sentinel", number as u64),
             starts: 0,
@@ -133,7 +136,8 @@ impl World {
                 }
             }
             Effect::Write { expected, data } => {
-                let data = self.tamper_with_decision(*data);
+                let data = self.as_sentinel_writes(s, *data);
+                let data = self.tamper_with_decision(data);
                 self.judge(s, &data);
                 let decided = Decided {
                     by: self.sentinels[s].token.clone(),
@@ -143,7 +147,11 @@ impl World {
                 let swap = Operation::Swap(expected, Arc::new(decided));
                 self.call(actor, Purpose::Write, swap);
             }
-            Effect::Publish(_, _) => self.call(actor, Purpose::Publish, Operation::PublishSentinel),
+            Effect::Publish(info, ttl) => {
+                let info = self.as_sentinel_publishes(s, info);
+                let publish = Operation::PublishSentinel(Arc::new(info), self.now + ttl);
+                self.call(actor, Purpose::Publish, publish);
+            }
             Effect::Record { .. } => {}
             Effect::Log(reason) => self.take_reason(actor, &reason),
             Effect::WakeAt(at) => self.wake_at(actor, at),
@@ -169,7 +177,7 @@ impl World {
         let Some((before, view)) = node.seen.as_deref().zip(view) else {
             return;
         };
-        if !self.judges_documents() {
+        if node.is_go || !self.judges_documents() {
             return;
         }
         let violations = check(Step {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stolon_core::model::request::{Progress, Request, RequestId};
-use stolon_core::model::{ClusterData, KeeperInfo, KeeperUid, ProxyInfo, wire};
+use stolon_core::model::{ClusterData, KeeperInfo, KeeperUid, ProxyInfo, SentinelInfo, wire};
+use stolon_core::proxy::Reports;
 
 use super::event::{Actor, What};
 use super::network::Way;
@@ -28,6 +29,8 @@ pub(crate) enum Operation {
     Keepers,
     /// What proxies published.
     Proxies,
+    /// What keepers and sentinels published.
+    Reports,
     /// What operators ask for, and what keepers published.
     Asked,
     /// A keeper tells what came of a request.
@@ -38,8 +41,8 @@ pub(crate) enum Operation {
     PublishKeeper(Arc<KeeperInfo>, Time),
     /// A proxy publishes, by a lease that ends then.
     PublishProxy(Arc<ProxyInfo>, Time),
-    /// A sentinel publishes.
-    PublishSentinel,
+    /// A sentinel publishes, by a lease that ends then.
+    PublishSentinel(Arc<SentinelInfo>, Time),
     /// A sentinel takes or renews the lease for so long.
     Hold(String, Duration),
 }
@@ -49,7 +52,12 @@ impl Operation {
     const fn changes(&self) -> bool {
         !matches!(
             self,
-            Self::Get | Self::Keepers | Self::Asked | Self::Proxies | Self::PublishSentinel
+            Self::Get
+                | Self::Keepers
+                | Self::Reports
+                | Self::Asked
+                | Self::Proxies
+                | Self::PublishSentinel(_, _)
         )
     }
 }
@@ -74,6 +82,8 @@ pub(crate) enum Reply {
     Keepers(Vec<Arc<KeeperInfo>>, Vec<Request>),
     /// What proxies published.
     Proxies(Vec<Arc<ProxyInfo>>),
+    /// What keepers and sentinels published.
+    Reports(Reports),
     /// It is stored.
     Written,
     /// It was not as expected.
@@ -105,6 +115,7 @@ pub(crate) struct Store {
     pub(super) data: Option<(u64, Arc<ClusterData>)>,
     pub(super) keepers: BTreeMap<String, (Time, Arc<KeeperInfo>)>,
     pub(super) proxies: BTreeMap<String, (Time, Arc<ProxyInfo>)>,
+    pub(super) sentinels: BTreeMap<String, (Time, Arc<SentinelInfo>)>,
     pub(super) lease: Option<(String, Time)>,
     /// What operators ask for.
     pub(crate) requests: Vec<Request>,
@@ -125,6 +136,7 @@ impl Store {
             data: None,
             keepers: BTreeMap::new(),
             proxies: BTreeMap::new(),
+            sentinels: BTreeMap::new(),
             lease: None,
             requests: Vec::new(),
             past: Past::default(),
@@ -143,6 +155,7 @@ impl Store {
         let late = self.ailments.late_expiry;
         self.keepers.retain(|_, (until, _)| now < *until + late);
         self.proxies.retain(|_, (until, _)| now < *until + late);
+        self.sentinels.retain(|_, (until, _)| now < *until + late);
         if self
             .lease
             .as_ref()
@@ -195,6 +208,14 @@ impl Store {
                     .map(|(_, info)| info.clone())
                     .collect(),
             ),
+            Operation::Reports => {
+                let keepers = self.keepers.values();
+                let sentinels = self.sentinels.values();
+                Reply::Reports(Reports {
+                    keepers: keepers.map(|(_, info)| (**info).clone()).collect(),
+                    sentinels: sentinels.map(|(_, info)| (**info).clone()).collect(),
+                })
+            }
             Operation::Swap(expected, decided) => {
                 if self.data.as_ref().map(|(revision, _)| *revision) != *expected {
                     return (Reply::Conflict, false);
@@ -223,7 +244,14 @@ impl Store {
                 self.proxies.insert(info.uid.to_string(), entry);
                 Reply::Written
             }
-            Operation::PublishSentinel => Reply::Written,
+            Operation::PublishSentinel(info, until) => {
+                if !self.is_in_time(info.uid.to_string(), call, now, *until) {
+                    return (Reply::Refused, false);
+                }
+                let entry = (*until, info.clone());
+                self.sentinels.insert(info.uid.to_string(), entry);
+                Reply::Written
+            }
             Operation::Hold(token, ttl) => {
                 let free = self
                     .lease
