@@ -143,14 +143,7 @@ impl Shell {
                 }
             }
             self.follow_listen();
-            self.shown.update(&self.proxy);
-            let waits = self.proxy.waits_to_be_enabled();
-            self.health.set_ready(match self.proxy.good_at() {
-                _ if !self.stage.serves() => Some("stopping".to_owned()),
-                None => Some("no check of the cluster data succeeded yet".to_owned()),
-                Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
-                Some(_) => None,
-            });
+            self.show();
             if routes_set > 0 {
                 routes_set -= 1;
                 event = Event::RouteSet;
@@ -195,6 +188,18 @@ impl Shell {
         let info = Key::ProxyInfo(self.uid.clone());
         let _ = tokio::time::timeout(FAREWELL, self.store.delete(&info)).await;
         logging::flush();
+    }
+
+    /// Shows where clients go, and whether this proxy is ready for them.
+    fn show(&mut self) {
+        self.shown.update(&self.proxy);
+        let waits = self.proxy.waits_to_be_enabled();
+        self.health.set_ready(match self.proxy.good_at() {
+            _ if !self.stage.serves() => Some("stopping".to_owned()),
+            None => Some("no check of the cluster data succeeded yet".to_owned()),
+            Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
+            Some(_) => None,
+        });
     }
 
     /// Takes the end of this proxy so far.

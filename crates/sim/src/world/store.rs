@@ -186,6 +186,25 @@ impl Store {
         is_in_time
     }
 
+    fn reports(&self) -> Reports {
+        let keepers = self.keepers.values();
+        let sentinels = self.sentinels.values();
+        Reports {
+            keepers: keepers.map(|(_, info)| (**info).clone()).collect(),
+            sentinels: sentinels.map(|(_, info)| (**info).clone()).collect(),
+        }
+    }
+
+    /// Takes or renews the lease, where nobody else has it.
+    fn hold(&mut self, now: Time, token: &str, ttl: Duration) -> bool {
+        let holder = self.lease.as_ref().map(|(holder, _)| holder);
+        let is_free = holder.is_none_or(|holder| holder == token);
+        if is_free {
+            self.lease = Some((token.to_owned(), now + ttl));
+        }
+        is_free
+    }
+
     /// Carries a request out; true when something changed that watches tell of.
     fn apply(&mut self, now: Time, call: u64, operation: &Operation) -> (Reply, bool) {
         self.expire(now);
@@ -208,14 +227,7 @@ impl Store {
                     .map(|(_, info)| info.clone())
                     .collect(),
             ),
-            Operation::Reports => {
-                let keepers = self.keepers.values();
-                let sentinels = self.sentinels.values();
-                Reply::Reports(Reports {
-                    keepers: keepers.map(|(_, info)| (**info).clone()).collect(),
-                    sentinels: sentinels.map(|(_, info)| (**info).clone()).collect(),
-                })
-            }
+            Operation::Reports => Reply::Reports(self.reports()),
             Operation::Swap(expected, decided) => {
                 if self.data.as_ref().map(|(revision, _)| *revision) != *expected {
                     return (Reply::Conflict, false);
@@ -253,14 +265,7 @@ impl Store {
                 Reply::Written
             }
             Operation::Hold(token, ttl) => {
-                let free = self
-                    .lease
-                    .as_ref()
-                    .is_none_or(|(holder, _)| holder == token);
-                if free {
-                    self.lease = Some((token.clone(), now + *ttl));
-                }
-                return (Reply::Held(free), false);
+                return (Reply::Held(self.hold(now, token, *ttl)), false);
             }
         };
         (reply, operation.changes())
