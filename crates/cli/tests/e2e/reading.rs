@@ -13,6 +13,9 @@ use crate::harness::cluster::{Cluster, Plan, Store};
 use crate::harness::writer::{Address, runtime};
 use crate::harness::{LIMIT, eventually, free_port};
 
+/// How many try to write where they may only read.
+const POKERS: usize = 6;
+
 /// A cluster whose proxy has a port to read by.
 fn start(flags: &[&str]) -> (Cluster, Address) {
     let port = free_port();
@@ -26,11 +29,21 @@ fn start(flags: &[&str]) -> (Cluster, Address) {
     (cluster, address)
 }
 
-/// The servers that answer, by their ports, as seen by several clients.
+/// The servers that whoever comes now is led to, by their ports: one client after the other, and all of them
+/// stay until the last has come. They are more than `POKERS`: fewer would all be led to a standby that
+/// has just returned, as it has the fewest sessions.
 fn servers(address: &Address) -> Option<BTreeSet<String>> {
-    let ask = |_| address.query("SELECT inet_server_port()");
-    let answers: Result<Vec<Vec<String>>, String> = (0..4).map(ask).collect();
-    Some(answers.ok()?.concat().into_iter().collect())
+    let ask = async {
+        let (mut clients, mut ports) = (Vec::new(), BTreeSet::new());
+        for _ in 0..2 * POKERS {
+            let client = address.connect_within(LIMIT).await.ok()?;
+            let row = client.query_one("SELECT inet_server_port()", &[]).await;
+            ports.insert(row.ok()?.get::<_, i32>(0).to_string());
+            clients.push(client);
+        }
+        Some(ports)
+    };
+    runtime().block_on(async { tokio::time::timeout(LIMIT / 5, ask).await.ok()? })
 }
 
 fn ports(cluster: &Cluster, keepers: &[usize]) -> BTreeSet<String> {
@@ -118,7 +131,7 @@ fn clients_read_from_every_standby_and_write_nothing_where_one_is_promoted() {
     let writer = cluster.writer();
     let standbys = cluster.standbys();
     reads_come_to(&cluster, &address, &standbys);
-    let pokers: Vec<Poker> = (0..6).map(|_| Poker::start(&address)).collect();
+    let pokers: Vec<Poker> = (0..POKERS).map(|_| Poker::start(&address)).collect();
     for _ in 0..2 {
         let primary = cluster.primary();
         cluster.keepers[primary].kill();
