@@ -202,6 +202,8 @@ pub struct Keeper {
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
+    /// Since when nothing has moved while something is awaited.
+    awaiting_since: Option<Instant>,
     last_publication: Option<Instant>,
     published: Option<KeeperInfo>,
     retry_at: Option<Instant>,
@@ -268,6 +270,7 @@ impl Keeper {
             last_read: None,
             read_failed: false,
             last_observation: None,
+            awaiting_since: None,
             last_publication: None,
             published: None,
             retry_at: None,
@@ -387,10 +390,11 @@ impl Keeper {
             self.facts.md5_verifiers = Some(observation.md5_verifiers.clone());
             self.observe_sync(observation);
         }
-        self.facts.health = match (health, &self.facts.health) {
+        let health = match (health, &self.facts.health) {
             // It has not answered since its start: it is not listening yet.
             (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
             (health, _) => health,
         };
+        self.take_state(health);
     }
 }

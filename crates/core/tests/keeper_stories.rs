@@ -32,6 +32,7 @@ fn every_story_goes_as_written() {
 ///
 /// * `pass TIME` time passes; `settle` it passes until nothing is done any more
 /// * `status` shows what is on disk, what runs, and what was told
+/// * `looks` how often it looked at its instance since that was asked last
 /// * `parameters NAME …` shows what the configuration says of them, `configuration` all of it
 /// * all else changes the world at once: see `script.rs`
 fn command(world: &mut World, line: &str) -> String {
@@ -40,6 +41,7 @@ fn command(world: &mut World, line: &str) -> String {
         "status" => return format!("{}\n", world.describe()),
         "parameters" => return format!("{}\n", world.parameters(&words[1..])),
         "configuration" => return world.configuration(),
+        "looks" => return format!("{} looks\n", std::mem::take(&mut world.looks)),
         "settle" => world.settle(MOST),
         "pass" => {
             let time: GoDuration = words[1].parse().expect("a duration");

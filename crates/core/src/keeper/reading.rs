@@ -75,7 +75,9 @@ impl Keeper {
         // What fails to start is not tried faster because the store is busy.
         if before != told(&data) {
             self.start_at = None;
+            self.awaiting_since = None;
         }
+        self.note_followers(&data);
         self.last = Some((revision, Arc::clone(&data)));
         let spec = data
             .cluster

@@ -6,13 +6,17 @@ use super::decide::restart::needs_peers;
 use super::facts::{Health, Observation};
 use super::{Effect, Keeper, report};
 use crate::model::db::PLACEHOLDER_STANDBY;
-use crate::model::{DbSpec, DbUid};
+use crate::model::{ClusterData, DbSpec, DbUid};
 use crate::time::Instant;
 
 /// Time between two looks while something is awaited.
 const AWAIT_PAUSE: Duration = Duration::from_millis(50);
 /// The same while the instance starts: each look is a line in its log.
 const START_PAUSE: Duration = Duration::from_millis(150);
+/// What was awaited for long is looked for less often: after this part of the time that it was, and that
+/// often at the least.
+const AWAITED_PART: u32 = 20;
+const LONGEST_AWAIT: Duration = Duration::from_secs(1);
 /// An answer later than this, or than sleepInterval when that is longer, is missed.
 const LATE_LOOK: Duration = Duration::from_secs(1);
 /// Publications that are due to a change follow one another no faster than this.
@@ -37,7 +41,64 @@ fn awaits_a_standby(spec: &DbSpec, observation: &Observation) -> bool {
     waits && !spec.followers.is_empty() && !spec.followers.iter().any(streams)
 }
 
+/// Whether a look shows something else than the one before it, of what may be awaited.
+fn has_moved(before: &Health, now: &Health) -> bool {
+    let (Health::Running(before), Health::Running(now)) = (before, now) else {
+        return std::mem::discriminant(before) != std::mem::discriminant(now);
+    };
+    let peers = |seen: &Observation| -> Vec<(String, String)> {
+        let peers = seen.peers.iter();
+        peers.map(|p| (p.name.clone(), p.state.clone())).collect()
+    };
+    before.postmaster != now.postmaster
+        || before.in_recovery != now.in_recovery
+        || before.timeline != now.timeline
+        || before.synchronous_standby_names != now.synchronous_standby_names
+        || before.streams_from != now.streams_from
+        || peers(before) != peers(now)
+}
+
 impl Keeper {
+    /// Takes in what the instance is now. Where something moved, what is awaited may be near.
+    pub(super) fn take_state(&mut self, health: Health) {
+        if has_moved(&self.facts.health, &health) {
+            self.awaiting_since = None;
+        }
+        self.facts.health = health;
+    }
+
+    /// What is awaited may be near also where the newest document has other followers, or one of them
+    /// comes back.
+    pub(super) fn note_followers(&mut self, newest: &ClusterData) {
+        let followers = |data: &ClusterData| -> Vec<(DbUid, bool)> {
+            let db = data.db_of(&self.settings.uid);
+            let followers = db.into_iter().flat_map(|db| db.spec.followers.iter());
+            let is_well = |uid: &DbUid| data.dbs.get(uid).is_some_and(|db| db.status.healthy);
+            followers.map(|uid| (uid.clone(), is_well(uid))).collect()
+        };
+        let before = self.document.as_ref().map(|known| followers(&known.data));
+        if before != Some(followers(newest)) {
+            self.awaiting_since = None;
+        }
+    }
+
+    /// Time between two looks.
+    fn look_pause(&mut self, now: Instant, interval: Duration) -> Duration {
+        if !self.is_awaiting() {
+            self.awaiting_since = None;
+            return interval;
+        }
+        let since = *self.awaiting_since.get_or_insert(now);
+        let least = if matches!(self.facts.health, Health::Starting(_)) {
+            START_PAUSE
+        } else {
+            AWAIT_PAUSE
+        };
+        let longest = interval.min(LONGEST_AWAIT);
+        let share = now.since(since).checked_div(AWAITED_PART);
+        share.unwrap_or_default().min(longest).max(least)
+    }
+
     pub(super) fn publish(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(document) = self.document.as_ref().filter(|_| !self.publishing) else {
             return;
@@ -94,13 +155,7 @@ impl Keeper {
             self.read(effects);
         }
         self.ask(now, interval, effects);
-        let awaited = self.is_awaiting();
-        let starting = matches!(self.facts.health, Health::Starting(_));
-        let pause = match (awaited, starting) {
-            (true, true) => START_PAUSE,
-            (true, false) => AWAIT_PAUSE,
-            (false, _) => interval,
-        };
+        let pause = self.look_pause(now, interval);
         let observable = self.facts.process.is_running();
         if observable && !self.observing && since(self.last_observation) >= pause {
             self.observing = true;

@@ -106,6 +106,7 @@ impl Keeper {
                 self.failures = 0;
                 self.take_disk(disk);
                 self.facts.process = Process::Started;
+                self.awaiting_since = None;
                 self.facts.health = Health::Unknown;
                 self.facts.released_at = None;
                 self.sync = SyncTracker::new(false);
@@ -217,6 +218,7 @@ impl Keeper {
             self.facts.is_health_fresh = false;
             self.outdated_look = self.observing;
             self.last_observation = None;
+            self.awaiting_since = None;
         }
     }
 

@@ -169,6 +169,8 @@ pub(crate) struct World {
     /// What the other keepers publish.
     pub(crate) peer_infos: Vec<KeeperInfo>,
     pub(crate) log: Vec<String>,
+    /// How often the keeper looked at its instance.
+    pub(crate) looks: u32,
     /// The version of PostgreSQL that is installed.
     pub(crate) postgres_major: i64,
     /// Changes of the world so far.
@@ -216,6 +218,7 @@ impl World {
             requests: Vec::new(),
             peer_infos: Vec::new(),
             log: Vec::new(),
+            looks: 0,
             postgres_major: 15,
             acts: 0,
             death: None,
@@ -386,6 +389,7 @@ impl World {
                 self.inbox.push((soon, event));
             }
             Effect::Observe => {
+                self.looks += 1;
                 let health = self.health();
                 let answered =
                     soon + Duration::from_millis(if self.faults.slow { 1_500 } else { 0 });
