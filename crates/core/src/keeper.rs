@@ -10,6 +10,7 @@ mod reading;
 mod report;
 mod requests;
 mod rhythm;
+mod source;
 mod sync;
 mod trouble;
 mod work;
@@ -28,6 +29,7 @@ use crate::time::Instant;
 use decide::Step;
 use facts::{Asked, Disk, Facts, Health, Process};
 use requests::Part;
+use source::Source;
 use sync::SyncTracker;
 
 /// What a keeper is told at its start and never changes.
@@ -195,10 +197,8 @@ pub struct Keeper {
     part: Part,
     /// Since when parameters wait for a restart.
     pending_since: Option<Instant>,
-    /// Since when the server outside tells of another history.
-    parted_since: Option<Instant>,
-    /// Which server that is, as `primary_conninfo`.
-    parted_from: Option<String>,
+    /// What there is to remember of the server outside.
+    source: Source,
     last_read: Option<Instant>,
     read_failed: bool,
     last_observation: Option<Instant>,
@@ -247,6 +247,7 @@ impl Keeper {
                 checkpoint_of: None,
                 has_parted: false,
                 copied_from: None,
+                are_gone_for_long: false,
             },
             document: None,
             spec: ClusterSpec::default().effective(),
@@ -265,8 +266,7 @@ impl Keeper {
             publishing: false,
             part: Part::default(),
             pending_since: None,
-            parted_since: None,
-            parted_from: None,
+            source: Source::default(),
             last_read: None,
             read_failed: false,
             last_observation: None,

@@ -18,7 +18,7 @@ use world::{Death, World};
 const MOST: Duration = Duration::from_mins(5);
 
 /// What a keeper is brought to do, as commands; each ends at rest.
-const COURSES: [(&str, &[&str]); 22] = [
+const COURSES: [(&str, &[&str]); 23] = [
     (
         "restart a primary that an operator wants restarted",
         &[
@@ -37,6 +37,10 @@ const COURSES: [(&str, &[&str]); 22] = [
             "master d2",
             "doc d3 role=standby init=resync follow=d2",
         ],
+    ),
+    (
+        "copy the source of a standby cluster whose data are gone",
+        &["master d1", "doc d1 role=standby outside=o init=none"],
     ),
     (
         "start a primary",

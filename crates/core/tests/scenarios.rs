@@ -57,7 +57,8 @@ fn tell(written: &str) -> String {
 /// * `pass TIME` time passes; `wal BYTES` the primary writes
 /// * `kill|start|freeze|thaw|cut|heal|mute|unmute|sick|well|stuck|unstuck NAME` what happens to a member
 /// * `half NAME BYTES` received so many bytes of a record that never came whole
-/// * `useless NAME WORD …` its instance is down and its data cannot be used, and why
+/// * `useless NAME WORD …` its instance is down and its data cannot be used, and why; `mended NAME` its
+///   keeper has made them anew
 /// * `removed NAME BYTES` has no WAL any more from before this position
 /// * `lsn NAME BYTES` sets a position; `set FIELD=VALUE …` the operator changes the spec
 /// * `without-keeper NAME` takes it out of the document and leaves its db; `duties NAME` gives its db, a
@@ -176,6 +177,11 @@ fn member_command(world: &mut World, verb: &str, rest: &[&str]) {
             let keeper = world.keeper(name);
             keeper.healthy = false;
             keeper.unusable = rest[1..].join(" ");
+        }
+        "mended" => {
+            let keeper = world.keeper(name);
+            keeper.healthy = true;
+            keeper.unusable.clear();
         }
         "data" => world.keeper(name).found = Some(found(&rest[1..])),
         "release" => {

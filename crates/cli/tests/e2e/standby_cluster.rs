@@ -189,6 +189,80 @@ fn a_standby_cluster_is_fed_by_an_archive() {
     has_rows(primary, 3);
 }
 
+/// B9: the only instance of a standby cluster comes back with an empty disk. Its source has all that it had: it
+/// is copied from there, not while the cluster is paused, and not from a server of another database system.
+/// As its own master the cluster has data that nobody else has, and nothing takes their place.
+#[test]
+fn a_standby_cluster_of_one_that_lost_its_data_has_them_from_its_source() {
+    let folder = tempfile::tempdir().expect("a folder");
+    give(folder.path());
+    let other = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let source = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let primary = &source.keepers[0];
+    let insert = || {
+        let sql = "INSERT INTO source DEFAULT VALUES";
+        primary.direct.query(sql).expect(sql);
+    };
+    let sql = "CREATE TABLE source (id serial)";
+    primary.direct.query(sql).expect(sql);
+    insert();
+    let base = folder.path().join("base");
+    primary.copy_to(&base, &["-X", "stream"]);
+    let follow = |server: &Keeper| json!({"standbySettings": {"primaryConninfo": server.replication_conninfo()}});
+    let plan = Plan::new(Store::Sqlite)
+        .keepers(1)
+        .with("initMode", json!("pitr"))
+        .with("role", json!("standby"))
+        .with(
+            "pitrConfig",
+            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
+        )
+        .with("standbyConfig", follow(primary));
+    let mut cluster = Cluster::begin(&plan);
+    has_rows(&cluster.keepers[0], 1);
+    let comes_back_without_data = |cluster: &mut Cluster| {
+        cluster.keepers[0].kill();
+        cluster.keepers[0].lose_data();
+        cluster.keepers[0].daemon.start();
+    };
+    let says = |cluster: &Cluster, what: &str| {
+        eventually(what, || {
+            let said = cluster.keepers[0].daemon.said();
+            said.contains(what).then_some(())
+        });
+    };
+
+    eventually("the cluster has begun", || {
+        let said = cluster.sentinels[0].said();
+        said.contains("the cluster is initialised").then_some(())
+    });
+    cluster.ctl(&["pause"]);
+    insert();
+    comes_back_without_data(&mut cluster);
+    says(&cluster, "not copied now, since the cluster is paused");
+    let to = |server: &Keeper| json!({"standbyConfig": follow(server)}).to_string();
+    cluster.ctl(&["update", "--patch", &to(&other.keepers[0])]);
+    cluster.ctl(&["resume"]);
+    says(&cluster, "is of the database system");
+    assert!(!cluster.keepers[0].pgdata.exists());
+    cluster.ctl(&["update", "--patch", &to(primary)]);
+    has_rows(&cluster.keepers[0], 2);
+    insert();
+    has_rows(&cluster.keepers[0], 3);
+    let port = primary.direct.port.to_string();
+    eventually("it streams from its source", || {
+        (streams_from(&cluster.keepers[0])? == port).then_some(())
+    });
+
+    cluster.ctl(&["promote", "-y"]);
+    cluster.writer().goes_on();
+    comes_back_without_data(&mut cluster);
+    says(&cluster, "the data of the primary are gone");
+    stays(Duration::from_secs(5), "nothing is made", || {
+        !cluster.keepers[0].pgdata.exists()
+    });
+}
+
 /// A server that nobody manages: a copy of another one, promoted.
 struct Fork {
     process: Process,

@@ -54,6 +54,8 @@ pub struct Facts {
     /// from in this life of the keeper. What gave its place up to a copy bears the name of the same db, and
     /// must not take that place again.
     pub copied_from: Option<String>,
+    /// There have been no data for so long that another member would have taken its place, if one could.
+    pub are_gone_for_long: bool,
 }
 
 /// What lies in the store beside the document, for this keeper to act by.

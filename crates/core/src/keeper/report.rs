@@ -284,6 +284,9 @@ fn condition(facts: &Facts, running: Option<&Step>) -> (Condition, String) {
         ) => {
             return (Condition::Initializing, with_trouble(facts, &error));
         }
+        Some(Step::FromOutside { .. }) if !facts.process.is_running() => {
+            return (Condition::Initializing, with_trouble(facts, &error));
+        }
         Some(Step::Stop { .. } | Step::KillAll) => Some(Condition::Stopping),
         _ => None,
     };

@@ -231,13 +231,17 @@ pub(super) fn restart_of<'a>(
 
 /// Why no instance is to be restarted automatically now, whatever the others are about.
 pub(super) fn holds_back(asked: &Asked) -> Option<&'static str> {
+    if oldest_restart(asked).is_some() {
+        return Some("an operator has instances restarted");
+    }
+    is_paused(asked).then_some("the cluster is paused")
+}
+
+/// Whether an operator has the cluster paused.
+pub(super) fn is_paused(asked: &Asked) -> bool {
     let mut live = asked
         .requests
         .iter()
         .filter(|request| request.is_live(asked.wall));
-    if oldest_restart(asked).is_some() {
-        return Some("an operator has instances restarted");
-    }
     live.any(|request| request.kind == Some(RequestKind::Pause))
-        .then_some("the cluster is paused")
 }

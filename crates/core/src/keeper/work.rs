@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::decide::{Decision, Step, decide};
-use super::facts::{Health, Observation, Process};
+use super::facts::{Health, Process};
+use super::source::Source;
 use super::sync::SyncTracker;
 use super::{Effect, Keeper, Outcome};
 use crate::model::Role;
@@ -189,7 +190,7 @@ impl Keeper {
                 self.facts.applied = None;
                 self.facts.has_parted = false;
                 self.facts.copied_from = None;
-                self.parted_since = None;
+                self.source = Source::default();
                 if self.facts.starts_failed > 0 {
                     self.facts.starts_failed = 0;
                     self.facts.made_anew = self.facts.made_anew.saturating_add(1);
@@ -228,6 +229,7 @@ impl Keeper {
             return;
         }
         self.note_pending(now);
+        self.note_absence(now);
         let Some(document) = &self.document else {
             return;
         };
@@ -264,30 +266,6 @@ impl Keeper {
             }
             None if settled => self.close_round(effects),
             None => {}
-        }
-    }
-
-    /// Notes since when every answer of the server outside tells of a history that ours has left. No
-    /// answer tells nothing, and ends that too.
-    pub(super) fn note_parting(&mut self, now: Instant, observation: &Observation) {
-        let has_parted = super::decide::parted(observation).is_some();
-        let since = self.parted_since.unwrap_or(now);
-        self.parted_since = has_parted.then_some(since);
-        let applied = self.facts.applied.as_ref();
-        let conninfo = applied.and_then(super::decide::conninfo);
-        self.parted_from = conninfo.filter(|_| has_parted).cloned();
-        let spec = self.spec();
-        let wait = spec
-            .fail_interval
-            .max(spec.sleep_interval.saturating_mul(2));
-        self.facts.has_parted = has_parted && now.since(since) >= wait;
-    }
-
-    /// What one server outside said of its history says nothing of another one's.
-    fn mind_source(&mut self, conninfo: Option<&String>) {
-        if self.parted_from.as_ref() != conninfo {
-            self.facts.has_parted = false;
-            self.parted_since = None;
         }
     }
 

@@ -295,6 +295,7 @@ pub(super) fn name_of(step: &Step) -> String {
             db,
             conninfo,
             rewind,
+            ..
         } => {
             let what = if *rewind { "rewind" } else { "copy" };
             format!("{what} for {db}, from {conninfo} outside")

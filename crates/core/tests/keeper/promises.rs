@@ -57,7 +57,12 @@ impl World {
             );
             // An operator who has a cluster initialised has said what that means.
             let ordered = matches!(step, Step::Initialize { .. });
-            let allowed = other.whole || (copy && this.given_up) || ordered;
+            // It has its name last: until then it is the server outside that has the data.
+            let unnamed = matches!(
+                step,
+                Step::FromOutside { db, rewind: false, .. } if this.data.owner != *db
+            );
+            let allowed = other.whole || (copy && this.given_up) || ordered || unnamed;
             assert!(allowed, "the only good copy is removed by {step:?}");
         }
         assert!(this.identity.is_none(), "removed while it says it is whole");

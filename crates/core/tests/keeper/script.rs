@@ -19,6 +19,7 @@ use crate::world::{Data, Folder, Slot, THEM, US, World, system_id};
 /// * `disk DB LSN [dirty] [standby] [second] [go] [hand] [bare] [unfinished] [nohints]` what is there: a db's
 ///   data, cleanly ended unless said, on the first timeline or the second; the Go program's or made by
 ///   hand say nothing of themselves; bare ones have no roles; unfinished ones are noted as being made
+/// * `lose` what is there, but for the note of what it was
 /// * `doc DB FIELD=VALUE …` gives our keeper a db or changes it; `none` takes it away
 /// * `them FIELD=VALUE …` the neighbour's db, `d2`; `master DB` who the primary is; `primary DB TIMELINE` one
 ///   that was elected, and reported that timeline last
@@ -53,6 +54,7 @@ pub(crate) fn change(world: &mut World, words: &[&str]) {
             other => panic!("nothing to kill: {other}"),
         },
         "disk" => disk(world, rest),
+        "lose" => world.pgdata = Folder::default(),
         "doc" => document(world, rest[0], &rest[1..]),
         "none" => world.edit(|data| data.dbs.retain(|_, db| db.spec.keeper_uid != US.into())),
         "them" => them(world, rest),
@@ -340,7 +342,10 @@ fn field(db: &mut Db, word: &str) {
             spec.follow_config = Some(FollowConfig {
                 follow_type: Some(FollowType::External),
                 standby_settings: Some(StandbySettings {
-                    primary_conninfo: format!("host={value}"),
+                    primary_conninfo: match value {
+                        "" => String::new(),
+                        value => format!("host={value}"),
+                    },
                     ..StandbySettings::default()
                 }),
                 ..FollowConfig::default()

@@ -76,8 +76,16 @@ impl Instance {
             Step::FromOutside {
                 db,
                 conninfo,
+                system_id,
                 rewind,
-            } => self.follow_outside(&db, &conninfo, rewind).await,
+            } => {
+                let outside = Outside::from_setting(&conninfo);
+                if rewind {
+                    self.rewind_to_outside(&db, &outside).await
+                } else {
+                    self.copy_outside(&db, &outside, &system_id).await
+                }
+            }
             Step::Swap { db } => self.swap(&db),
             Step::Discard => self.discard().await,
             Step::Claim { db } => {
@@ -106,15 +114,6 @@ impl Instance {
             Step::Promote { slots, taken } => self.promote(&slots, &taken).await,
             // Core does it itself.
             Step::Release { .. } => Ok(()),
-        }
-    }
-
-    async fn follow_outside(&self, db: &DbUid, conninfo: &str, rewind: bool) -> Result<(), Error> {
-        let outside = Outside::from_setting(conninfo);
-        if rewind {
-            self.rewind_to_outside(db, &outside).await
-        } else {
-            self.copy_outside(db, &outside).await
         }
     }
 

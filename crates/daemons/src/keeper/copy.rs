@@ -60,11 +60,23 @@ impl Instance {
         Ok(())
     }
 
-    /// Copies the server outside, beside the data of the instance that runs. The source cannot be asked for
-    /// its size over a connection for replication: what it was here before is taken for it.
-    pub(super) async fn copy_outside(&self, db: &DbUid, outside: &Outside) -> Result<(), Error> {
+    /// Copies the server outside, which must be of this database system where that is known, beside the data
+    /// of the instance that runs. The source cannot be asked for its size over a connection for replication:
+    /// what it was here before is taken for it.
+    pub(super) async fn copy_outside(
+        &self,
+        db: &DbUid,
+        outside: &Outside,
+        system_id: &str,
+    ) -> Result<(), Error> {
         let (pgdata, beside) = (self.local.pgdata(), self.local.beside());
         let found = outside::look(&self.installation, outside, QUERY_LIMIT).await?;
+        if !system_id.is_empty() && found.system_id != system_id {
+            return Err(Error::DataDir(format!(
+                "the server outside is of the database system {}, and this cluster is of {system_id}",
+                found.system_id
+            )));
+        }
         self.clear_beside(Some(&found.system_id)).await?;
         let needed = data_dir::size_of(&pgdata).saturating_add(COPY_RESERVE);
         let free = data_dir::free_space(pgdata.parent().unwrap_or(&pgdata))?;

@@ -175,6 +175,8 @@ impl World {
         match k {
             Some(k) if has(k) => None,
             _ if self.may_take_over(data, primary) => None,
+            // Its source outside has all of them.
+            Some(k) if self.follows_outside() && self.keepers[k].process.up => None,
             Some(k) => Some(format!("the data of the primary at k{k} are lost")),
             None => Some("the primary's keeper is gone".to_owned()),
         }

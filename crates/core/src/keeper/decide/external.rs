@@ -2,7 +2,7 @@
 //! other members of the cluster follow.
 
 use super::super::facts::{Content, Observation};
-use super::super::requests::holds_back;
+use super::super::requests::{holds_back, is_paused};
 use super::{
     Decision, Patience, Situation, Step, Wanted, act, converged, listen, not_admitted, parameters,
     restart, settled, slots, standby, until_it_speaks, unusable, wait,
@@ -103,6 +103,8 @@ fn from_outside(db: &Db, conninfo: &str, rewind: bool) -> Step {
     Step::FromOutside {
         db: db.uid.clone(),
         conninfo: conninfo.to_owned(),
+        // A server of another one is a mistake in the settings, whatever became of the data.
+        system_id: db.status.system_id.clone(),
         rewind,
     }
 }
@@ -120,25 +122,65 @@ fn may_rewind(situation: &Situation<'_>, db: &Db) -> bool {
         && control.is_none_or(|control| control.logs_all_changes && control.shut_down_in_recovery)
 }
 
-/// The next step where the data gave their place up for a rewind, and that was broken off: a copy. None:
-/// that is not so.
+/// The next step where the data are gone, or gave their place up for a rewind that was broken off. None:
+/// that is not so, or they are no copy of what a server outside has.
+///
+/// Of a standby cluster nothing is lost by a copy: the server outside has every commit that it
+/// acknowledged. A cluster that was made its own master has data that nobody else has, and does not come
+/// here: its db is a primary's.
 pub(super) fn make_again(situation: &Situation<'_>, db: &Db) -> Option<Decision> {
     let facts = situation.facts;
     let disk = &facts.disk;
-    let was_here = disk.state.as_ref().is_some_and(|state| state.uid == db.uid);
     let primary = situation.document.data.primary();
     let is_clusters = primary.is_some_and(|primary| primary.uid == db.uid);
-    if !follows_outside(db) || !is_clusters || !was_here || disk.content != Content::Nothing {
+    if !follows_outside(db) || !is_clusters || disk.content == Content::Cluster {
         return None;
     }
-    let beside = disk.beside.as_ref()?;
-    if *beside == db.uid {
+    let told = |how: &str| {
+        format!("the data of the first instance of the standby cluster are gone: {how}")
+    };
+    let warn = |how: &str| Reason::warn("data-gone", told(how)).with("db", &db.uid);
+    if facts.process.is_running() {
+        let why = "its data are gone".to_owned();
+        let patience = Patience::Short;
+        return Some(act(Step::Stop { why, patience }, vec![warn("stopping it")]));
+    }
+    // Whole, and a copy of that server in any case: it streams, or is found to have left its history.
+    if disk.beside.as_ref() == Some(&db.uid) {
         return Some(act(Step::Swap { db: db.uid.clone() }, Vec::new()));
     }
     let follow = db.spec.follow_config.clone().unwrap_or_default();
     let wanted = parameters::wanted_external(situation, db, &follow);
-    let conninfo = conninfo(&wanted)?;
-    Some(act(from_outside(db, conninfo, false), Vec::new()))
+    let Some(conninfo) = conninfo(&wanted) else {
+        let text = told(
+            "no standbySettings.primaryConninfo names a server to copy them from. Name one (stolonctl \
+             update), or begin the cluster anew from a backup (stolonctl init --replace-cluster)",
+        );
+        return Some(wait(Reason::error("data-gone", text).with("db", &db.uid)));
+    };
+    let was_here = disk.state.as_ref().is_some_and(|state| state.uid == db.uid);
+    if was_here && disk.content == Content::Nothing && disk.beside.is_some() {
+        return Some(act(from_outside(db, conninfo, false), Vec::new()));
+    }
+    if let Some(why) = held_back(situation, db) {
+        return Some(wait(warn(&format!("they are not copied now, since {why}"))));
+    }
+    let reason = warn("its source is copied in their place");
+    Some(act(from_outside(db, conninfo, false), vec![reason]))
+}
+
+/// Why data that are gone are not copied from outside yet.
+fn held_back(situation: &Situation<'_>, db: &Db) -> Option<&'static str> {
+    let facts = situation.facts;
+    match &facts.asked {
+        None => Some("what operators ask for is not known yet"),
+        Some(asked) if is_paused(asked) => Some("the cluster is paused"),
+        // It has them all, and the others can follow it as they are.
+        Some(_) if !db.spec.followers.is_empty() && !facts.are_gone_for_long => {
+            Some("another member takes its place first, if one can")
+        }
+        Some(_) => None,
+    }
 }
 
 /// What is to be done about data whose history has parted from that of the server outside: they are

@@ -49,14 +49,16 @@ pub enum Step {
         /// What fetches WAL that they lack, where there is an archive.
         restore_command: Option<String>,
     },
-    /// Make data of the server outside that the first instance of a standby cluster follows, and whose
-    /// history that has left: copied beside PGDATA while the instance runs, or, of an instance that was
-    /// stopped, rewound there as by [`Step::Rewind`].
+    /// Make data of the server outside that the first instance of a standby cluster follows, where that
+    /// has left its history, or its data are gone: copied beside PGDATA, while the instance runs if it
+    /// can, or, of an instance that was stopped, rewound there as by [`Step::Rewind`].
     FromOutside {
         /// The db they will hold.
         db: DbUid,
         /// `primary_conninfo`, as it stands in the spec.
         conninfo: String,
+        /// The database system that the server must be of; empty: it is not known.
+        system_id: String,
         /// Whether what is in place is rewound.
         rewind: bool,
     },

@@ -48,6 +48,7 @@ impl World {
                 db,
                 conninfo,
                 rewind,
+                ..
             } => self.acts_from_outside(k, db, conninfo, *rewind),
             Step::Swap { .. } => vec![Act::Swap],
             Step::Discard => vec![Act::Clear(Some(k)), Act::Remove(Place::Beside)],
