@@ -208,7 +208,9 @@ impl Shell {
             return;
         }
         self.stage = stage;
-        self.upgrade.give_up();
+        if let Some(pid) = self.upgrade.give_up() {
+            self.make_way(pid);
+        }
         match stage {
             Stage::Serving | Stage::Over => {}
             Stage::Draining(until) => {
@@ -227,10 +229,15 @@ impl Shell {
         let Some(listen) = self.listen.take_if(|listen| !*listen || !too_soon) else {
             return;
         };
-        self.relay.listen(listen);
-        if let Some(predecessor) = self.predecessor.take_if(|_| listen) {
-            predecessor.take_over();
+        if let Some(predecessor) = self.predecessor.as_ref().filter(|_| listen) {
+            if !predecessor.take_over() {
+                // Its end is waited for.
+                self.listen = Some(true);
+                return;
+            }
+            self.predecessor = None;
         }
+        self.relay.listen(listen);
     }
 
     fn take_news(&mut self, news: News) {
@@ -245,12 +252,17 @@ impl Shell {
             }
             News::Failed(why) => tracing::error!(why, "no successor: going on as before"),
             News::TookOver(pid) => {
-                tracing::info!(pid, "a successor has taken over");
-                notify::main_process(pid);
-                self.scraped = None;
+                self.make_way(pid);
                 self.go_on_to(self.stage.asked(clock::now(), self.upgrade_drain_timeout));
             }
         }
+    }
+
+    /// A successor is there.
+    fn make_way(&mut self, pid: u32) {
+        tracing::info!(pid, "a successor has taken over");
+        notify::main_process(pid);
+        self.scraped = None;
     }
 
     fn begin_upgrade(&mut self) -> std::io::Result<()> {

@@ -170,3 +170,35 @@ fn a_proxy_whose_successor_ends_does_not_drain_any_longer() {
     assert!(status.success(), "{status}");
     drop(held);
 }
+
+/// SIGTERM reaches a proxy that has not heard yet that its successor has taken over. It stops; the successor
+/// has clients of its own by then, and goes on.
+#[test]
+fn a_proxy_that_is_stopped_in_a_handover_leaves_the_successor_its_clients() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    // Nobody enables the successor until the proxy before it hears nothing, and all at once later.
+    cluster.sentinels[0].signal(Signal::STOP);
+    cluster.proxy.signal(Signal::USR2);
+    let successor = eventually("a successor", || {
+        cluster.proxy.children().first().copied().map(Ends)
+    });
+    cluster.proxy.signal(Signal::STOP);
+    cluster.sentinels[0].signal(Signal::CONT);
+    let held = eventually("the successor accepts clients", || {
+        let address = cluster.address();
+        address
+            .query("SELECT 1")
+            .ok()
+            .map(|_| address.hold("after"))
+    });
+    cluster.proxy.signal(Signal::TERM);
+    cluster.proxy.signal(Signal::CONT);
+    let status = cluster.proxy.ended();
+    assert!(status.success(), "{status}");
+    assert_eq!(sessions(&cluster, "after"), "1");
+    drop(held);
+    process::send(successor.0, Signal::TERM);
+    within(Duration::from_mins(1), "the successor stops", || {
+        process::parent(successor.0).is_none().then_some(())
+    });
+}

@@ -5,7 +5,6 @@
 
 use stolon_store::Backend;
 use tokio::process::Child;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::runtime::passed::Passed;
 use crate::runtime::succession::{Successor, Wanted};
@@ -16,7 +15,7 @@ pub(super) const METRICS: &str = "metrics";
 /// The successor of this proxy, as far as it has come.
 pub(super) struct Upgrade {
     wanted: Wanted,
-    starting: Option<AbortOnDropHandle<Result<Child, String>>>,
+    starting: Option<Successor>,
     /// The one that has taken over.
     successor: Option<Child>,
 }
@@ -74,30 +73,26 @@ impl Upgrade {
             self.wanted.requested().await;
             return News::Wanted;
         };
-        let outcome = starting.await;
-        self.starting = None;
-        match outcome {
-            Ok(Ok(successor)) => {
-                let pid = successor.id().unwrap_or_default();
-                self.successor = Some(successor);
-                News::TookOver(pid)
-            }
-            Ok(Err(why)) => News::Failed(why),
-            Err(error) => News::Failed(error.to_string()),
+        let outcome = starting.takes_over().await;
+        if let Some(pid) = self.give_up() {
+            return News::TookOver(pid);
         }
+        News::Failed(outcome.err().unwrap_or_default())
     }
 
     /// Starts a successor with these sockets.
     pub(super) fn begin(&mut self, sockets: &[Passed]) -> std::io::Result<()> {
-        let successor = Successor::start(sockets)?;
-        let taking_over = tokio::spawn(successor.takes_over());
-        self.starting = Some(AbortOnDropHandle::new(taking_over));
+        self.starting = Some(Successor::start(sockets)?);
         Ok(())
     }
 
-    /// Wants none any more: one that has not taken over is ended.
-    pub(super) fn give_up(&mut self) {
-        self.starting = None;
+    /// Waits for none any more: one that has not taken over is ended. One that has, whether that was heard
+    /// or not, has clients of its own: its process.
+    pub(super) fn give_up(&mut self) -> Option<u32> {
+        let successor = self.starting.take()?.taken_over()?;
+        let pid = successor.id().unwrap_or_default();
+        self.successor = Some(successor);
+        Some(pid)
     }
 }
 

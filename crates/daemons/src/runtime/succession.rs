@@ -4,7 +4,7 @@
 //! At SIGUSR2 the running process starts its program anew, by the name, arguments and environment
 //! that it was started with itself. The two share a socket pair, which is the successor's standard
 //! input: the sockets are in it before the successor begins, and the successor says there when it
-//! takes over. Each sees the end of the other as the end of that stream.
+//! takes over, before it accepts anybody. Each sees the end of the other as the end of that stream.
 
 use std::io::{Error, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, sockopt,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::passed::{self, MOST, Passed, VARIABLES};
 
@@ -58,11 +59,14 @@ impl Wanted {
     }
 }
 
-/// A process that is to take over. Dropped, it is ended.
+/// A process that is to take over. Dropped before it does, it is ended.
 #[derive(Debug)]
 pub struct Successor {
     child: Option<Child>,
     channel: tokio::net::UnixStream,
+    /// What it has said so far.
+    said: Vec<u8>,
+    until: Instant,
 }
 
 impl Successor {
@@ -74,8 +78,6 @@ impl Successor {
     pub fn start(sockets: &[Passed]) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         send(&ours, sockets)?;
-        ours.set_nonblocking(true)?;
-        let channel = tokio::net::UnixStream::from_std(ours)?;
         let mut words = std::env::args_os();
         let program = words.next().unwrap_or_default();
         let mut command = Command::new(&program);
@@ -88,32 +90,108 @@ impl Successor {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(|error| Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        Self::new(child, ours)
+    }
+
+    fn new(child: Child, channel: UnixStream) -> std::io::Result<Self> {
+        channel.set_nonblocking(true)?;
         Ok(Self {
             child: Some(child),
-            channel,
+            channel: tokio::net::UnixStream::from_std(channel)?,
+            said: Vec::new(),
+            until: Instant::now() + LIMIT,
         })
     }
 
-    /// Waits until it takes over, for [`LIMIT`] at most; its process.
+    /// Waits until it takes over, for [`LIMIT`] after its start at most. One that is waited for no more has
+    /// said nothing that another call would miss.
     ///
     /// # Errors
     ///
-    /// When it does not; then it is ended.
-    pub async fn takes_over(mut self) -> Result<Child, String> {
-        let mut said = [0; READY.len()];
-        let heard = tokio::time::timeout(LIMIT, self.channel.read_exact(&mut said)).await;
-        match heard {
-            Ok(Ok(_)) if said == *READY => {}
-            Ok(_) => return Err("it ended before it was ready".to_owned()),
-            Err(_) => return Err(format!("it had no way to a primary within {LIMIT:?}")),
+    /// When it does not; then it is to be dropped.
+    pub async fn takes_over(&mut self) -> Result<(), String> {
+        loop {
+            let is_readable = tokio::time::timeout_at(self.until, self.channel.readable()).await;
+            if is_readable.is_err() && self.withdraw() {
+                return Ok(());
+            }
+            if is_readable.is_err() {
+                return Err(format!("it had no way to a primary within {LIMIT:?}"));
+            }
+            match self.hear() {
+                Heard::Ready => return Ok(()),
+                Heard::Nothing => {}
+                Heard::End => return Err("it ended before it was ready".to_owned()),
+            }
         }
-        let child = self.child.take();
-        child.ok_or_else(|| "it was ended".to_owned())
     }
+
+    /// Its process, once it has taken over: it may not be ended any more. None: it cannot take over any
+    /// more, and is to be dropped.
+    ///
+    /// Whoever it accepted after it said so is served by it, whether that was heard or not. What it says from
+    /// now on it is told that nobody hears.
+    pub fn taken_over(&mut self) -> Option<Child> {
+        if self.withdraw() {
+            self.child.take()
+        } else {
+            None
+        }
+    }
+
+    /// Takes nothing more from it; whether it has said before that it takes over.
+    fn withdraw(&mut self) -> bool {
+        // What was said before is still there.
+        let closed = rustix::net::shutdown(&self.channel, Shutdown::Read);
+        tracing::debug!(?closed, "hearing no successor any more");
+        while self.said != READY {
+            match self.channel_read() {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+        }
+        true
+    }
+
+    fn hear(&mut self) -> Heard {
+        let (channel, said) = (&self.channel, &mut self.said);
+        let heard = channel.try_io(Interest::READABLE, || read(channel, said));
+        match heard {
+            Ok(_) if self.said == READY => Heard::Ready,
+            Ok(0) => Heard::End,
+            Ok(_) => Heard::Nothing,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
+            Err(_) => Heard::End,
+        }
+    }
+
+    fn channel_read(&mut self) -> std::io::Result<usize> {
+        read(&self.channel, &mut self.said)
+    }
+}
+
+/// What a look for a successor's word came to.
+enum Heard {
+    Ready,
+    Nothing,
+    End,
+}
+
+/// Reads some of [`READY`], whatever the runtime knows of the channel.
+fn read(channel: &tokio::net::UnixStream, said: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut bytes = [0; READY.len()];
+    let missing = READY.len().saturating_sub(said.len());
+    let bytes = bytes.get_mut(..missing).unwrap_or_default();
+    let got = rustix::net::recv(channel, &mut *bytes, RecvFlags::DONTWAIT)?.0;
+    said.extend_from_slice(bytes.get(..got).unwrap_or_default());
+    Ok(got)
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
+        if self.child.is_none() || self.withdraw() {
+            return;
+        }
         if let Some(child) = &mut self.child {
             // Gone already is as good; the runtime reaps it.
             let _ = child.start_kill();
@@ -156,11 +234,15 @@ impl Predecessor {
         Ok(Some((Self { channel }, sockets)))
     }
 
-    /// Tells it that this process takes over.
-    pub fn take_over(self) {
-        // One that is gone does not need to know.
-        let told = self.channel.try_write(READY);
+    /// Tells it that this process takes over, which is to accept nobody before: only whoever has said so is
+    /// left alive. False: it does not hear that. Then it has ended or ends this process, and [`Self::gone`]
+    /// tells which.
+    pub fn take_over(&self) -> bool {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        // The channel is empty, and has room for all of it.
+        let told = rustix::net::send(&self.channel, READY, flags);
         tracing::debug!(?told, "taking over");
+        told.is_ok()
     }
 
     /// Waits for its end.
@@ -223,9 +305,56 @@ fn receive(channel: &UnixStream) -> std::io::Result<Vec<Passed>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Passed, receive, send};
+    use super::{Passed, Predecessor, Successor, receive, send};
     use std::net::TcpListener;
     use std::os::unix::net::UnixStream;
+
+    /// A successor, as the process before it sees it, and what that is to the successor.
+    fn both() -> (Successor, Predecessor) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut command = tokio::process::Command::new("sleep");
+        let child = command.arg("60").kill_on_drop(true).spawn();
+        let successor = Successor::new(child.expect("a process"), ours).expect("a successor");
+        theirs.set_nonblocking(true).expect("set");
+        let channel = tokio::net::UnixStream::from_std(theirs).expect("a channel");
+        (successor, Predecessor { channel })
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_has_said_that_it_takes_over_is_not_ended_unheard() {
+        let (mut successor, predecessor) = both();
+        assert!(predecessor.take_over());
+        let mut child = successor.taken_over().expect("it took over");
+        drop(successor);
+        assert_eq!(child.try_wait().expect("a process"), None);
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_is_wanted_no_more_can_not_take_over() {
+        let (mut successor, mut predecessor) = both();
+        assert!(successor.taken_over().is_none());
+        assert!(!predecessor.take_over());
+        // It accepts nobody before it knows that the one before it is gone.
+        let mut gone = std::pin::pin!(predecessor.gone());
+        let waits = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(gone.as_mut().poll(context).is_pending())
+        });
+        assert!(waits.await);
+        drop(successor);
+        gone.await;
+    }
+
+    #[tokio::test]
+    async fn a_successor_takes_over_once() {
+        let (mut successor, predecessor) = both();
+        assert!(predecessor.take_over());
+        assert_eq!(successor.takes_over().await, Ok(()));
+        assert!(successor.taken_over().is_some());
+        let (mut successor, predecessor) = both();
+        drop(predecessor);
+        assert!(successor.takes_over().await.is_err());
+        assert!(successor.taken_over().is_none());
+    }
 
     #[test]
     fn sockets_arrive_with_what_they_are_for() {
