@@ -11,7 +11,7 @@ use stolon_core::model::{KeeperInfo, ProxyInfo, SentinelInfo, SentinelUid, wire}
 use stolon_core::reason::Reason;
 use stolon_core::sentinel::{Effect, Event, Look, Sentinel, Settings, WriteOutcome};
 use stolon_core::time::{Instant, Timestamp};
-use stolon_store::{Expected, Folder, Key, Revision, Store, Written};
+use stolon_store::{Everything, Expected, Key, Revision, Store, Written};
 use tokio::sync::mpsc;
 
 use crate::config::{Error, VERSION};
@@ -172,13 +172,13 @@ impl Shell {
 /// Reads everything there is to decide by.
 async fn look(store: &dyn Store) -> Result<Look, stolon_store::Error> {
     let sent_at = clock::now();
-    let (data, keepers, proxies, sentinels, requests) = tokio::try_join!(
-        store.get(&Key::ClusterData),
-        store.list(Folder::Keepers),
-        store.list(Folder::Proxies),
-        store.list(Folder::Sentinels),
-        store.list(Folder::Requests)
-    )?;
+    let Everything {
+        data,
+        keepers,
+        proxies,
+        sentinels,
+        requests,
+    } = store.read_all().await?;
     let revision = data.as_ref().map(|entry| entry.revision.0);
     let data = match data
         .as_ref()

@@ -42,6 +42,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a folder lists its keys and no others", |open| {
         Box::pin(publications::list(open))
     }),
+    ("everything comes as it does one by one", |open| {
+        Box::pin(publications::everything(open))
+    }),
     ("a watch wakes on another's write", |open| {
         Box::pin(watch(open))
     }),

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnResponse,
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse, TxnResponse,
 };
 use tokio::time::Instant;
 
@@ -20,7 +21,8 @@ use crate::keys::Keys;
 use crate::overwrite::{Guarded, overwrite};
 use crate::pool::{self, Pool};
 use crate::{
-    Config, Entry, Error, Expected, Folder, Key, Leadership, Revision, Store, Watch, Written,
+    Config, Entry, Error, Everything, Expected, Folder, Key, Leadership, Revision, Store, Watch,
+    Written,
 };
 use endpoint::Etcd;
 use failure::lease_is_gone;
@@ -106,12 +108,28 @@ impl Etcd3Store {
         path: &str,
         options: GetOptions,
         end: Instant,
-    ) -> Result<etcd_client::GetResponse, Error> {
+    ) -> Result<GetResponse, Error> {
         let read = |mut client: etcd_client::Client| {
             let options = options.clone();
             async move { client.get(path, Some(options)).await }
         };
         self.pool.call(end, read).await.result
+    }
+
+    /// What an answer has of a folder.
+    fn entries(&self, folder: Folder, answer: &GetResponse) -> Vec<Entry> {
+        let parsed = |found: &KeyValue| {
+            let path = std::str::from_utf8(found.key()).ok()?;
+            Some(entry(&self.keys.parse(folder, path)?, found))
+        };
+        answer.kvs().iter().filter_map(parsed).collect()
+    }
+
+    fn incomplete(&self) -> Error {
+        Error::Unavailable {
+            store: self.describe(),
+            cause: "an answer lacks what was asked for".to_owned(),
+        }
     }
 }
 
@@ -180,12 +198,27 @@ fn counted(revision: i64) -> Revision {
     Revision(u64::try_from(revision).unwrap_or(0))
 }
 
-fn mod_revision(found: &etcd_client::KeyValue) -> Revision {
+fn mod_revision(found: &KeyValue) -> Revision {
     counted(found.mod_revision())
 }
 
+fn entry(key: &Key, found: &KeyValue) -> Entry {
+    Entry {
+        key: key.clone(),
+        value: found.value().to_vec(),
+        revision: mod_revision(found),
+    }
+}
+
+/// How a folder is read.
+fn of_folder() -> GetOptions {
+    GetOptions::new()
+        .with_prefix()
+        .with_sort(SortTarget::Key, SortOrder::Ascend)
+}
+
 /// The revision of the whole store when it answered.
-fn revision(answer: &etcd_client::GetResponse) -> Revision {
+fn revision(answer: &GetResponse) -> Revision {
     counted(
         answer
             .header()
@@ -200,11 +233,7 @@ impl Store for Etcd3Store {
         let answer = self
             .read(&path, GetOptions::new(), self.pool.deadline())
             .await?;
-        Ok(answer.kvs().first().map(|found| Entry {
-            key: key.clone(),
-            value: found.value().to_vec(),
-            revision: mod_revision(found),
-        }))
+        Ok(answer.kvs().first().map(|found| entry(key, found)))
     }
 
     async fn compare_and_swap(&self, key: &Key, expected: Expected, value: &[u8]) -> Written {
@@ -243,20 +272,58 @@ impl Store for Etcd3Store {
     }
 
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
-        let options = GetOptions::new()
-            .with_prefix()
-            .with_sort(SortTarget::Key, SortOrder::Ascend);
         let prefix = self.keys.folder(folder);
-        let answer = self.read(&prefix, options, self.pool.deadline()).await?;
-        let entry = |found: &etcd_client::KeyValue| {
-            let path = std::str::from_utf8(found.key()).ok()?;
-            Some(Entry {
-                key: self.keys.parse(folder, path)?,
-                value: found.value().to_vec(),
-                revision: mod_revision(found),
-            })
+        let end = self.pool.deadline();
+        let answer = self.read(&prefix, of_folder(), end).await?;
+        Ok(self.entries(folder, &answer))
+    }
+
+    /// A transaction that only reads is as linearizable as a read, and as of one revision.
+    async fn read_all(&self) -> Result<Everything, Error> {
+        const FOLDERS: [Folder; 4] = [
+            Folder::Keepers,
+            Folder::Proxies,
+            Folder::Sentinels,
+            Folder::Requests,
+        ];
+        let get = |folder| TxnOp::get(self.keys.folder(folder), Some(of_folder()));
+        let data = TxnOp::get(self.keys.path(&Key::ClusterData), None);
+        let reads: Vec<TxnOp> = std::iter::once(data).chain(FOLDERS.map(get)).collect();
+        let txn = Txn::new().and_then(reads);
+        let read = |mut client: etcd_client::Client| {
+            let txn = txn.clone();
+            async move { client.txn(txn).await }
         };
-        Ok(answer.kvs().iter().filter_map(entry).collect())
+        let answer = self.pool.call(self.pool.deadline(), read).await.result?;
+        let answers: Vec<GetResponse> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|answer| match answer {
+                TxnOpResponse::Get(found) => Some(found),
+                TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+            })
+            .collect();
+        let [data, folders @ ..] = answers.as_slice() else {
+            return Err(self.incomplete());
+        };
+        if folders.len() != FOLDERS.len() {
+            return Err(self.incomplete());
+        }
+        let mut found = FOLDERS.iter().zip(folders);
+        let mut next = || {
+            let found = found.next();
+            found.map_or_else(Vec::new, |(folder, found)| self.entries(*folder, found))
+        };
+        Ok(Everything {
+            data: data
+                .kvs()
+                .first()
+                .map(|found| entry(&Key::ClusterData, found)),
+            keepers: next(),
+            proxies: next(),
+            sentinels: next(),
+            requests: next(),
+        })
     }
 
     fn watch(&self) -> Watch {

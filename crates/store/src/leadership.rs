@@ -106,8 +106,9 @@ pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) 
                 Ok(true) => {
                     sender.send_replace(Some(holds_until(sent, ttl)));
                 }
+                // That another one leads still is nothing new: nobody is to look at anything for it.
                 Ok(false) => {
-                    sender.send_replace(None);
+                    sender.send_if_modified(|until| until.take().is_some());
                 }
                 // The lease may still be ours: `until` says for how long at most.
                 Err(error) => tracing::debug!(%error, "cannot renew the leadership"),
@@ -134,7 +135,37 @@ pub(crate) fn keep<L: Lease>(lease: L, uid: &str, token: String, ttl: Duration) 
 mod tests {
     use std::time::Duration;
 
-    use super::until_renewal;
+    use tokio::sync::mpsc;
+
+    use super::{Lease, keep, until_renewal};
+    use crate::error::Error;
+
+    /// A lease that somebody else holds; tells of each try.
+    struct Taken(mpsc::UnboundedSender<()>);
+
+    #[async_trait::async_trait]
+    impl Lease for Taken {
+        async fn hold(&self, _: &str, _: &str, _: Duration) -> Result<bool, Error> {
+            let _ = self.0.send(());
+            Ok(false)
+        }
+        async fn release(&self, _: &str) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_leadership_is_not_woken_by_each_try() {
+        let (sender, mut tries) = mpsc::unbounded_channel();
+        let ttl = Duration::from_millis(60);
+        let mut leadership = keep(Taken(sender), "s", "token".to_owned(), ttl);
+        let woken = tokio::select! {
+            () = leadership.changed() => true,
+            () = async { for _ in 0..5 { tries.recv().await; } } => false,
+        };
+        assert!(!woken);
+        leadership.resign().await;
+    }
 
     #[test]
     fn renewals_are_as_often_at_a_slow_store_as_at_a_fast_one() {

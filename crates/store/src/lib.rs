@@ -48,6 +48,21 @@ pub struct Entry {
     pub revision: Revision,
 }
 
+/// All that a sentinel decides by, each folder by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Everything {
+    /// The cluster data.
+    pub data: Option<Entry>,
+    /// What keepers published.
+    pub keepers: Vec<Entry>,
+    /// What proxies published.
+    pub proxies: Vec<Entry>,
+    /// What sentinels published.
+    pub sentinels: Vec<Entry>,
+    /// What operators ask for.
+    pub requests: Vec<Entry>,
+}
+
 /// What a compare-and-swap expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
@@ -91,6 +106,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Reads all keys of a folder, by name; linearizable.
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error>;
+
+    /// Reads all that a sentinel decides by; linearizable. In one call, and as of one moment, where the
+    /// store can.
+    async fn read_all(&self) -> Result<Everything, Error> {
+        let (data, keepers, proxies, sentinels, requests) = tokio::try_join!(
+            self.get(&Key::ClusterData),
+            self.list(Folder::Keepers),
+            self.list(Folder::Proxies),
+            self.list(Folder::Sentinels),
+            self.list(Folder::Requests)
+        )?;
+        Ok(Everything {
+            data,
+            keepers,
+            proxies,
+            sentinels,
+            requests,
+        })
+    }
 
     /// A watch that wakes when something of the cluster may have changed.
     fn watch(&self) -> Watch;

@@ -21,7 +21,8 @@ use crate::clock::boot_time;
 use crate::keys::Keys;
 use crate::leadership::{self, Lease};
 use crate::{
-    Config, Entry, Error, Expected, Folder, Key, Leadership, Revision, Store, Watch, Written,
+    Config, Entry, Error, Everything, Expected, Folder, Key, Leadership, Revision, Store, Watch,
+    Written,
 };
 
 /// How long a leader holds on after it was last heard.
@@ -63,6 +64,34 @@ struct Shared {
     writer: Mutex<Connection>,
     changes: watch::Sender<u64>,
     closed: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn entry(&self, transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<Option<Entry>> {
+        let found = rows::live(transaction, &self.boot, &self.keys.path(key))?;
+        Ok(found.map(|(value, revision)| Entry {
+            key: key.clone(),
+            value,
+            revision,
+        }))
+    }
+
+    fn entries(
+        &self,
+        transaction: &Transaction<'_>,
+        folder: Folder,
+    ) -> rusqlite::Result<Vec<Entry>> {
+        let found = rows::live_below(transaction, &self.boot, &self.keys.folder(folder))?;
+        let entry = |(path, value, revision): (String, Vec<u8>, Revision)| {
+            let key = self.keys.parse(folder, &path)?;
+            Some(Entry {
+                key,
+                value,
+                revision,
+            })
+        };
+        Ok(found.into_iter().filter_map(entry).collect())
+    }
 }
 
 impl Drop for Shared {
@@ -217,15 +246,9 @@ fn lock(connection: &Mutex<Connection>) -> std::sync::MutexGuard<'_, Connection>
 #[async_trait::async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let path = self.shared.keys.path(key);
-        let found = self
-            .read(move |shared, transaction| rows::live(transaction, &shared.boot, &path))
-            .await?;
-        Ok(found.map(|(value, revision)| Entry {
-            key: key.clone(),
-            value,
-            revision,
-        }))
+        let key = key.clone();
+        self.read(move |shared, transaction| shared.entry(transaction, &key))
+            .await
     }
 
     async fn compare_and_swap(&self, key: &Key, expected: Expected, value: &[u8]) -> Written {
@@ -248,19 +271,21 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
-        let prefix = self.shared.keys.folder(folder);
-        let found = self
-            .read(move |shared, transaction| rows::live_below(transaction, &shared.boot, &prefix))
-            .await?;
-        let entry = |(path, value, revision): (String, Vec<u8>, Revision)| {
-            let key = self.shared.keys.parse(folder, &path)?;
-            Some(Entry {
-                key,
-                value,
-                revision,
+        self.read(move |shared, transaction| shared.entries(transaction, folder))
+            .await
+    }
+
+    async fn read_all(&self) -> Result<Everything, Error> {
+        self.read(|shared, transaction| {
+            Ok(Everything {
+                data: shared.entry(transaction, &Key::ClusterData)?,
+                keepers: shared.entries(transaction, Folder::Keepers)?,
+                proxies: shared.entries(transaction, Folder::Proxies)?,
+                sentinels: shared.entries(transaction, Folder::Sentinels)?,
+                requests: shared.entries(transaction, Folder::Requests)?,
             })
-        };
-        Ok(found.into_iter().filter_map(entry).collect())
+        })
+        .await
     }
 
     fn watch(&self) -> Watch {

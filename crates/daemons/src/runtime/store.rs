@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stolon_core::time::Instant;
 use stolon_store::{
-    Config, Entry, Error, Expected, Folder, Key, Leadership, Store, Watch, Written,
+    Config, Entry, Error, Everything, Expected, Folder, Key, Leadership, Store, Watch, Written,
 };
 
 use super::clock;
@@ -186,6 +186,10 @@ impl Store for Observed {
 
     async fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
         self.read("list", self.inner.list(folder)).await
+    }
+
+    async fn read_all(&self) -> Result<Everything, Error> {
+        self.read("read_all", self.inner.read_all()).await
     }
 
     fn watch(&self) -> Watch {

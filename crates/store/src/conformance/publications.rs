@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Open, ensure, eventually, text};
-use crate::{Folder, Key, Store, Written};
+use crate::{Everything, Folder, Key, Store, Written};
 
 /// What a component publishes: a store may want to know from it whose it is.
 fn info(key: &Key, word: &str) -> Vec<u8> {
@@ -103,4 +103,46 @@ pub(super) async fn list(open: Open) -> Result<(), String> {
         .iter()
         .all(|entry| entry.value == info(&entry.key, "listed"));
     ensure(exact, "a listed value is another key's")
+}
+
+/// All that there is comes as it does one by one, and an empty store has nothing.
+pub(super) async fn everything(open: Open) -> Result<(), String> {
+    let store = open().map_err(text)?;
+    let found = store.read_all().await.map_err(text)?;
+    let nothing = Everything::default();
+    ensure(found == nothing, format!("an empty store has {found:?}"))?;
+    let ttl = Duration::from_mins(1);
+    for key in [
+        Key::KeeperInfo("b".into()),
+        Key::KeeperInfo("a".into()),
+        Key::ProxyInfo("p".into()),
+        Key::SentinelInfo("s".into()),
+    ] {
+        let value = info(&key, "all");
+        store.publish(&key, &value, ttl).await.map_err(text)?;
+    }
+    for key in [Key::ClusterData, Key::Request("r".into()), Key::History] {
+        let written = store.put(&key, b"{}").await;
+        ensure(matches!(written, Written::Yes(_)), format!("{written:?}"))?;
+    }
+    let one_by_one = Everything {
+        data: store.get(&Key::ClusterData).await.map_err(text)?,
+        keepers: store.list(Folder::Keepers).await.map_err(text)?,
+        proxies: store.list(Folder::Proxies).await.map_err(text)?,
+        sentinels: store.list(Folder::Sentinels).await.map_err(text)?,
+        requests: store.list(Folder::Requests).await.map_err(text)?,
+    };
+    let found = store.read_all().await.map_err(text)?;
+    ensure(
+        found == one_by_one,
+        format!("{found:?}, not {one_by_one:?}"),
+    )?;
+    let lengths = [
+        found.keepers.len(),
+        found.proxies.len(),
+        found.sentinels.len(),
+        found.requests.len(),
+    ];
+    ensure(lengths == [2, 1, 1, 1], format!("{lengths:?}"))?;
+    ensure(found.data.is_some(), "the cluster data are not there")
 }
