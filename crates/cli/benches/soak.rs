@@ -119,7 +119,7 @@ impl Soak {
             .with("pgParameters", json!({"max_connections": "400"}));
         let cluster = Cluster::start(&plan);
         eventually("a table", || cluster.address().query(load::TABLE).ok());
-        let (second_proxy, port) = cluster.another_proxy("proxy1");
+        let (second_proxy, port) = cluster.another_proxy("proxy1", &[]);
         let first = cluster.address();
         let second = Address {
             port,

@@ -6,15 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
+use serde_json::json;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use crate::harness::cluster::{Cluster, Plan, Store};
+use crate::harness::cluster::{Cluster, Daemon, Plan, Store};
 use crate::harness::writer::{Address, runtime};
-use crate::harness::{LIMIT, eventually, free_port};
+use crate::harness::{LIMIT, eventually, free_port, stays};
 
 /// How many try to write where they may only read.
 const POKERS: usize = 6;
+/// Where a proxy is frozen: how long it may forward after its last check.
+const PROXY_TIMEOUT: &str = "20s";
+/// And a time that is surely over before that.
+const WITHIN_IT: Duration = Duration::from_secs(8);
 
 /// A cluster whose proxy has a port to read by.
 fn start(flags: &[&str]) -> (Cluster, Address) {
@@ -125,13 +131,33 @@ async fn poke(address: &Address, stop: &AtomicBool) -> Pokes {
     pokes
 }
 
+/// Starts clients that try to write where they may only read.
+fn start_pokers(address: &Address) -> Vec<Poker> {
+    (0..POKERS).map(|_| Poker::start(address)).collect()
+}
+
+/// Ends them; asserts that none wrote, also not by a statement whose answer was lost.
+#[track_caller]
+fn nobody_wrote(cluster: &Cluster, pokers: Vec<Poker>) -> Vec<Pokes> {
+    let accounts: Vec<Pokes> = pokers.into_iter().map(Poker::stop).collect();
+    for pokes in &accounts {
+        assert_eq!(pokes.written, 0, "a standby took it: {:?}", pokes.ended);
+        assert!(pokes.refused > 10, "{pokes:?}");
+    }
+    let rows = cluster
+        .address()
+        .query("SELECT count(*) FROM written WHERE id = -1");
+    assert_eq!(rows.as_deref(), Ok(["0".to_owned()].as_slice()), "written");
+    accounts
+}
+
 #[test]
 fn clients_read_from_every_standby_and_write_nothing_where_one_is_promoted() {
     let (mut cluster, address) = start(&["--read-only-fallback=refuse"]);
     let writer = cluster.writer();
     let standbys = cluster.standbys();
     reads_come_to(&cluster, &address, &standbys);
-    let pokers: Vec<Poker> = (0..POKERS).map(|_| Poker::start(&address)).collect();
+    let pokers = start_pokers(&address);
     for _ in 0..2 {
         let primary = cluster.primary();
         cluster.keepers[primary].kill();
@@ -143,12 +169,99 @@ fn clients_read_from_every_standby_and_write_nothing_where_one_is_promoted() {
         reads_come_to(&cluster, &address, &standbys);
         cluster.is_whole();
     }
-    for pokes in pokers.into_iter().map(Poker::stop) {
-        assert_eq!(pokes.written, 0, "a standby took it: {:?}", pokes.ended);
-        assert!(pokes.refused > 10, "{pokes:?}");
-    }
+    nobody_wrote(&cluster, pokers);
     let account = writer.stop();
     cluster.has_all(&account);
+}
+
+/// A cluster whose primary is being replaced while its only proxy that clients read through is frozen,
+/// each of them with a statement under way.
+struct FrozenReader {
+    cluster: Cluster,
+    proxy: Daemon,
+    address: Address,
+    pokers: Vec<Poker>,
+    primary: usize,
+}
+
+impl FrozenReader {
+    /// Until it has been seen that no standby is promoted within the time of that proxy.
+    fn start() -> Self {
+        let plan = Plan::new(Store::Sqlite).with("proxyTimeout", json!(PROXY_TIMEOUT));
+        let cluster = Cluster::start(&plan);
+        let port = free_port();
+        let own = format!("--read-only-port={port}");
+        let flags = [&own, "--read-only-fallback=refuse", "--hold-timeout=60s"];
+        let (proxy, _) = cluster.another_proxy("reader", &flags);
+        let address = Address {
+            port,
+            ..cluster.address()
+        };
+        let table = "CREATE TABLE written (id bigint PRIMARY KEY); INSERT INTO written VALUES (0)";
+        cluster.address().query(table).expect("a table");
+        let (primary, standbys) = (cluster.primary(), cluster.standbys());
+        reads_come_to(&cluster, &address, &standbys);
+        for standby in &standbys {
+            cluster.follows(*standby);
+        }
+        let pokers = start_pokers(&address);
+        for standby in &standbys {
+            let reads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT%'";
+            eventually("clients are at each standby", || {
+                let sessions = cluster.keepers[*standby].direct.query(reads).ok()?;
+                (sessions[0].parse::<usize>().ok()? > 1).then_some(())
+            });
+        }
+        cluster.freeze_daemon(&proxy);
+        cluster.ctl(&["failkeeper", &cluster.keepers[primary].uid]);
+        eventually("the proxies are told to close", || {
+            let data = cluster.data()?;
+            data["proxy"]["spec"]["masterDbUid"].is_null().then_some(())
+        });
+        let is_promoted = |standby: &usize| {
+            let recovers = cluster.keepers[*standby]
+                .direct
+                .query("SELECT pg_is_in_recovery()");
+            recovers.is_ok_and(|rows| rows == ["f"])
+        };
+        stays(WITHIN_IT, "no standby is promoted", || {
+            !standbys.iter().any(is_promoted)
+        });
+        Self {
+            cluster,
+            proxy,
+            address,
+            pokers,
+            primary,
+        }
+    }
+
+    /// With the proxy going on and another primary: nobody wrote, and clients read again.
+    fn ends_well(self) -> Vec<Pokes> {
+        self.cluster.another_primary_than(self.primary);
+        self.cluster.is_whole();
+        reads_come_to(&self.cluster, &self.address, &self.cluster.standbys());
+        nobody_wrote(&self.cluster, self.pokers)
+    }
+}
+
+#[test]
+fn a_standby_is_not_promoted_before_a_frozen_proxy_came_back_and_left_it() {
+    let reader = FrozenReader::start();
+    reader.proxy.signal(Signal::CONT);
+    let pokes = reader.ends_well();
+    let ended = pokes.iter().filter(|pokes| !pokes.ended.is_empty());
+    assert!(ended.count() > 1, "those of the standby: {pokes:?}");
+}
+
+#[test]
+fn a_proxy_that_was_frozen_for_longer_than_it_may_forward_writes_nothing_where_it_read() {
+    let reader = FrozenReader::start();
+    reader.cluster.another_primary_than(reader.primary);
+    reader.proxy.signal(Signal::CONT);
+    for pokes in reader.ends_well() {
+        assert!(!pokes.ended.is_empty(), "{pokes:?}");
+    }
 }
 
 #[test]

@@ -307,12 +307,15 @@ impl Cluster {
         self.sentinels.push(sentinel);
     }
 
-    /// Starts one more proxy, and the port that clients reach it at.
-    #[allow(dead_code, reason = "the soak has two")]
-    pub(crate) fn another_proxy(&self, name: &str) -> (Daemon, u16) {
+    /// Starts one more proxy, with these flags besides, and the port that clients reach it at.
+    #[allow(dead_code, reason = "not all that use the harness have two")]
+    pub(crate) fn another_proxy(&self, name: &str, flags: &[&str]) -> (Daemon, u16) {
         let port = free_port();
         let namespace = self.address().namespace;
         let mut proxy = self.place.proxy(name, port, namespace);
+        for flag in flags {
+            proxy.add_flag(flag);
+        }
         proxy.start();
         (proxy, port)
     }
@@ -540,10 +543,22 @@ impl Cluster {
     /// Freezes a keeper and its PostgreSQL. On the one-host store a process that is frozen inside a
     /// transaction takes the store with it; that is another story, so such a moment is passed over.
     pub(crate) fn freeze(&self, keeper: usize) {
-        eventually("a keeper is frozen outside a transaction", || {
-            self.keepers[keeper].freeze();
+        let keeper = &self.keepers[keeper];
+        self.freeze_outside_transaction(|| keeper.freeze(), || keeper.thaw());
+    }
+
+    /// Freezes a daemon alone, likewise, until it gets `Signal::CONT`.
+    #[allow(dead_code, reason = "not all that use the harness freeze daemons")]
+    pub(crate) fn freeze_daemon(&self, daemon: &Daemon) {
+        let [freeze, thaw] = [Signal::STOP, Signal::CONT];
+        self.freeze_outside_transaction(|| daemon.signal(freeze), || daemon.signal(thaw));
+    }
+
+    fn freeze_outside_transaction(&self, freeze: impl Fn(), thaw: impl Fn()) {
+        eventually("it is frozen outside a transaction", || {
+            freeze();
             if self.store_file().exists() && !self.store_is_free() {
-                self.keepers[keeper].thaw();
+                thaw();
                 return None;
             }
             Some(())
