@@ -33,8 +33,16 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
         .values()
         .filter(|db| is_standby(db) && exclusion(scene, db).is_none())
         .collect();
+    let behind = !scene.step.view.later_primaries(scene.before).is_empty();
+    let is_replaced = cause.is_some() && allowed && !behind;
+    let awaited = &scene.before.proxy.spec.successor_db_uid;
+    let is_awaited = eligible.iter().any(|db| db.uid == *awaited);
+    let is_awaited = is_awaited && scene.reader_of(awaited).is_some();
+    let kept = !is_replaced || !is_awaited || successor == awaited;
+    found.require(kept, Invariant::Liveness, "successor-passed-over", || {
+        format!("proxies are leaving {awaited}, and are told to leave {successor:?} instead")
+    });
     if !scene.is_elected() {
-        let behind = !scene.step.view.later_primaries(scene.before).is_empty();
         let waits = is_waited_for(scene, &eligible);
         let kept = cause.is_none() || !allowed || eligible.is_empty() || behind || waits;
         found.require(kept, Invariant::Liveness, "failed-primary-kept", || {
@@ -69,12 +77,15 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Found) {
     judge(scene, winner, &eligible, found);
 }
 
-/// Whether one of the best is named to the proxies, and one of those may lead clients to it yet.
+/// Whether one of the best, or the one that was named before, is named to the proxies, and one of those
+/// may lead clients to it yet.
 fn is_waited_for(scene: &Scene<'_>, eligible: &[&Db]) -> bool {
     let best = eligible.iter().map(|db| position(db)).max();
     let successor = &scene.after.proxy.spec.successor_db_uid;
+    let stays = *successor == scene.before.proxy.spec.successor_db_uid;
     eligible.iter().any(|db| {
-        db.uid == *successor && Some(position(db)) == best && scene.reader_of(&db.uid).is_some()
+        let may_be = stays || Some(position(db)) == best;
+        db.uid == *successor && may_be && scene.reader_of(&db.uid).is_some()
     })
 }
 

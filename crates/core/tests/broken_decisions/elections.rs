@@ -43,6 +43,16 @@ fn causes() -> Vec<Proof> {
             },
             |_, after| after.proxy.spec.primary_db_uid = db_uid(0),
         ),
+        // The other one is further, but proxies are leaving this one.
+        proof(
+            "successor-passed-over",
+            Small {
+                proxies: vec![ProxyState::ReadsBehind],
+                successor: Some(2),
+                ..failed()
+            },
+            |_, after| after.proxy.spec.successor_db_uid = db_uid(1),
+        ),
         proof("successor-for-good", failed(), |_, after| {
             after.proxy.spec.successor_db_uid = db_uid(1);
         }),

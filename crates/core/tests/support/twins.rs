@@ -148,7 +148,16 @@ fn next_primary(facts: &Facts) -> Option<DbUid> {
 /// Who is to replace the primary, now or when nobody reads from it any more.
 fn successor(facts: &Facts) -> Option<DbUid> {
     let may_replace = facts.forced || !facts.too_many_failovers;
-    winner(facts).filter(|_| !serves(facts) && may_replace)
+    let able = able(facts);
+    let best = able
+        .iter()
+        .min_by_key(|it| (Reverse(it.position), Reverse(it.timeline), &it.uid));
+    // Whoever is being left already stays the one.
+    let begun = able
+        .iter()
+        .find(|it| facts.named == it.uid && !is_left(facts, &it.uid));
+    let winner = begun.or(best).map(|copy| copy.uid.clone());
+    winner.filter(|_| !serves(facts) && may_replace)
 }
 
 fn serves(facts: &Facts) -> bool {
@@ -169,9 +178,9 @@ fn is_primary_good(facts: &Facts) -> bool {
     good && !waits && !(serves(facts) && facts.awaits_successor)
 }
 
-/// The copy that has the most, of those that can serve, are an earlier state of the primary, and
-/// have all that it acknowledged; or, where commits wait for nobody, lack little enough.
-fn winner(facts: &Facts) -> Option<DbUid> {
+/// The copies that can serve, are an earlier state of the primary, and have all that it acknowledged;
+/// or, where commits wait for nobody, lack little enough.
+fn able(facts: &Facts) -> Vec<&Copy> {
     let primary = facts.primary.as_ref();
     let waits = facts.spec.synchronous_replication && (facts.in_force || primary.is_none());
     let may_win = |copy: &&Copy| {
@@ -187,9 +196,7 @@ fn winner(facts: &Facts) -> Option<DbUid> {
         let same = primary.is_none() || copy.relation == Relation::Earlier;
         runs && copy.healthy && known && same && has_all
     };
-    let able = facts.standbys.iter().filter(may_win);
-    let best = able.min_by_key(|it| (Reverse(it.position), Reverse(it.timeline), &it.uid));
-    best.map(|copy| copy.uid.clone())
+    facts.standbys.iter().filter(may_win).collect()
 }
 
 /// What commits are to wait for. A new primary goes on with the others that have everything; the

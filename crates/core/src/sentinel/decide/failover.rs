@@ -35,7 +35,8 @@ pub(super) fn decide(draft: &mut Draft<'_>) {
     draft
         .reasons
         .extend(verdicts.iter().map(super::elect::Verdict::to_reason));
-    if let Some(winner) = winner {
+    if let Some(best) = winner {
+        let winner = super::successor::awaited(draft, &verdicts).unwrap_or(best);
         if super::successor::may_be_promoted(draft, &winner) {
             depose_and_install(draft, &winner);
         }

@@ -9,8 +9,20 @@
 
 use super::super::observe::ProxyView;
 use super::Draft;
+use super::elect::Verdict;
 use crate::model::{DbUid, ProxyUid};
 use crate::reason::Reason;
+
+/// The one that is named already, while proxies that may lead clients to it are waited for and it may
+/// still be elected. One that has received more since is looked at when they have left: a primary that
+/// has failed may go on sending, and a name that went to whoever reported last would have to be
+/// acknowledged anew with each report, by proxies that may need longer for it than that.
+pub(super) fn awaited(draft: &Draft<'_>, verdicts: &[Verdict]) -> Option<DbUid> {
+    let named = &draft.before.proxy.spec.successor_db_uid;
+    let mut eligible = verdicts.iter().filter(|it| it.excluded.is_none());
+    let is_eligible = eligible.any(|verdict| verdict.db == *named);
+    (is_eligible && !readers(draft, named).is_empty()).then(|| named.clone())
+}
 
 /// Whether nobody can read from a standby through a proxy; names it as the successor until then.
 pub(super) fn may_be_promoted(draft: &mut Draft<'_>, standby: &DbUid) -> bool {

@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) too_many_failovers: bool,
     /// A proxy that may still lead clients somewhere may lead them to any standby.
     pub(crate) somebody_reads: bool,
+    /// Whom the document that was read has them leave; empty: nobody.
+    pub(crate) named: DbUid,
     /// But not to this one: it was named to them all, and they have said so.
     pub(crate) left: Option<DbUid>,
 }
@@ -135,6 +137,7 @@ impl Facts {
             standbys: standbys.into_iter().map(copy).collect(),
             deposed: deposed.map(copy).collect(),
             somebody_reads: readers(data, view).next().is_some(),
+            named: data.proxy.spec.successor_db_uid.clone(),
             left: readers(data, view)
                 .all(|proxy| !proxy.live || proxy.generation == Some(data.proxy.generation))
                 .then(|| data.proxy.spec.successor_db_uid.clone()),
