@@ -50,12 +50,12 @@ fuzz: ## Search for bytes that break a parser, FUZZ_SECONDS=30 each (needs a nig
 	@scripts/fuzz
 
 bench: ## Measure how long clients cannot write when the primary fails, then do bench-proxy (ROUNDS=5)
-	@scripts/setup test
+	@scripts/setup bench
 	@cargo bench --quiet --package stolon-cli --bench gap
 	@$(MAKE) --no-print-directory bench-proxy
 
-bench-proxy: ## Measure what the proxy costs, beside HAProxy and PgBouncer where they are installed (ROUNDS=5)
-	@scripts/setup test
+bench-proxy: ## Measure what the proxy costs, beside HAProxy and PgBouncer (ROUNDS=5)
+	@scripts/setup bench
 	@cargo bench --quiet --package stolon-cli --bench relay
 
 soak: ## Run a cluster at full load, with a failover every minute, for SOAK_MINUTES=60; fails when it leaks
