@@ -1,6 +1,7 @@
 //! The only place that reads the clock, signals and the environment.
 
 pub mod clock;
+pub mod descendants;
 pub mod files;
 pub mod http;
 pub mod logging;

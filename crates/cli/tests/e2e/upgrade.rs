@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
-use crate::harness::{certificates, eventually, process, within};
+use crate::harness::{certificates, eventually, process, stays, within};
 
 /// A process that is no child of the tests, and ends with its test.
 struct Ends(i32);
@@ -148,6 +148,35 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
     within(Duration::from_mins(1), "the successor stops", || {
         process::parent(successor.0).is_none().then_some(())
     });
+}
+
+/// A second upgrade, while the first proxy still carries a session: the second one has none and ends, and
+/// the first goes on beside the third, until that one ends.
+#[test]
+fn sessions_go_on_when_the_successor_is_replaced_too() {
+    let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
+    let held = cluster.address().hold("before");
+    cluster.proxy.signal(Signal::USR2);
+    let second = eventually("a successor", || {
+        cluster.proxy.children().first().copied().map(Ends)
+    });
+    eventually("a handover", || {
+        let said = cluster.proxy.said();
+        said.contains("a successor has taken over").then_some(())
+    });
+    process::send(second.0, Signal::USR2);
+    let third = eventually("the second has ended, and left the third", || {
+        let left = cluster.proxy.children();
+        let third = left.first().filter(|_| left.len() == 1);
+        third.copied().filter(|pid| *pid != second.0).map(Ends)
+    });
+    stays(Duration::from_secs(1), "the session goes on", || {
+        sessions(&cluster, "before") == "1"
+    });
+    drop(third);
+    let status = cluster.proxy.ended();
+    assert!(status.success(), "{status}");
+    drop((held, second));
 }
 
 /// Nobody manages the successor of a proxy that only drains: when it ends, the old one does too, at once

@@ -6,6 +6,7 @@
 use stolon_store::Backend;
 use tokio::process::Child;
 
+use crate::runtime::descendants;
 use crate::runtime::passed::Passed;
 use crate::runtime::succession::{Successor, Wanted};
 
@@ -63,6 +64,8 @@ impl Upgrade {
         if let Some(successor) = &mut self.successor {
             // Nobody else may notice: a manager of services does not see the end of what is not its child.
             let _ = successor.wait().await;
+            // One that was replaced in its turn has left its own successor behind, which serves.
+            descendants::gone().await;
             self.successor = None;
             return News::Ended;
         }
@@ -82,6 +85,7 @@ impl Upgrade {
 
     /// Starts a successor with these sockets.
     pub(super) fn begin(&mut self, sockets: &[Passed]) -> std::io::Result<()> {
+        descendants::adopt();
         self.starting = Some(Successor::start(sockets)?);
         Ok(())
     }
