@@ -170,7 +170,10 @@ impl Shell {
                 }
                 () = self.relay.drained(), if !self.stage.serves() => break,
                 news = self.upgrade.news(self.stage.serves()) => {
-                    self.take_news(news);
+                    // One that was asked to stop itself needs nobody in its place.
+                    if asked == 0 || !matches!(news, News::Ended) {
+                        self.take_news(news);
+                    }
                     Event::Wake
                 }
                 () = gone(&mut self.predecessor), if self.predecessor.is_some() => {

@@ -179,6 +179,34 @@ fn sessions_go_on_when_the_successor_is_replaced_too() {
     drop((held, second));
 }
 
+/// As when a service is stopped: the successor has no session and ends, the one before has its time.
+#[test]
+fn sessions_have_their_time_when_a_proxy_is_stopped_together_with_its_successor() {
+    let plan = Plan::new(Store::Sqlite).keepers(1);
+    let mut cluster = Cluster::start(&plan.proxy_flags(&["--drain-timeout=10m"]));
+    let held = cluster.address().hold("before");
+    cluster.proxy.signal(Signal::USR2);
+    let successor = eventually("a successor", || {
+        cluster.proxy.children().first().copied().map(Ends)
+    });
+    eventually("a handover", || {
+        let said = cluster.proxy.said();
+        said.contains("a successor has taken over").then_some(())
+    });
+    cluster.proxy.signal(Signal::TERM);
+    process::send(successor.0, Signal::TERM);
+    eventually("the successor has ended", || {
+        cluster.proxy.children().is_empty().then_some(())
+    });
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'before'";
+    stays(Duration::from_secs(1), "the session goes on", || {
+        cluster.keepers[0].direct.query(sql) == Ok(vec!["1".to_owned()])
+    });
+    drop((held, successor));
+    let status = cluster.proxy.ended();
+    assert!(status.success(), "{status}");
+}
+
 /// Nobody manages the successor of a proxy that only drains: when it ends, the old one does too, at once
 /// and with sessions left, so that whoever manages that one starts a new one.
 #[test]

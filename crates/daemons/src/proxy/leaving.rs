@@ -23,10 +23,14 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// The next stage after what was asked for: sessions may go on for so long.
+    /// The next stage after what was asked for: sessions may go on for so long, and for no longer than
+    /// they might before.
     pub(super) fn asked(self, now: Instant, drain: Duration) -> Self {
         match self {
             Self::Serving if !drain.is_zero() => Self::Draining(now.after(drain)),
+            Self::Draining(until) if !drain.is_zero() => {
+                Self::Draining(until.min(now.after(drain)))
+            }
             Self::Serving | Self::Draining(_) => Self::Ending(now.after(GRACE)),
             Self::Ending(_) | Self::Over => self,
         }
@@ -76,11 +80,20 @@ mod tests {
     }
 
     #[test]
-    fn without_time_to_drain_and_when_asked_again_only_statements_are_waited_for() {
+    fn without_time_to_drain_only_statements_are_waited_for() {
         let ending = Stage::Ending(NOW.after(GRACE));
         assert_eq!(Stage::Serving.asked(NOW, Duration::ZERO), ending);
-        assert_eq!(Stage::Serving.asked(NOW, DRAIN).asked(NOW, DRAIN), ending);
+        let draining = Stage::Serving.asked(NOW, DRAIN);
+        assert_eq!(draining.asked(NOW, Duration::ZERO), ending);
         // Who asks for a third time does not get more time for it.
         assert_eq!(ending.asked(NOW.after(GRACE / 2), DRAIN), ending);
+    }
+
+    #[test]
+    fn who_drains_already_gets_no_more_time() {
+        let draining = Stage::Serving.asked(NOW, DRAIN);
+        assert_eq!(draining.asked(NOW.after(GRACE), DRAIN), draining);
+        let sooner = Stage::Draining(NOW.after(DRAIN / 2));
+        assert_eq!(draining.asked(NOW, DRAIN / 2), sooner);
     }
 }
