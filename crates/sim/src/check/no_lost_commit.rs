@@ -100,8 +100,7 @@ impl World {
             return;
         };
         self.note("data-removed");
-        let has_room = self.instances[k].ailments.disk_full == 0;
-        if has_room && removed.put_aside && self.whole_data(k).next().is_none() {
+        if !removed.no_room && removed.put_aside && self.whole_data(k).next().is_none() {
             let text = format!("k{k} removes its data and has no others yet");
             self.fail("I7-removed-first", text);
         }

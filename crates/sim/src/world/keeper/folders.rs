@@ -12,6 +12,7 @@ impl World {
     pub(super) fn make_room(&mut self, k: usize, may_discard: bool) -> Result {
         let is_full = self.instances[k].ailments.disk_full > 0;
         let has_old = self.instances[k].pgdata.content != Content::Nothing;
+        self.instances[k].pgdata.no_room = is_full;
         if (is_full && has_old && may_discard) || self.deletes_first() {
             if let Some(work) = self.keepers[k].work.as_mut() {
                 // After this act, which is the first.

@@ -103,4 +103,6 @@ pub(crate) struct Folder {
     pub(crate) signal: bool,
     /// It was in place, and was moved away to make room.
     pub(crate) put_aside: bool,
+    /// There was no room beside them for what is to take their place.
+    pub(crate) no_room: bool,
 }
