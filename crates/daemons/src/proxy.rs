@@ -4,7 +4,6 @@ pub mod config;
 pub(crate) mod greeting;
 pub(crate) mod introduction;
 mod leaving;
-mod listening;
 mod metrics;
 mod relay;
 mod scraped;

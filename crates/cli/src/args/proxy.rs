@@ -1,13 +1,14 @@
 //! The proxy's flags.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use stolon_core::model::GoDuration;
 use stolon_core::proxy::MaxLag;
-use stolon_daemons::proxy::config::{Config, Fallback, Keepalive, Reading, Tls};
+use stolon_daemons::proxy::config::{Config, Fallback, Keepalive, MOST_THREADS, Reading, Tls};
 
 use super::{Daemon, Flag, Values, common, deprecated_yes_no, text, yes_no};
 
@@ -71,6 +72,11 @@ const FLAGS: &[Flag] = &[
         "how long sessions may go on here once a successor has taken over (SIGUSR2)",
     ),
     text(
+        "threads",
+        "0",
+        "threads that carry clients; 0: one for every two processors",
+    ),
+    text(
         "tcp-keepalive-idle",
         "0",
         "seconds of silence before the first keepalive probe; 0: the system's",
@@ -132,11 +138,21 @@ fn config(values: &Values) -> Result<Config, String> {
         most_held: values.number("max-held", 0, "a number, 0 or more")?,
         drain_timeout: time(values, "drain-timeout")?,
         upgrade_drain_timeout: time(values, "upgrade-drain-timeout")?,
+        threads: threads(values)?,
         keepalive,
         proxy_protocol_from: networks(values)?,
         reading: reading(values)?,
         tls: tls(values)?,
     })
+}
+
+fn threads(values: &Values) -> Result<Option<NonZeroUsize>, String> {
+    let hint = format!("a number up to {MOST_THREADS}, or 0");
+    let threads = values.number::<usize>("threads", 0, &hint)?;
+    if threads > MOST_THREADS {
+        return Err(values.invalid("threads", &hint));
+    }
+    Ok(NonZeroUsize::new(threads))
 }
 
 fn time(values: &Values, name: &str) -> Result<Duration, String> {

@@ -1,5 +1,6 @@
 //! What a proxy is told.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,9 @@ use ipnet::IpNet;
 use stolon_core::proxy::MaxLag;
 
 use crate::config::CommonConfig;
+
+/// More threads than this are not started.
+pub const MOST_THREADS: usize = 64;
 
 /// What a proxy is told; checked, nothing left open.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long sessions go on once a successor has taken over.
     pub upgrade_drain_timeout: Duration,
+    /// Threads that carry clients; none: as many as fit the machine.
+    pub threads: Option<NonZeroUsize>,
     /// Keepalive of both sides' sockets.
     pub keepalive: Keepalive,
     /// The networks whose connections begin with a header of the PROXY protocol.

@@ -29,7 +29,8 @@ impl Introducers {
         Self(networks.to_vec())
     }
 
-    fn include(&self, peer: IpAddr) -> bool {
+    /// Whether connections from there begin with a header.
+    pub(super) fn include(&self, peer: IpAddr) -> bool {
         // A socket that takes both kinds shows IPv4 clients by addresses of IPv6.
         let peer = peer.to_canonical();
         self.0.iter().any(|network| network.contains(&peer))

@@ -26,6 +26,12 @@ struct Why {
     why: &'static str,
 }
 
+/// What a session ended by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    by: &'static str,
+}
+
 /// Where bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct To {
@@ -54,6 +60,7 @@ pub(super) struct Metrics {
     pub(super) accept_failures: Counter,
     refused: Family<Why, Counter>,
     closed: Family<Why, Counter>,
+    ended: Family<By, Counter>,
     pub(super) not_introduced: Counter,
     pub(super) handshakes_failed: Counter,
     held: Gauge,
@@ -82,6 +89,7 @@ impl Default for Metrics {
             accept_failures: Counter::default(),
             refused: Family::default(),
             closed: Family::default(),
+            ended: Family::default(),
             not_introduced: Counter::default(),
             handshakes_failed: Counter::default(),
             held: Gauge::default(),
@@ -150,6 +158,11 @@ pub(super) fn registry(cluster_name: &str) -> (Registry, Metrics) {
         "stolon_proxy_forced_closed",
         "Sessions that were ended here: the route closed or changed, the proxy stops, a peer was lost",
         m.closed,
+    );
+    registry.register(
+        "stolon_proxy_ended",
+        "Sessions that ended otherwise, by who was first: client, server, drain, broken",
+        m.ended,
     );
     register_ways(&mut registry, metrics.clone());
     (registry, metrics)
@@ -223,6 +236,17 @@ impl Metrics {
     /// Counts a session that is ended here.
     pub(super) fn closed(&self, why: &'static str) {
         self.closed.get_or_create(&Why { why }).inc();
+    }
+
+    /// Counts a session that was not ended here.
+    pub(super) fn ended(&self, by: &'static str) {
+        self.ended.get_or_create(&By { by }).inc();
+    }
+
+    /// How many sessions have ended so.
+    #[cfg(test)]
+    pub(super) fn ended_by(&self, by: &'static str) -> u64 {
+        self.ended.get_or_create(&By { by }).get()
     }
 
     /// Counts a client that is held.

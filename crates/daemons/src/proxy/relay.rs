@@ -6,12 +6,19 @@
 //! thread, without waiting for those who carry: with a reset that also drops what the socket still
 //! held. Only then is a client told, by who carries it, where its session can be ended in words.
 
+mod arrival;
+mod bulk;
 mod cancel;
 mod carrier;
 mod carry;
+mod desk;
 mod doors;
+mod events;
 mod frames;
+mod gate;
+mod gates;
 mod hold;
+mod listening;
 mod peer;
 mod permit;
 mod reach;
@@ -26,20 +33,20 @@ use std::time::Duration;
 use socket2::SockRef;
 use stolon_core::proxy::{ReadRoute, Route, Target};
 use stolon_core::time::Instant;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::{Config, Fallback, Keepalive};
 use super::introduction::Introducers;
-use super::listening::{Listening, Serve};
 use super::metrics::Metrics;
 use super::tls::Termination;
 use crate::runtime::passed::Passed;
-use carrier::Carriers;
+use desk::Carriers;
 use doors::{Door, Doors};
 use hold::WaitingRoom;
-use serve::serve;
+use listening::Listening;
 
 /// Clients that may be told at the same time why they are refused; others are just closed.
 const MOST_REFUSALS: usize = 256;
@@ -85,6 +92,8 @@ struct Shared {
     last: CancellationToken,
     /// Everybody who was accepted and has not gone.
     clients: TaskTracker,
+    /// For carriers, who are none of its threads.
+    runtime: Handle,
 }
 
 impl Relay {
@@ -93,6 +102,10 @@ impl Relay {
     /// # Errors
     ///
     /// When the system gives no threads to carry with.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
     pub(super) fn new(config: &Config, metrics: &Metrics, files: u64) -> std::io::Result<Self> {
         // A session by TLS has its server's socket twice.
         let files = if config.tls.is_some() {
@@ -115,23 +128,16 @@ impl Relay {
                 .reading
                 .as_ref()
                 .is_some_and(|reading| reading.fallback == Fallback::Primary),
-            carriers: Carriers::start(peer::patience(config.keepalive))?,
+            carriers: Carriers::start(config.threads, peer::patience(config.keepalive))?,
             refusals: Semaphore::new(MOST_REFUSALS),
             cancels: Semaphore::new(MOST_CANCELS),
             places: Arc::new(Semaphore::new(places(files))),
             last: CancellationToken::new(),
             clients: TaskTracker::new(),
+            runtime: Handle::current(),
         };
         let shared = Arc::new(shared);
-        let listening = |host: &str, port, door| {
-            let of_all = shared.clone();
-            let serve: Serve = Arc::new(move |client, peer| {
-                of_all
-                    .clients
-                    .spawn(serve(client, peer, door, of_all.clone()));
-            });
-            Listening::new(host, port, metrics.clone(), serve)
-        };
+        let listening = |host: &str, port, door| Listening::new(host, port, door, shared.clone());
         let reading = config.reading.as_ref();
         let reading = reading.map(|to| listening(&to.listen_address, to.port, Door::Reading));
         Ok(Self {
@@ -238,6 +244,11 @@ impl Relay {
 }
 
 impl Shared {
+    /// Serves a client in a task of its own, which a relay that stops waits for.
+    fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
+        self.clients.spawn_on(serve, &self.runtime);
+    }
+
     const fn waiting(&self, door: Door) -> &WaitingRoom {
         match door {
             Door::Primary => &self.waiting,
@@ -259,6 +270,7 @@ impl Shared {
     /// Wakes who may be let through now, or hear another reason why not.
     fn tell(&self, door: Door) {
         self.waiting(door).tell();
+        self.carriers.look_around();
         if door == Door::Primary && self.falls_back {
             self.waiting_to_read.tell();
         }

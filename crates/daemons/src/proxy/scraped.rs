@@ -27,7 +27,10 @@ impl Scraped {
         let unusable = |error: std::io::Error| passed::Error(format!("{METRICS}: {error}"));
         let kept = passed.as_ref().is_some_and(|passed| passed.kept);
         let listener: TcpListener = match passed {
-            Some(passed) => passed.listener().map_err(unusable)?,
+            Some(passed) => {
+                let listener = passed.listener().and_then(TcpListener::from_std);
+                listener.map_err(unusable)?
+            }
             None => match http::listen(config.common.metrics_listen_address).await? {
                 Some(listener) => listener,
                 None => return Ok(None),

@@ -51,6 +51,7 @@ pub(super) fn config(file: &str, keepalive: Keepalive) -> Config {
         most_held: 1000,
         drain_timeout: Duration::ZERO,
         upgrade_drain_timeout: LIMIT,
+        threads: None,
         keepalive,
         proxy_protocol_from: Vec::new(),
         reading: None,

@@ -1,12 +1,12 @@
 //! Listening sockets that a process is started with: by a service manager, as `sd_listen_fds`(3) has
 //! it, or by the process that it succeeds.
 
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, sockopt};
-use tokio::net::TcpListener;
 
 /// The first of the passed sockets (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
@@ -32,7 +32,7 @@ impl Passed {
     /// # Errors
     ///
     /// When no more files can be opened.
-    pub fn share(listener: &TcpListener, name: &str, kept: bool) -> std::io::Result<Self> {
+    pub fn share(listener: &impl AsFd, name: &str, kept: bool) -> std::io::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             kept,
@@ -40,15 +40,15 @@ impl Passed {
         })
     }
 
-    /// The socket, to accept with.
+    /// The socket, to accept with; it does not block.
     ///
     /// # Errors
     ///
-    /// When it cannot be waited on.
+    /// When that cannot be had.
     pub fn listener(self) -> std::io::Result<TcpListener> {
-        let socket = std::net::TcpListener::from(self.socket);
+        let socket = TcpListener::from(self.socket);
         socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket)
+        Ok(socket)
     }
 }
 

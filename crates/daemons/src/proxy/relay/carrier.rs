@@ -1,128 +1,38 @@
-//! The threads that carry sessions, one for every two processors: each with an epoll of its own, one buffer,
-//! and the sessions that were given to it, from their first byte to their last. Nothing in them waits
-//! for anything but news of sockets. ([ADR 16](../../../../../docs/adr/0016-the-relay.md))
+//! One of the threads that let clients through and carry their sessions: with an epoll of its own, one
+//! buffer, and the clients that it accepted or was given, to their last byte. Nothing in it waits for
+//! anything but news of sockets. ([ADR 16](../../../../../docs/adr/0016-the-relay.md))
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use stolon_core::time::Instant;
 
+use super::arrival::Arrival;
 use super::carry;
+use super::desk::{Desk, Order};
+use super::events::{About, Events};
+use super::gate::{Accepted, Gate};
+use super::gates::Gates;
 use super::session::{Fate, News, Session, Side};
 use crate::runtime::clock;
 
-/// More threads than this carry nothing more.
-const MOST_CARRIERS: usize = 16;
-/// How many events are taken from the kernel at a time.
-const EVENTS: usize = 256;
 /// How many sessions are looked at in a row for peers that are gone.
 const LOOKS: usize = 256;
 /// The longest time between two looks at the same session.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Tells the event that wakes a thread from those of sessions.
-const WOKEN: u64 = u64::MAX;
-
-/// All of the threads.
-#[derive(Debug)]
-pub(super) struct Carriers {
-    desks: Vec<Arc<Desk>>,
-}
-
-/// Where one thread is given sessions and orders.
-#[derive(Debug)]
-struct Desk {
-    inbox: Mutex<Vec<Session>>,
-    wake: OwnedFd,
-    /// Sessions that it has, or will have.
-    load: AtomicUsize,
-    draining: AtomicBool,
-    ended: AtomicBool,
-}
-
-impl Carriers {
-    /// Starts the threads. A peer may be silent for `patience` while something waits for it.
-    ///
-    /// # Errors
-    ///
-    /// When the system gives no thread, or no descriptor for it.
-    pub(super) fn start(patience: Duration) -> std::io::Result<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let carriers = (processors / 2).clamp(1, MOST_CARRIERS);
-        let desks = (0..carriers).map(|number| {
-            let desk = Desk {
-                inbox: Mutex::default(),
-                wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-                load: AtomicUsize::new(0),
-                draining: AtomicBool::new(false),
-                ended: AtomicBool::new(false),
-            };
-            let desk = Arc::new(desk);
-            let carrier = Carrier::new(desk.clone(), patience)?;
-            std::thread::Builder::new()
-                .name(format!("carrier-{number}"))
-                .spawn(|| carrier.run())?;
-            Ok(desk)
-        });
-        let desks = desks.collect::<std::io::Result<_>>()?;
-        Ok(Self { desks })
-    }
-
-    /// Gives a session to the thread that has the fewest. Its sockets must not block.
-    pub(super) fn carry(&self, session: Session) {
-        let load = |desk: &&Arc<Desk>| desk.load.load(Ordering::Relaxed);
-        // There is at least one processor.
-        let Some(desk) = self.desks.iter().min_by_key(load) else {
-            return;
-        };
-        desk.load.fetch_add(1, Ordering::Relaxed);
-        let mut inbox = desk.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.push(session);
-        let is_first = inbox.len() == 1;
-        drop(inbox);
-        if is_first {
-            desk.wake();
-        }
-    }
-
-    /// Nothing more is taken from clients, those to come included.
-    pub(super) fn drain(&self) {
-        for desk in &self.desks {
-            desk.draining.store(true, Ordering::Release);
-            desk.wake();
-        }
-    }
-}
-
-impl Drop for Carriers {
-    fn drop(&mut self) {
-        for desk in &self.desks {
-            desk.ended.store(true, Ordering::Release);
-            desk.wake();
-        }
-    }
-}
-
-impl Desk {
-    fn wake(&self) {
-        // A counter that is full wakes as well.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-    }
-}
 
 /// One thread.
-struct Carrier {
+pub(super) struct Carrier {
     desk: Arc<Desk>,
-    epoll: OwnedFd,
+    events: Events,
     buffer: Vec<u8>,
     /// By the number that their events carry, which is free again when they have ended.
-    sessions: Vec<Option<Box<Session>>>,
+    clients: Vec<Option<Client>>,
     free: Vec<usize>,
     /// Ended in this round: events of theirs may still be at hand.
     ended: Vec<usize>,
@@ -130,6 +40,11 @@ struct Carrier {
     again: Vec<usize>,
     /// They hear that they were ended, in the order of their time.
     parting: VecDeque<(Instant, usize)>,
+    /// They have so long to reach their servers, in the order of their time; some have by now.
+    arriving: VecDeque<(Instant, usize)>,
+    /// They carry much, and are looked at with each tick of the clock, which runs while there are any.
+    bulky: Vec<usize>,
+    gates: Gates,
     is_draining: bool,
     patience: Duration,
     /// When the next round of looks begins, and how far this one has come.
@@ -137,24 +52,27 @@ struct Carrier {
     looked: Option<usize>,
 }
 
+/// Somebody whom this thread takes care of.
+enum Client {
+    Arriving(Box<Arrival>),
+    Carried(Box<Session>),
+}
+
 impl Carrier {
-    fn new(desk: Arc<Desk>, patience: Duration) -> std::io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &desk.wake,
-            EventData::new_u64(WOKEN),
-            EventFlags::IN,
-        )?;
+    pub(super) fn new(desk: Arc<Desk>, patience: Duration) -> std::io::Result<Self> {
+        let events = Events::new(desk.bell())?;
         Ok(Self {
             desk,
-            epoll,
+            events,
             buffer: vec![0; carry::MOST],
-            sessions: Vec::new(),
+            clients: Vec::new(),
             free: Vec::new(),
             ended: Vec::new(),
             again: Vec::new(),
             parting: VecDeque::new(),
+            arriving: VecDeque::new(),
+            bulky: Vec::new(),
+            gates: Gates::default(),
             is_draining: false,
             patience,
             look_at: clock::now(),
@@ -162,17 +80,11 @@ impl Carrier {
         })
     }
 
-    fn run(mut self) {
-        let mut events = Vec::with_capacity(EVENTS);
-        while !self.desk.ended.load(Ordering::Acquire) {
-            events.clear();
+    pub(super) fn run(mut self) {
+        let mut events = Vec::new();
+        while !self.desk.is_over() {
             let timeout = self.timeout(clock::now());
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => {
-                    unreachable!("an epoll of this process cannot be waited for: {error}")
-                }
-            }
+            self.events.wait(&mut events, timeout);
             let now = clock::now();
             for number in std::mem::take(&mut self.again) {
                 self.with(number, |session, buffer| {
@@ -181,42 +93,47 @@ impl Carrier {
                 });
             }
             for event in &events {
-                match event.data.u64() {
-                    WOKEN => self.read_desk(now),
-                    data => self.hear(data, event.flags, now),
+                match About::of(event.data) {
+                    About::Client(number, side) => self.hear(number, side, event.flags, now),
+                    About::Gate(number) => self.accept(number, now),
+                    About::Desk => self.read_desk(now),
+                    About::Clock => self.tick(now),
                 }
             }
             self.look(now);
             self.part(now);
+            self.gates.go_on(now, &self.events);
             self.free.append(&mut self.ended);
         }
     }
 
     /// How long there is nothing to do without news.
-    fn timeout(&self, now: Instant) -> Option<Timespec> {
-        let looks = self.free.len() < self.sessions.len();
-        let until = match self.parting.front() {
-            _ if !self.again.is_empty() || self.looked.is_some() => now,
-            Some((until, _)) => (*until).min(self.look_at),
-            None if looks => self.look_at,
-            None => return None,
-        };
-        Timespec::try_from(until.since(now)).ok()
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.again.is_empty() || self.looked.is_some() {
+            return Some(Duration::ZERO);
+        }
+        let is_empty = self.free.len() == self.clients.len();
+        let until = self
+            .gates
+            .rest_until()
+            .into_iter()
+            .chain(self.parting.front().map(|(until, _)| *until))
+            .chain(self.arriving.front().map(|(until, _)| *until))
+            .chain((!is_empty).then_some(self.look_at))
+            .min()?;
+        Some(until.since(now))
     }
 
-    fn hear(&mut self, data: u64, flags: EventFlags, now: Instant) {
-        let side = if data & 1 == 0 {
-            Side::Client
-        } else {
-            Side::Server
-        };
+    fn hear(&mut self, number: usize, side: Side, flags: EventFlags, now: Instant) {
+        if let Some(Some(Client::Arriving(_))) = self.clients.get(number) {
+            return self.arrive(number, flags, now);
+        }
         let hangs_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let news = News {
             readable: hangs_up || flags.contains(EventFlags::IN),
             writable: flags.contains(EventFlags::OUT),
             hangs_up,
         };
-        let number = usize::try_from(data >> 1).unwrap_or(usize::MAX);
         self.with(number, |session, buffer| {
             session.hears(side, news, now, buffer)
         });
@@ -224,11 +141,12 @@ impl Carrier {
 
     /// Lets a session do something, and does what follows for it.
     fn with(&mut self, number: usize, work: impl FnOnce(&mut Session, &mut [u8]) -> Fate) {
-        let Some(place) = self.sessions.get_mut(number) else {
+        let Some(Some(Client::Carried(session))) = self.clients.get_mut(number) else {
             return;
         };
-        let Some(session) = place else { return };
-        match work(session, &mut self.buffer) {
+        let fate = work(session, &mut self.buffer);
+        let is_bulk = session.is_bulk();
+        match fate {
             Fate::Rests => {}
             Fate::Again if session.is_queued => {}
             Fate::Again => {
@@ -236,58 +154,103 @@ impl Carrier {
                 self.again.push(number);
             }
             Fate::Parts(until) => self.parting.push_back((until, number)),
-            Fate::Over => {
-                // Closing takes its sockets out of the epoll. Where another thread still holds them for
-                // a moment, their news may reach the next session of this number, and do no harm.
-                *place = None;
-                self.ended.push(number);
-                self.desk.load.fetch_sub(1, Ordering::Relaxed);
-            }
+            Fate::Over => drop(self.take(number)),
+        }
+        if is_bulk && !self.bulky.contains(&number) {
+            self.bulky.push(number);
+            self.events.run_clock(true);
         }
     }
 
-    /// Takes what lies on the desk: sessions, and the order to take nothing more from clients.
-    fn read_desk(&mut self, now: Instant) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.desk.wake, &mut count);
-        let inbox = {
-            let mut inbox = self
-                .desk
-                .inbox
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *inbox)
-        };
-        for session in inbox {
-            self.begin(Box::new(session), now);
+    /// Looks at those who carry much.
+    fn tick(&mut self, now: Instant) {
+        self.events.ticked();
+        for number in std::mem::take(&mut self.bulky) {
+            // One that goes on so is entered again.
+            self.with(number, |session, buffer| session.ticks(now, buffer));
         }
-        if self.desk.draining.load(Ordering::Acquire) && !self.is_draining {
+        if self.bulky.is_empty() {
+            self.events.run_clock(false);
+        }
+    }
+
+    /// Puts somebody in a free place.
+    fn seat(&mut self, client: Client) -> usize {
+        if let Some(number) = self.free.pop()
+            && let Some(place) = self.clients.get_mut(number)
+        {
+            *place = Some(client);
+            return number;
+        }
+        self.clients.push(Some(client));
+        self.clients.len() - 1
+    }
+
+    /// Takes somebody out, who has no place here any more. Closing takes its sockets out of the epoll.
+    /// Where another thread still holds them for a moment, their news may reach the next one of this
+    /// number, and do no harm.
+    fn take(&mut self, number: usize) -> Option<Client> {
+        let client = self.clients.get_mut(number)?.take()?;
+        self.ended.push(number);
+        self.desk.leaves_one();
+        Some(client)
+    }
+
+    /// Takes what lies on the desk, and sees what was asked of all.
+    fn read_desk(&mut self, now: Instant) {
+        for order in self.desk.orders() {
+            match order {
+                Order::Carry(session) => {
+                    let client = session.client.clone();
+                    let server = session.server.clone();
+                    let number = self.seat(Client::Carried(session));
+                    let watched = self.events.watch(server.as_fd(), number, Side::Server);
+                    self.carry(number, &client, watched, now);
+                }
+                Order::Welcome(client, from, gate) => self.welcome(client, from, &gate, now),
+                Order::Accept(gate) => self.gates.open(gate, &self.events),
+            }
+        }
+        if self.desk.is_draining() && !self.is_draining {
             self.is_draining = true;
-            for number in 0..self.sessions.len() {
+            for number in 0..self.clients.len() {
                 self.with(number, |session, buffer| session.drain(now, buffer));
             }
         }
+        self.gates.let_go(&self.events);
+        for (_, number) in self.arriving.clone() {
+            if let Some(Some(Client::Arriving(arrival))) = self.clients.get(number)
+                && !arrival.is_on_its_way()
+            {
+                self.leave_arriving(number, Arrival::turns_round);
+            }
+        }
     }
 
-    fn begin(&mut self, session: Box<Session>, now: Instant) {
-        let number = self.free.pop().unwrap_or(self.sessions.len());
-        let data = |side: u64| {
-            let number = u64::try_from(number).unwrap_or(WOKEN >> 1);
-            EventData::new_u64(number << 1 | side)
-        };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        // What the sockets hold already is told at once.
-        let added = epoll::add(&self.epoll, session.client.as_fd(), data(0), flags)
-            .and_then(|()| epoll::add(&self.epoll, session.server.as_fd(), data(1), flags));
-        match self.sessions.get_mut(number) {
-            Some(place) => *place = Some(session),
-            None => self.sessions.push(Some(session)),
-        }
-        if let Err(error) = added {
+    /// Begins to carry a session whose server's socket is watched.
+    fn carry(
+        &mut self,
+        number: usize,
+        client: &TcpStream,
+        watched: Result<(), Errno>,
+        now: Instant,
+    ) {
+        if let Err(error) =
+            watched.and_then(|()| self.events.watch(client.as_fd(), number, Side::Client))
+        {
             tracing::warn!(%error, "cannot carry a client");
             self.with(number, |_, _| Fate::Over);
         } else if self.is_draining {
             self.with(number, |session, buffer| session.drain(now, buffer));
+        } else {
+            // Mostly it has said something by now.
+            let news = News {
+                readable: true,
+                ..News::default()
+            };
+            self.with(number, |session, buffer| {
+                session.hears(Side::Client, news, now, buffer)
+            });
         }
     }
 
@@ -298,25 +261,103 @@ impl Carrier {
             None if self.look_at <= now => 0,
             None => return,
         };
-        let to = (from + LOOKS).min(self.sessions.len());
+        let to = (from + LOOKS).min(self.clients.len());
         let patience = self.patience;
         for number in from..to {
             self.with(number, |session, _| session.look(now, patience));
         }
-        self.looked = (to < self.sessions.len()).then_some(to);
+        self.looked = (to < self.clients.len()).then_some(to);
         if from == 0 {
             self.look_at = now.after((patience / 4).min(LONGEST_PAUSE));
         }
     }
 
-    /// Leaves those who had time enough to hear that they were ended.
+    /// Leaves those who had time enough: to hear that they were ended, or to reach their servers.
     fn part(&mut self, now: Instant) {
-        while let Some(&(until, number)) = self.parting.front() {
-            if until > now {
-                return;
-            }
-            self.parting.pop_front();
+        while let Some((_, number)) = self.parting.pop_front_if(|(until, _)| *until <= now) {
             self.with(number, |session, _| session.is_left(now));
+        }
+        while let Some(&(until, number)) = self.arriving.front() {
+            match self.clients.get(number) {
+                Some(Some(Client::Arriving(_))) if until > now => return,
+                // Another one may have the number by now.
+                Some(Some(Client::Arriving(arrival))) if arrival.until() <= now => {
+                    self.leave_arriving(number, Arrival::gives_up);
+                }
+                _ => {}
+            }
+            self.arriving.pop_front();
+        }
+    }
+}
+
+/// Those who come.
+impl Carrier {
+    /// Accepts one client: the kernel tells of the next one in the next round.
+    fn accept(&mut self, number: usize, now: Instant) {
+        let Some(gate) = self.gates.get(number) else {
+            return;
+        };
+        match gate.accept(now) {
+            Accepted::Nobody => {}
+            Accepted::Client(client, from) => {
+                if let Some(freer) = gate.shared.carriers.freer_than(&self.desk) {
+                    freer.takes_one();
+                    freer.order(Order::Welcome(client, from, gate.clone()));
+                } else {
+                    self.desk.takes_one();
+                    self.welcome(client, from, &gate, now);
+                }
+            }
+            Accepted::Failed(until) => self.gates.rest(number, until, &self.events),
+        }
+    }
+
+    /// Lets a client through, who counts as this thread's already.
+    fn welcome(&mut self, client: TcpStream, from: SocketAddr, gate: &Gate, now: Instant) {
+        let Some(arrival) = Arrival::begin(client, from, gate, now) else {
+            return self.desk.leaves_one();
+        };
+        let until = arrival.until();
+        let number = self.seat(Client::Arriving(Box::new(arrival)));
+        self.arriving.push_back((until, number));
+        if let Some(Some(Client::Arriving(arrival))) = self.clients.get(number)
+            && let Err(error) = self
+                .events
+                .watch(arrival.server.as_fd(), number, Side::Server)
+        {
+            tracing::warn!(%error, "cannot connect for a client");
+            self.leave_arriving(number, Arrival::turns_round);
+        }
+    }
+
+    /// Goes on with a client when its server's socket has news.
+    fn arrive(&mut self, number: usize, flags: EventFlags, now: Instant) {
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return self.leave_arriving(number, Arrival::failed);
+        }
+        let Some(Client::Arriving(arrival)) = self.clients.get_mut(number).and_then(Option::take)
+        else {
+            return;
+        };
+        if let Some(session) = arrival.connected(now) {
+            let client = session.client.clone();
+            if let Some(place) = self.clients.get_mut(number) {
+                *place = Some(Client::Carried(Box::new(session)));
+            }
+            self.carry(number, &client, Ok(()), now);
+            // It may have been told of more than being ready.
+            self.hear(number, Side::Server, flags, now);
+        } else {
+            self.ended.push(number);
+            self.desk.leaves_one();
+        }
+    }
+
+    /// Leaves somebody to a task who does not get through from here.
+    fn leave_arriving(&mut self, number: usize, leave: impl FnOnce(Arrival)) {
+        if let Some(Client::Arriving(arrival)) = self.take(number) {
+            leave(*arrival);
         }
     }
 }

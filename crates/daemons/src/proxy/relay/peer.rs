@@ -8,12 +8,11 @@
 //! silence of a peer is measured here: nothing acknowledged although something was asked several
 //! times.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use stolon_core::time::Instant;
-use tokio::net::TcpStream;
 
 use crate::proxy::config::Keepalive;
 
@@ -24,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LEAST_TRIES: u8 = 3;
 
 /// Sets a socket so that the dead peer of an idle connection is noticed, and small messages are not
-/// held back. A socket without these still works.
-pub(super) fn prepare(stream: &TcpStream, keepalive: Keepalive) {
+/// held back; or one that listens, for those it accepts. A socket without these still works.
+pub(super) fn prepare(socket: &impl AsFd, keepalive: Keepalive) {
     let mut settings = TcpKeepalive::new();
     if let Some(idle) = keepalive.idle {
         settings = settings.with_time(idle);
@@ -36,8 +35,9 @@ pub(super) fn prepare(stream: &TcpStream, keepalive: Keepalive) {
     if let Some(count) = keepalive.count {
         settings = settings.with_retries(count);
     }
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&settings);
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&settings);
 }
 
 /// How long a peer may be silent while data waits: as long as when the connection is idle.

@@ -40,12 +40,14 @@ pub(super) struct Reach {
     host: String,
     /// None: what stands there is no port.
     port: Option<u16>,
+    /// Where the host is an address and no name.
+    address: Option<SocketAddr>,
     ask: Ask,
     known: Arc<watch::Sender<Known>>,
     /// It was told that the target cannot be reached.
     lost: AtomicBool,
     /// It was told that the target takes connections and says nothing.
-    silent: AtomicBool,
+    is_mute: AtomicBool,
 }
 
 /// What is known of a name.
@@ -69,40 +71,86 @@ impl Reach {
 
     fn by(target: &Target, kind: &'static str, ask: Ask) -> Self {
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
+        let port = target.port.parse().ok();
+        let address = host.parse::<IpAddr>().ok().zip(port).map(SocketAddr::from);
         Self {
             kind,
             host: host.to_owned(),
-            port: target.port.parse().ok(),
+            port,
+            address,
             ask,
             known: Arc::default(),
             lost: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
+            is_mute: AtomicBool::new(false),
         }
     }
 
     /// Connects within a time; or why not, in words for the client.
     pub(super) async fn connect(&self, limit: Duration) -> Result<TcpStream, String> {
         let connecting = async {
-            let addresses = self.addresses().await?;
+            let addresses = self.addresses().await.map_err(|why| self.tell_lost(&why))?;
             let connected = TcpStream::connect(addresses.as_slice()).await;
-            connected.map_err(|error| {
-                // It may have others by now.
-                self.known.send_modify(|known| known.at = None);
-                format!("cannot be reached: {error}")
-            })
+            connected.map_err(|error| self.refused(&error))
         };
         let connected = timeout(limit, connecting).await;
-        let connected = connected.unwrap_or_else(|_| Err(self.too_late()));
-        let connected = connected.map_err(|why| format!("the {} at {self} {why}", self.kind));
-        self.tell(connected.as_ref().err());
-        connected
+        let connected = connected.unwrap_or_else(|_| Err(self.too_late()))?;
+        self.reached();
+        Ok(connected)
+    }
+
+    /// The one address that it has, where that is known without asking anybody.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        if self.address.is_some() {
+            return self.address;
+        }
+        let known = self.known.borrow();
+        let is_fresh = known.at.is_some_and(|at| clock::now().since(at) < FRESH);
+        match known.addresses.as_slice() {
+            [one] if is_fresh => Some(*one),
+            _ => None,
+        }
+    }
+
+    /// A connection was made.
+    pub(super) fn reached(&self) {
+        if self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::Relaxed) {
+            tracing::info!("the {} at {self} is reached again", self.kind);
+        }
+    }
+
+    /// Connecting failed: why, in words for the client.
+    pub(super) fn refused(&self, error: &std::io::Error) -> String {
+        // It may have other addresses by now.
+        self.known.send_modify(|known| known.at = None);
+        self.tell_lost(&format!("cannot be reached: {error}"))
+    }
+
+    /// Connecting took too long: why, in words for the client.
+    pub(super) fn too_late(&self) -> String {
+        let is_asked_for = {
+            let known = self.known.borrow();
+            known.asked.is_some() && known.addresses.is_empty()
+        };
+        self.tell_lost(if is_asked_for {
+            "has no address yet: no name server answers"
+        } else {
+            "does not answer"
+        })
+    }
+
+    fn tell_lost(&self, why: &str) -> String {
+        let why = format!("the {} at {self} {why}", self.kind);
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            tracing::warn!("clients wait: {why}");
+        }
+        why
     }
 
     /// Notes whether a session that has asked something was answered in good time.
     pub(super) fn answered(&self, answered: bool) {
         let kind = self.kind;
-        let was_silent = self.silent.swap(!answered, Ordering::Relaxed);
-        match (was_silent, answered) {
+        let was_mute = self.is_mute.swap(!answered, Ordering::Relaxed);
+        match (was_mute, answered) {
             (false, false) => tracing::warn!(
                 "the {kind} at {self} takes connections and does not answer: clients wait for it, \
                  until its keeper or a sentinel acts"
@@ -119,36 +167,16 @@ impl Reach {
 
     /// Whether the target takes connections and says nothing.
     #[cfg(test)]
-    pub(super) fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
-    }
-
-    fn tell(&self, error: Option<&String>) {
-        let was_lost = self.lost.swap(error.is_some(), Ordering::Relaxed);
-        match (was_lost, error) {
-            (false, Some(why)) => tracing::warn!("clients wait: {why}"),
-            (true, None) => tracing::info!("the {} at {self} is reached again", self.kind),
-            (true, Some(_)) | (false, None) => {}
-        }
-    }
-
-    fn too_late(&self) -> String {
-        let known = self.known.borrow();
-        let asking = known.asked.is_some() && known.addresses.is_empty();
-        let why = if asking {
-            "has no address yet: no name server answers"
-        } else {
-            "does not answer"
-        };
-        why.to_owned()
+    pub(super) fn is_mute(&self) -> bool {
+        self.is_mute.load(Ordering::Relaxed)
     }
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let Some(port) = self.port else {
             return Err("has no port".to_owned());
         };
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
+        if let Some(address) = self.address {
+            return Ok(vec![address]);
         }
         let mut known = self.known.subscribe();
         let patience = self.ask_when_old(port);

@@ -24,7 +24,7 @@ use super::hold::Left;
 use super::peer::{self, Silence};
 use super::permit::Permit;
 use super::serve::{REFUSAL_LIMIT, admitted, may_be_told};
-use super::session::{Guest, SILENT_AFTER};
+use super::session::{BROKEN, CLIENT, DRAIN, Guest, SERVER, SILENT_AFTER};
 use super::{Shared, abort};
 use crate::runtime::clock;
 
@@ -123,19 +123,29 @@ async fn carry_both(
     let (from_server, to_server) = (Wire::new(server.clone()), Wire::new(server.clone()));
     to_server.bind(permit.clone());
     let never = CancellationToken::new();
-    let both = async {
-        tokio::try_join!(
-            carry(
-                from_client,
-                to_server,
-                &shared.last,
-                &shared.metrics.to_server
-            ),
-            carry(from_server, to_client, &never, &shared.metrics.to_client)
-        )
+    let (last, metrics) = (&shared.last, &shared.metrics);
+    let first = OnceLock::new();
+    let up = async {
+        carry(from_client, to_server, last, &metrics.to_server).await?;
+        first.get_or_init(|| if last.is_cancelled() { DRAIN } else { CLIENT });
+        Ok(())
     };
+    let down = async {
+        carry(from_server, to_client, &never, &metrics.to_client).await?;
+        first.get_or_init(|| SERVER);
+        Ok::<(), Error>(())
+    };
+    let both = async { tokio::try_join!(up, down) };
     let whole = tokio::select! {
-        both = both => both.is_ok(),
+        both = both => {
+            if both.is_ok() || permit.holds() {
+                let by = both.ok().and(first.get());
+                metrics.ended(by.copied().unwrap_or(BROKEN));
+                by.is_some()
+            } else {
+                false
+            }
+        }
         () = gone([&client, &server], permit, peer::patience(shared.keepalive)) => {
             if permit.holds() {
                 shared.metrics.closed("peer-lost");

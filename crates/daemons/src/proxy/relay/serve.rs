@@ -1,10 +1,10 @@
-//! One client: who it is, its way to the primary, or why there is none.
+//! One client that is not let through at once ([`arrival`](super::arrival)): who it is, its way to the
+//! primary or to a standby, or why there is none.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stolon_core::proxy::Target;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
@@ -18,20 +18,22 @@ use super::{Shared, abort, cancel, peer, secured};
 use crate::runtime::clock;
 
 /// How long connecting to the primary may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a standby is tried again that could not be reached.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client may take to say who it is and to hear why it is refused.
 pub(super) const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Serves one client from its first byte until it is carried, or refused.
+/// Serves one client from its first byte until it is carried, or refused. Its socket must not block.
 pub(super) async fn serve(
-    mut client: TcpStream,
+    client: std::net::TcpStream,
     peer: SocketAddr,
     door: Door,
     shared: Arc<Shared>,
 ) {
-    peer::prepare(&client, shared.keepalive);
+    let Some(mut client) = watched(client) else {
+        return;
+    };
     let Ok(place) = shared.places.clone().try_acquire_owned() else {
         return refuse(client, peer, &shared, &Refusal::Full).await;
     };
@@ -51,19 +53,56 @@ pub(super) async fn serve(
     if door == Door::Reading && greeting::asks_to_cancel(&client, REFUSAL_LIMIT).await {
         return cancel::hand_on(client, &shared, CONNECT_LIMIT).await;
     }
-    match admitted(&client, &shared, door).await {
+    let admitted = admitted(&client, &shared, door).await;
+    settle(client, (from, place), door, &shared, admitted).await;
+}
+
+/// Serves a client on whose way to the primary something has changed, as if it had just come; where
+/// there was no way because of `why`, as one that has tried already. Nothing was read of it.
+pub(super) async fn serve_again(
+    client: std::net::TcpStream,
+    guest: (SocketAddr, OwnedSemaphorePermit),
+    shared: Arc<Shared>,
+    why: Option<String>,
+) {
+    let Some(client) = watched(client) else {
+        return;
+    };
+    let admitted = match why {
+        Some(why) => hold(&client, &shared, Door::Primary, why).await,
+        None => admitted(&client, &shared, Door::Primary).await,
+    };
+    settle(client, guest, Door::Primary, &shared, admitted).await;
+}
+
+/// A client's socket for a task.
+fn watched(client: std::net::TcpStream) -> Option<TcpStream> {
+    let watched = TcpStream::from_std(client);
+    watched
+        .inspect_err(|error| tracing::warn!(%error, "cannot serve a client"))
+        .ok()
+}
+
+/// Has a client carried that was admitted, and tells another one why not.
+async fn settle(
+    client: TcpStream,
+    (from, place): (SocketAddr, OwnedSemaphorePermit),
+    door: Door,
+    shared: &Arc<Shared>,
+    admitted: Result<Admitted, Left>,
+) {
+    match admitted {
         Ok((permit, server)) => {
-            let Target { host, port, .. } = &permit.target;
-            tracing::debug!(client = %from, via = %peer, "letting a client through to {host}:{port}");
-            if let Err(error) = begin(client, server, &permit, &shared, (from, place)) {
+            tracing::debug!(client = %from, "letting a client through to {}", permit.reach);
+            if let Err(error) = begin(client, server, &permit, shared, (from, place)) {
                 tracing::warn!(%error, client = %from, "cannot carry a client");
             }
         }
         Err(Left::Refused(why)) => {
-            tracing::debug!(client = %from, via = %peer, why, "refusing a client");
-            refuse(client, peer, &shared, &door.refusal(why)).await;
+            tracing::debug!(client = %from, why, "refusing a client");
+            tell_refused(client, &door.refusal(why), shared).await;
         }
-        Err(Left::Gone) => tracing::debug!(client = %from, via = %peer, "a client did not wait"),
+        Err(Left::Gone) => tracing::debug!(client = %from, "a client did not wait"),
     }
 }
 
@@ -173,13 +212,7 @@ fn begin(
     (from, place): (SocketAddr, OwnedSemaphorePermit),
 ) -> std::io::Result<()> {
     let (client, server) = (Arc::new(client.into_std()?), Arc::new(server.into_std()?));
-    let connection = Connection {
-        #[cfg(test)]
-        client: client.clone(),
-        server: server.clone(),
-        permit: permit.clone(),
-    };
-    let Some(id) = shared.doors.enter(connection) else {
+    let Some(id) = enter(&client, &server, permit, shared) else {
         abort(&server);
         abort(&client);
         return Ok(());
@@ -190,7 +223,26 @@ fn begin(
     Ok(())
 }
 
-/// Tells a client why it is refused, unless too many are being told.
+/// Enters a connection among those that end with their permit; none: it has ended meanwhile.
+pub(super) fn enter(
+    #[cfg_attr(
+        not(test),
+        expect(unused_variables, reason = "tests look at both sockets")
+    )]
+    client: &Arc<std::net::TcpStream>,
+    server: &Arc<std::net::TcpStream>,
+    permit: &Arc<Permit>,
+    shared: &Shared,
+) -> Option<u64> {
+    shared.doors.enter(Connection {
+        #[cfg(test)]
+        client: client.clone(),
+        server: server.clone(),
+        permit: permit.clone(),
+    })
+}
+
+/// Tells a client that has just come why it is refused, unless too many are being told.
 async fn refuse(mut client: TcpStream, peer: SocketAddr, shared: &Shared, why: &Refusal) {
     let Some(_place) = may_be_told(why, shared).await else {
         return;
@@ -199,6 +251,13 @@ async fn refuse(mut client: TcpStream, peer: SocketAddr, shared: &Shared, why: &
         return;
     }
     greeting::refuse(client, why, REFUSAL_LIMIT).await;
+}
+
+/// Tells a client whom the relay knows already.
+async fn tell_refused(client: TcpStream, why: &Refusal, shared: &Shared) {
+    if let Some(_place) = may_be_told(why, shared).await {
+        greeting::refuse(client, why, REFUSAL_LIMIT).await;
+    }
 }
 
 /// Leave to tell a client why it is refused.

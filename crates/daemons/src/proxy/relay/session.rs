@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::super::greeting;
+use super::bulk::Run;
 use super::carry::{Pause, Way};
 use super::frames::Frames;
 use super::peer::{self, Silence};
@@ -28,6 +29,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// reset may reach the client before the message that it is to read.
 const MOST_UNREAD: usize = 1024 * 1024;
 
+/// What metrics say ended a session.
+pub(super) const CLIENT: &str = "client";
+pub(super) const SERVER: &str = "server";
+pub(super) const DRAIN: &str = "drain";
+pub(super) const BROKEN: &str = "broken";
+
 /// A session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -36,6 +43,8 @@ pub(super) struct Session {
     permit: Arc<Permit>,
     up: Way,
     down: Way,
+    up_run: Run,
+    down_run: Run,
     frames: Frames,
     silences: [Silence; 2],
     /// When it is to be noted whether its server says anything; none: it was.
@@ -45,6 +54,8 @@ pub(super) struct Session {
     unread: usize,
     /// It is among those who wait for their turn.
     pub(super) is_queued: bool,
+    /// Who ended its stream first, as metrics call it.
+    ended_by: Option<&'static str>,
     guest: Guest,
 }
 
@@ -90,12 +101,15 @@ impl Session {
             permit,
             up: Way::default(),
             down: Way::default(),
+            up_run: Run::default(),
+            down_run: Run::default(),
             frames: Frames::new(),
             silences: Default::default(),
             answer_due: Some(clock::now().after(SILENT_AFTER)),
             parting: None,
             unread: 0,
             is_queued: false,
+            ended_by: None,
             guest,
         }
     }
@@ -142,9 +156,25 @@ impl Session {
         }
     }
 
+    /// Whether it carries so much in one direction that it is to be looked at with each tick.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.up_run.is_bulk() || self.down_run.is_bulk()
+    }
+
+    /// Looks, where nothing was heard since the last tick, whether something has come.
+    pub(super) fn ticks(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
+        let up = self.up_run.ticks(&self.client);
+        let down = self.down_run.ticks(&self.server);
+        if self.parting.is_some() || !(up || down) {
+            return Fate::Rests;
+        }
+        self.carry([up, down], now, buffer)
+    }
+
     /// Takes nothing more from the client.
     pub(super) fn drain(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
         self.up.finish();
+        self.ended_by.get_or_insert(DRAIN);
         self.goes_on(now, buffer)
     }
 
@@ -190,9 +220,10 @@ impl Session {
         } = self;
         let metrics = &guest.shared.metrics;
         let mut carry = || {
-            let mut pause = Pause::Done;
+            let (mut pause, mut up_bytes, mut down_bytes) = (Pause::Done, 0, 0);
             if up {
                 let seen = |bytes: &[u8]| {
+                    up_bytes += bytes.len();
                     count(&metrics.to_server, bytes);
                     frames.client_says(bytes);
                 };
@@ -200,6 +231,7 @@ impl Session {
             }
             if down {
                 let seen = |bytes: &[u8]| {
+                    down_bytes += bytes.len();
                     count(&metrics.to_client, bytes);
                     frames.server_says(bytes);
                 };
@@ -208,16 +240,35 @@ impl Session {
                     pause = turn;
                 }
             }
+            self.up_run.goes_on(up_bytes, down_bytes, client);
+            self.down_run.goes_on(down_bytes, up_bytes, server);
             Ok::<_, Errno>(pause)
         };
         match carry() {
             Ok(Pause::Turn) => Fate::Again,
-            Ok(Pause::Done) if self.up.is_over() && self.down.is_over() => Fate::Over,
-            Ok(Pause::Done) => Fate::Rests,
+            Ok(Pause::Done) => self.may_be_over(),
             // Whatever broke, it may be that it was broken because the permit ended.
             Err(_) if !self.permit.holds() => self.part(now),
-            Err(_) => self.reset(),
+            Err(_) => {
+                self.guest.shared.metrics.ended(BROKEN);
+                self.reset()
+            }
         }
+    }
+
+    /// Over when both streams have ended.
+    fn may_be_over(&mut self) -> Fate {
+        let first = match (self.up.is_over(), self.down.is_over()) {
+            (false, false) => return Fate::Rests,
+            (true, _) => CLIENT,
+            (false, true) => SERVER,
+        };
+        let by = *self.ended_by.get_or_insert(first);
+        if self.up.is_over() && self.down.is_over() {
+            self.guest.shared.metrics.ended(by);
+            return Fate::Over;
+        }
+        Fate::Rests
     }
 
     /// One side is broken or gone: the other may not believe that it goes on.

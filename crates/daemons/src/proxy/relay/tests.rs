@@ -1,6 +1,7 @@
 //! The relay between sockets of this machine.
 
 use super::carry::{Pause, Way};
+use super::doors::Door;
 use super::{Relay, Route};
 use crate::proxy::config::Keepalive;
 use crate::proxy::greeting::{self, Refusal};
@@ -112,6 +113,70 @@ async fn bytes_and_the_end_of_a_stream_are_passed_on() {
         .await
         .expect("the answer");
     assert_eq!(answer.len(), 200_000);
+    let ended = async {
+        while relay.shared.metrics.ended_by("client") != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(ended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_on_its_way_to_a_host_that_is_gone_turns_round_when_the_route_changes() {
+    let (relay, port) = relay();
+    // One whose queue is full answers as little.
+    let gone = tokio::net::TcpSocket::new_v4().expect("a socket");
+    gone.bind(([127, 0, 0, 1], 0).into()).expect("an address");
+    let gone = gone.listen(1).expect("a server");
+    relay.set_route(&to(&gone, LIMIT));
+    let full = gone.local_addr().expect("an address");
+    let mut queued = Vec::new();
+    let short = Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(short, TcpStream::connect(full)).await {
+        queued.push(connected.expect("a place in the queue"));
+        assert!(queued.len() < 100, "the queue has no end");
+    }
+    let mut client = connect(port).await;
+    within(client.write_all(b"hello")).await.expect("written");
+    let begun = async {
+        while relay.shared.doors.permits(Door::Primary).expect("a way")[0]
+            .load()
+            .1
+            == 0
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(begun).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    // Well before the attempt to reach the other one would have ended by itself.
+    let limit = super::serve::CONNECT_LIMIT * 4 / 5;
+    let accepted = tokio::time::timeout(limit, server.accept()).await;
+    let (mut accepted, _) = accepted.expect("in time").expect("a connection");
+    let mut buffer = [0; 5];
+    within(accepted.read_exact(&mut buffer))
+        .await
+        .expect("read");
+    assert_eq!(&buffer, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_much_arrives_without_anything_after_it_both_ways() {
+    const MUCH: usize = 12 * 1024 * 1024;
+    let (relay, port) = relay();
+    let (mut client, mut server) = pair(&relay, port, 3 * LIMIT).await;
+    let (mut from, mut to) = (&mut server, &mut client);
+    for _ in 0..4 {
+        for size in [MUCH, 1000, 1000] {
+            let (said, mut got) = (vec![7; size], vec![0; size]);
+            let carried = async { tokio::join!(from.write_all(&said), to.read_exact(&mut got)) };
+            let (sent, read) = within(carried).await;
+            sent.expect("sent");
+            read.expect("all of it");
+        }
+        std::mem::swap(&mut from, &mut to);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

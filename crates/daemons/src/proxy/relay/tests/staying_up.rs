@@ -70,7 +70,7 @@ async fn a_primary_that_takes_connections_and_says_nothing_is_told_and_left_to_i
         .permits(super::super::Door::Primary)
         .expect("a permit");
     let is_told = within(async {
-        while !permit[0].reach.is_silent() {
+        while !permit[0].reach.is_mute() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
