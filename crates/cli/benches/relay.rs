@@ -4,7 +4,7 @@
 //! One PostgreSQL, on the same host. Each row is done in every way, one after the other, and that
 //! several times (ROUNDS, 5; SECONDS, 3, each); what counts is the ratio to the direct connection of
 //! the same round, because machines are noisy. A proxy's processor time is that of its process
-//! (proc(5), `stat`), per transaction and per GB. Then sessions with a server that says nothing are
+//! (`schedstat` of its threads, Linux's scheduler/sched-stats), per transaction and per GB. Then sessions with a server that says nothing are
 //! held (IDLE, 5000), and some of them are used (ACTIVE, 1000).
 //!
 //! `make bench` runs it; words after `cargo bench --bench relay --` choose rows and ways that contain
@@ -15,8 +15,12 @@ mod e2e {
     #[allow(dead_code, reason = "the tests use more of it")]
     pub(crate) mod harness;
 }
+#[path = "relay/brief.rs"]
+mod brief;
 #[path = "relay/crowd.rs"]
 mod crowd;
+#[path = "relay/stand_in.rs"]
+mod stand_in;
 #[path = "relay/ways.rs"]
 mod ways;
 
@@ -26,7 +30,12 @@ use std::time::{Duration, Instant};
 use e2e::harness::cluster::{Cluster, Plan, SUPERUSER, Store};
 use e2e::harness::process;
 use serde_json::json;
-use ways::{Way, ways};
+use stand_in::StandIn;
+use ways::{Second, Way, ways};
+
+/// What is done after the rows, at a stand-in.
+const BRIEF: &str = "brief sessions";
+const IDLE: &str = "idle sessions";
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,14 +117,16 @@ fn main() {
     let chosen =
         |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let mut cluster = start();
+    let second = Second::start(&cluster);
     let direct = cluster.keepers[0].direct.port;
-    let mut ways = ways(&cluster, direct);
-    if Row::ALL.into_iter().all(|row| !chosen(row.name())) {
+    let mut ways = ways(&cluster, &second, direct);
+    let mut sections = Row::ALL.map(Row::name).into_iter().chain([BRIEF, IDLE]);
+    let by_section = sections.any(chosen);
+    if !by_section {
         ways.retain(|way| way.is_direct() || chosen(&way.name));
     }
-    let rows = Row::ALL
-        .into_iter()
-        .filter(|row| Row::ALL.into_iter().all(|row| !chosen(row.name())) || chosen(row.name()));
+    let wanted = |section: &str| !by_section || chosen(section);
+    let rows = Row::ALL.into_iter().filter(|row| wanted(row.name()));
     for row in rows {
         println!(
             "\n{}: rate, ratio to direct, the proxy's processor time; medians of {rounds}",
@@ -124,13 +135,18 @@ fn main() {
         let rounds: Vec<Vec<Measured>> = (0..rounds)
             .map(|round| in_turn(&mut cluster, &ways, row, round, seconds))
             .collect();
-        for (number, way) in ways.iter().enumerate() {
-            tell(row, way, number, &rounds);
-        }
+        tell_row(row.unit(), &ways, &rounds);
     }
     drop(ways);
-    if chosen("idle") {
-        crowd::measure(&mut cluster, number("IDLE", 5000), number("ACTIVE", 1000));
+    if wanted(BRIEF) || wanted(IDLE) {
+        let stand_in = StandIn::start(&mut cluster);
+        if wanted(BRIEF) {
+            brief::measure((&cluster, &second), &stand_in, rounds, seconds);
+        }
+        if wanted(IDLE) {
+            let (idle, active) = (number("IDLE", 5000), number("ACTIVE", 1000));
+            crowd::measure(&cluster, &stand_in, idle, active);
+        }
     }
 }
 
@@ -236,29 +252,32 @@ fn connected(command: &mut Command, port: u16) -> &mut Command {
         .env("PGPASSWORD", password)
 }
 
-/// What a process has used of processors since it began, in seconds.
+/// What the threads of a process have used of processors since they began, in seconds.
 fn processor_time(pid: i32) -> f64 {
-    /// `USER_HZ`, the same for all programs (time(7)).
-    const TICKS: f64 = 100.0;
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let (_, rest) = text.rsplit_once(')').expect("its name");
-    let used = rest.split_whitespace().skip(11).take(2);
-    used.map(|ticks| ticks.parse::<f64>().expect("ticks"))
-        .sum::<f64>()
-        / TICKS
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let used = threads.map(|thread| {
+        let file = thread.expect("a thread").path().join("schedstat");
+        let text = std::fs::read_to_string(file).expect("its times");
+        let nanoseconds = text.split_whitespace().next().expect("the first");
+        nanoseconds.parse::<f64>().expect("nanoseconds")
+    });
+    used.sum::<f64>() / 1e9
 }
 
-fn tell(row: Row, way: &Way, number: usize, rounds: &[Vec<Measured>]) {
-    let of = |value: &dyn Fn(&Vec<Measured>) -> f64| median(rounds.iter().map(value).collect());
-    let rate = of(&|round| round[number].rate);
-    let ratio = of(&|round| round[number].rate / round[0].rate);
-    let cost = of(&|round| round[number].cost);
-    let cost = if way.is_direct() {
-        String::new()
-    } else {
-        format!("{cost:8.2} {}", row.unit())
-    };
-    println!("  {:<22} {rate:10.2} {ratio:6.3} {cost}", way.name);
+/// Tells what the ways showed in each round.
+fn tell_row(unit: &str, ways: &[Way], rounds: &[Vec<Measured>]) {
+    for (number, way) in ways.iter().enumerate() {
+        let of = |value: &dyn Fn(&Vec<Measured>) -> f64| median(rounds.iter().map(value).collect());
+        let rate = of(&|round| round[number].rate);
+        let ratio = of(&|round| round[number].rate / round[0].rate);
+        let cost = of(&|round| round[number].cost);
+        let cost = if way.is_direct() {
+            String::new()
+        } else {
+            format!("{cost:8.2} {unit}")
+        };
+        println!("  {:<22} {rate:10.2} {ratio:6.3} {cost}", way.name);
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::e2e::harness::cluster::{Cluster, SUPERUSER};
+use crate::e2e::harness::cluster::{Cluster, Daemon, SUPERUSER};
 use crate::e2e::harness::free_port;
 use crate::e2e::harness::process::{Process, Surroundings, command, give};
 
@@ -24,38 +24,55 @@ impl Way {
 }
 
 /// All of them that this machine has, the direct one first.
-pub(crate) fn ways(cluster: &Cluster, direct: u16) -> Vec<Way> {
+pub(crate) fn ways(cluster: &Cluster, second: &Second, direct: u16) -> Vec<Way> {
+    let mut ways = transparent(cluster, second, direct);
+    if is_installed("pgbouncer", "--version") {
+        ways.push(pgbouncer(cluster.folder(), direct));
+        super::answers(ways[ways.len() - 1].port);
+    }
+    ways
+}
+
+/// Those that carry whatever comes, to a server at this port.
+pub(crate) fn transparent(cluster: &Cluster, second: &Second, direct: u16) -> Vec<Way> {
+    let known = |name: &str, port, pid| Way {
+        name: name.to_owned(),
+        port,
+        pid,
+        _process: None,
+    };
     let mut ways = vec![
-        Way {
-            name: "direct".to_owned(),
-            port: direct,
-            pid: None,
-            _process: None,
-        },
-        Way {
-            name: "stolon".to_owned(),
-            port: cluster.proxy_port,
-            pid: Some(cluster.proxy.pid()),
-            _process: None,
-        },
+        known("direct", direct, None),
+        known("stolon", cluster.proxy_port, Some(cluster.proxy.pid())),
+        known("stolon 2 threads", second.port, Some(second.proxy.pid())),
     ];
-    let folder = cluster.folder();
     if is_installed("haproxy", "-v") {
         for (name, threads, splice) in [
             ("haproxy 1 thread", 1, false),
             ("haproxy 2 threads", 2, false),
             ("haproxy splice", 1, true),
         ] {
-            ways.push(haproxy(folder, name, direct, (threads, splice)));
+            ways.push(haproxy(cluster.folder(), name, direct, (threads, splice)));
         }
-    }
-    if is_installed("pgbouncer", "--version") {
-        ways.push(pgbouncer(folder, direct));
     }
     for way in &ways {
         super::answers(way.port);
     }
     ways
+}
+
+/// A proxy of the cluster with two threads.
+pub(crate) struct Second {
+    proxy: Daemon,
+    port: u16,
+}
+
+impl Second {
+    pub(crate) fn start(cluster: &Cluster) -> Self {
+        let (proxy, port) = cluster.another_proxy("proxy-2", &["--threads=2"]);
+        super::answers(port);
+        Self { proxy, port }
+    }
 }
 
 fn is_installed(program: &str, flag: &str) -> bool {
