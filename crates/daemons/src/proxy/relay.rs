@@ -90,7 +90,7 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Nothing more is taken from clients: the proxy is stopping.
     last: CancellationToken,
-    /// Everybody who was accepted and has not gone.
+    /// Everybody who was accepted and has not gone, and the gates that somebody may still come by.
     clients: TaskTracker,
     /// For carriers, who are none of its threads.
     runtime: Handle,

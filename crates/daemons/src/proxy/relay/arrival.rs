@@ -13,7 +13,7 @@ use stolon_core::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::doors::Door;
+use super::doors::{Connection, Door};
 use super::gate::Gate;
 use super::permit::{Coming, Permit};
 use super::serve::{self, CONNECT_LIMIT};
@@ -81,8 +81,8 @@ impl Arrival {
             return None;
         }
         let (client, server) = (Arc::new(self.client), Arc::new(self.server));
-        let entered = serve::enter(&client, &server, &self.permit, &self.shared);
-        let Some(id) = entered else {
+        let connection = Connection::new(&client, &server, &self.permit);
+        let Some(id) = self.shared.doors.enter(connection) else {
             // Nobody else has it.
             if let Some(client) = Arc::into_inner(client) {
                 serve_again(&self.shared, client, (self.from, self.place), None);
@@ -99,12 +99,13 @@ impl Arrival {
         Some(Session::new(client, server, self.permit, guest))
     }
 
+    /// What is the matter with the server's socket, if anything is. It is told once.
+    pub(super) fn error(&self) -> Option<Errno> {
+        sockopt::socket_error(&self.server).map_or_else(Some, Result::err)
+    }
+
     /// The server's socket is broken.
-    pub(super) fn failed(self) {
-        let error = match sockopt::socket_error(&self.server) {
-            Ok(Err(error)) | Err(error) => error,
-            Ok(Ok(())) => Errno::CONNRESET,
-        };
+    pub(super) fn failed(self, error: Errno) {
         let why = self.permit.reach.refused(&error.into());
         serve_again(
             &self.shared,

@@ -52,6 +52,18 @@ pub(super) struct Carrier {
     looked: Option<usize>,
 }
 
+/// A process without one of these threads would leave clients unanswered for ever: rather it ends, and
+/// whoever manages it starts it anew.
+struct Whole;
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// Somebody whom this thread takes care of.
 enum Client {
     Arriving(Box<Arrival>),
@@ -81,6 +93,7 @@ impl Carrier {
     }
 
     pub(super) fn run(mut self) {
+        let _whole = Whole;
         let mut events = Vec::new();
         while !self.desk.is_over() {
             let timeout = self.timeout(clock::now());
@@ -126,7 +139,7 @@ impl Carrier {
 
     fn hear(&mut self, number: usize, side: Side, flags: EventFlags, now: Instant) {
         if let Some(Some(Client::Arriving(_))) = self.clients.get(number) {
-            return self.arrive(number, flags, now);
+            return self.arrive(number, side, flags, now);
         }
         let hangs_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let news = News {
@@ -208,7 +221,7 @@ impl Carrier {
                     self.carry(number, &client, watched, now);
                 }
                 Order::Welcome(client, from, gate) => self.welcome(client, from, &gate, now),
-                Order::Accept(gate) => self.gates.open(gate, &self.events),
+                Order::Accept(gate) => self.gates.open(gate, now, &self.events),
             }
         }
         if self.desk.is_draining() && !self.is_draining {
@@ -217,14 +230,32 @@ impl Carrier {
                 self.with(number, |session, buffer| session.drain(now, buffer));
             }
         }
-        self.gates.let_go(&self.events);
-        for (_, number) in self.arriving.clone() {
-            if let Some(Some(Client::Arriving(arrival))) = self.clients.get(number)
-                && !arrival.is_on_its_way()
-            {
-                self.leave_arriving(number, Arrival::turns_round);
+        if self.desk.looks_around() {
+            self.look_around(now);
+        }
+    }
+
+    /// Leaves gates that are closed, and ways that are.
+    fn look_around(&mut self, now: Instant) {
+        for gate in self.gates.let_go(&self.events) {
+            // The kernel may have told this thread alone of somebody, and no successor.
+            if !gate.shared.last.is_cancelled() {
+                let accepted = gate.accept_anyway(now);
+                self.welcome_accepted(accepted, &gate, now);
             }
         }
+        let mut arriving = std::mem::take(&mut self.arriving);
+        arriving.retain(|(_, number)| match self.clients.get(*number) {
+            Some(Some(Client::Arriving(arrival))) if arrival.is_on_its_way() => true,
+            Some(Some(Client::Arriving(_))) => {
+                self.leave_arriving(*number, Arrival::turns_round);
+                false
+            }
+            _ => false,
+        });
+        // One who came meanwhile came after all of these.
+        arriving.append(&mut self.arriving);
+        self.arriving = arriving;
     }
 
     /// Begins to carry a session whose server's socket is watched.
@@ -239,7 +270,7 @@ impl Carrier {
             watched.and_then(|()| self.events.watch(client.as_fd(), number, Side::Client))
         {
             tracing::warn!(%error, "cannot carry a client");
-            self.with(number, |_, _| Fate::Over);
+            self.with(number, |session, _| session.breaks());
         } else if self.is_draining {
             self.with(number, |session, buffer| session.drain(now, buffer));
         } else {
@@ -293,23 +324,35 @@ impl Carrier {
 
 /// Those who come.
 impl Carrier {
-    /// Accepts one client: the kernel tells of the next one in the next round.
+    /// Accepts one client: the kernel tells of the next one in the next round. By a young gate all.
     fn accept(&mut self, number: usize, now: Instant) {
         let Some(gate) = self.gates.get(number) else {
             return;
         };
-        match gate.accept(now) {
-            Accepted::Nobody => {}
-            Accepted::Client(client, from) => {
-                if let Some(freer) = gate.shared.carriers.freer_than(&self.desk) {
-                    freer.takes_one();
-                    freer.order(Order::Welcome(client, from, gate.clone()));
-                } else {
-                    self.desk.takes_one();
-                    self.welcome(client, from, &gate, now);
-                }
+        loop {
+            let accepted = gate.accept(now);
+            if let Accepted::Failed(until) = accepted {
+                return self.gates.rest(number, until, &self.events);
             }
-            Accepted::Failed(until) => self.gates.rest(number, until, &self.events),
+            let is_last = matches!(accepted, Accepted::Nobody) || !gate.is_young();
+            self.welcome_accepted(accepted, &gate, now);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Lets somebody through, if there is somebody, from here or from a thread that has fewer.
+    fn welcome_accepted(&mut self, accepted: Accepted, gate: &Arc<Gate>, now: Instant) {
+        let Accepted::Client(client, from) = accepted else {
+            return;
+        };
+        if let Some(freer) = gate.shared.carriers.freer_than(&self.desk) {
+            freer.takes_one();
+            freer.order(Order::Welcome(client, from, gate.clone()));
+        } else {
+            self.desk.takes_one();
+            self.welcome(client, from, gate, now);
         }
     }
 
@@ -331,13 +374,25 @@ impl Carrier {
         }
     }
 
-    /// Goes on with a client when its server's socket has news.
-    fn arrive(&mut self, number: usize, flags: EventFlags, now: Instant) {
+    /// Goes on with a client when its server's socket has news. An event may be of the one who had the
+    /// number before: what it says is looked for at the socket.
+    fn arrive(&mut self, number: usize, side: Side, flags: EventFlags, now: Instant) {
+        let Some(place) = self.clients.get_mut(number) else {
+            return;
+        };
+        let Some(Client::Arriving(arrival)) = place.as_ref() else {
+            return;
+        };
         if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-            return self.leave_arriving(number, Arrival::failed);
+            if let Some(error) = arrival.error() {
+                self.leave_arriving(number, |arrival| arrival.failed(error));
+            }
+            return;
         }
-        let Some(Client::Arriving(arrival)) = self.clients.get_mut(number).and_then(Option::take)
-        else {
+        if side == Side::Client || !flags.contains(EventFlags::OUT) {
+            return;
+        }
+        let Some(Client::Arriving(arrival)) = place.take() else {
             return;
         };
         if let Some(session) = arrival.connected(now) {

@@ -31,6 +31,8 @@ pub(super) struct Desk {
     wake: OwnedFd,
     /// Clients that it has, or will have.
     load: AtomicUsize,
+    /// Gates were closed, or routes have changed.
+    looks_around: AtomicBool,
     is_draining: AtomicBool,
     is_over: AtomicBool,
 }
@@ -93,6 +95,7 @@ impl Carriers {
     /// Gates are closed, or routes have changed: those on their way may have to turn round.
     pub(super) fn look_around(&self) {
         for desk in &self.desks {
+            desk.looks_around.store(true, Ordering::Release);
             desk.wake();
         }
     }
@@ -101,8 +104,14 @@ impl Carriers {
     pub(super) fn drain(&self) {
         for desk in &self.desks {
             desk.is_draining.store(true, Ordering::Release);
+            desk.looks_around.store(true, Ordering::Release);
             desk.wake();
         }
+    }
+
+    /// Whether there is more than one thread.
+    pub(super) const fn are_several(&self) -> bool {
+        self.desks.len() > 1
     }
 
     fn freest(&self) -> Option<&Arc<Desk>> {
@@ -125,6 +134,7 @@ impl Desk {
             orders: Mutex::default(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             load: AtomicUsize::new(0),
+            looks_around: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         })
@@ -152,6 +162,11 @@ impl Desk {
     /// What becomes readable when there is something to do.
     pub(super) const fn bell(&self) -> &OwnedFd {
         &self.wake
+    }
+
+    /// Whether to look at gates and at those on their way: once for each time that it was asked for.
+    pub(super) fn looks_around(&self) -> bool {
+        self.looks_around.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -88,6 +88,25 @@ pub(super) struct Connection {
     pub(super) permit: Arc<Permit>,
 }
 
+impl Connection {
+    pub(super) fn new(
+        #[cfg_attr(
+            not(test),
+            expect(unused_variables, reason = "tests look at both sockets")
+        )]
+        client: &Arc<TcpStream>,
+        server: &Arc<TcpStream>,
+        permit: &Arc<Permit>,
+    ) -> Self {
+        Self {
+            #[cfg(test)]
+            client: client.clone(),
+            server: server.clone(),
+            permit: permit.clone(),
+        }
+    }
+}
+
 impl Ways {
     fn none() -> Self {
         Self {
@@ -222,10 +241,10 @@ impl Doors {
         Some(id)
     }
 
-    /// A connection is over.
-    pub(super) fn leave(&self, id: u64, permit: &Permit) {
+    /// A connection is over: whether it was here until now, and not ended from here.
+    pub(super) fn leave(&self, id: u64, permit: &Permit) -> bool {
         permit.sessions.fetch_sub(1, Ordering::Relaxed);
-        self.lock().connections.remove(&id);
+        self.lock().connections.remove(&id).is_some()
     }
 
     /// How many connections are carried.

@@ -78,9 +78,20 @@ impl Events {
         )
     }
 
-    /// Hears of those who come by a gate; one carrier hears of each, not all (`epoll_ctl`(2)).
-    pub(super) fn heed(&self, gate: &TcpListener, number: usize) -> Result<(), Errno> {
-        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+    /// Hears of those who come by a gate: where carriers share it, one of them hears of each client and
+    /// not all (`EPOLLEXCLUSIVE`, `epoll_ctl`(2)).
+    pub(super) fn heed(
+        &self,
+        gate: &TcpListener,
+        number: usize,
+        is_shared: bool,
+    ) -> Result<(), Errno> {
+        let exclusive = if is_shared {
+            EventFlags::EXCLUSIVE
+        } else {
+            EventFlags::empty()
+        };
+        let flags = EventFlags::IN | exclusive;
         epoll::add(&self.epoll, gate, About::Gate(number).data(), flags)
     }
 

@@ -1,7 +1,7 @@
 //! A socket where clients come in, and what to do when accepting fails. Every carrier accepts from it.
 //!
-//! What clients' sockets are to be like is set here once: on Linux they have it from the socket that
-//! they were accepted from.
+//! What clients' sockets are to be like is set here once: on Linux they have it from the listening socket,
+//! of the time when they connected.
 
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use stolon_core::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::doors::Door;
-use super::listening::Hold;
+use super::listening::Taken;
 use super::{Shared, peer};
 
 /// How long to wait before trying again to accept, as when the process is out of files.
@@ -29,11 +29,13 @@ pub(super) struct Gate {
     pub(super) door: Door,
     pub(super) shared: Arc<Shared>,
     is_closed: AtomicBool,
+    /// Some may wait who connected before it was prepared.
+    is_young: AtomicBool,
     trouble: Trouble,
     /// A relay that stops is not done before nobody can come in.
     _counted: TaskTrackerToken,
     /// Let go after the socket.
-    _hold: Arc<Hold>,
+    _taken: Arc<Taken>,
 }
 
 /// Keeps a gate open as long as it lives.
@@ -52,7 +54,7 @@ impl Gate {
     /// Lets clients come in by a socket.
     pub(super) fn open(
         listener: Arc<TcpListener>,
-        hold: Arc<Hold>,
+        taken: Arc<Taken>,
         door: Door,
         shared: &Arc<Shared>,
     ) -> Open {
@@ -62,9 +64,10 @@ impl Gate {
             door,
             shared: shared.clone(),
             is_closed: AtomicBool::new(false),
+            is_young: AtomicBool::new(true),
             trouble: Trouble::default(),
             _counted: shared.clients.token(),
-            _hold: hold,
+            _taken: taken,
         };
         let gate = Arc::new(gate);
         shared.carriers.open(&gate);
@@ -75,11 +78,26 @@ impl Gate {
         self.is_closed.load(Ordering::Acquire)
     }
 
+    /// Whether other threads of this process accept by it too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.carriers.are_several()
+    }
+
+    /// Whether some may wait who connected before it was prepared.
+    pub(super) fn is_young(&self) -> bool {
+        self.is_young.load(Ordering::Relaxed)
+    }
+
     /// Accepts one client; its socket does not block.
     pub(super) fn accept(&self, now: Instant) -> Accepted {
         if self.is_closed() {
             return Accepted::Nobody;
         }
+        self.accept_anyway(now)
+    }
+
+    /// The same of one that is closed: for a client of whom nobody else was told.
+    pub(super) fn accept_anyway(&self, now: Instant) -> Accepted {
         let metrics = &self.shared.metrics;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let error = match acceptfrom_with(&*self.listener, flags) {
@@ -88,11 +106,18 @@ impl Gate {
                 metrics.accepted.inc();
                 // Without an address it is no socket of clients, which start-up makes sure of.
                 let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                if self.is_young() {
+                    peer::prepare(&client, self.shared.keepalive);
+                }
                 return from.map_or(Accepted::Nobody, |from| {
                     Accepted::Client(client.into(), from)
                 });
             }
-            Err(Errno::AGAIN | Errno::INTR) => return Accepted::Nobody,
+            Err(Errno::AGAIN) => {
+                self.is_young.store(false, Ordering::Relaxed);
+                return Accepted::Nobody;
+            }
+            Err(Errno::INTR) => return Accepted::Nobody,
             Err(error) => Error::from(error),
         };
         metrics.accept_failures.inc();

@@ -17,7 +17,7 @@ const BACKLOG: i32 = 4096;
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 
 /// Had by whoever may accept at an address, until the last of its sockets is closed.
-pub(super) type Hold = tokio::sync::OwnedMutexGuard<()>;
+pub(super) type Taken = tokio::sync::OwnedMutexGuard<()>;
 
 /// One place where clients come in.
 pub(super) struct Listening {
@@ -120,13 +120,13 @@ impl Listening {
 }
 
 async fn accept(place: Arc<Place>, given: Vec<Passed>) {
-    let hold = Arc::new(place.taken.clone().lock_owned().await);
+    let taken = Arc::new(place.taken.clone().lock_owned().await);
     let mut sockets = given.into_iter().filter_map(usable).collect::<Vec<_>>();
     if sockets.is_empty() {
         sockets.push(place.bind().await);
     }
     *lock(&place.sockets) = sockets.iter().map(Arc::downgrade).collect();
-    let open = |socket| Gate::open(socket, hold.clone(), place.door, &place.shared);
+    let open = |socket| Gate::open(socket, taken.clone(), place.door, &place.shared);
     let _open: Vec<Open> = sockets.into_iter().map(open).collect();
     // Until this is aborted.
     std::future::pending::<()>().await;

@@ -212,7 +212,8 @@ fn begin(
     (from, place): (SocketAddr, OwnedSemaphorePermit),
 ) -> std::io::Result<()> {
     let (client, server) = (Arc::new(client.into_std()?), Arc::new(server.into_std()?));
-    let Some(id) = enter(&client, &server, permit, shared) else {
+    let connection = Connection::new(&client, &server, permit);
+    let Some(id) = shared.doors.enter(connection) else {
         abort(&server);
         abort(&client);
         return Ok(());
@@ -221,25 +222,6 @@ fn begin(
     let session = Session::new(client, server, permit.clone(), guest);
     shared.carriers.carry(session);
     Ok(())
-}
-
-/// Enters a connection among those that end with their permit; none: it has ended meanwhile.
-pub(super) fn enter(
-    #[cfg_attr(
-        not(test),
-        expect(unused_variables, reason = "tests look at both sockets")
-    )]
-    client: &Arc<std::net::TcpStream>,
-    server: &Arc<std::net::TcpStream>,
-    permit: &Arc<Permit>,
-    shared: &Shared,
-) -> Option<u64> {
-    shared.doors.enter(Connection {
-        #[cfg(test)]
-        client: client.clone(),
-        server: server.clone(),
-        permit: permit.clone(),
-    })
 }
 
 /// Tells a client that has just come why it is refused, unless too many are being told.

@@ -17,7 +17,7 @@ use super::carry::{Pause, Way};
 use super::frames::Frames;
 use super::peer::{self, Silence};
 use super::permit::Permit;
-use super::{Shared, abort};
+use super::{CLOSED, Shared, abort};
 use crate::runtime::clock;
 
 /// A server that has not answered a client's first words for so long does not answer at all:
@@ -249,10 +249,7 @@ impl Session {
             Ok(Pause::Done) => self.may_be_over(),
             // Whatever broke, it may be that it was broken because the permit ended.
             Err(_) if !self.permit.holds() => self.part(now),
-            Err(_) => {
-                self.guest.shared.metrics.ended(BROKEN);
-                self.reset()
-            }
+            Err(_) => self.breaks(),
         }
     }
 
@@ -271,6 +268,13 @@ impl Session {
         Fate::Rests
     }
 
+    /// It is broken, or ended before and is broken now.
+    pub(super) fn breaks(&self) -> Fate {
+        let by = self.ended_by.unwrap_or(BROKEN);
+        self.guest.shared.metrics.ended(by);
+        self.reset()
+    }
+
     /// One side is broken or gone: the other may not believe that it goes on.
     fn reset(&self) -> Fate {
         abort(&self.server);
@@ -282,6 +286,7 @@ impl Session {
     /// where it stands between two messages, all of what was read for it was handed over, and its
     /// socket takes the words at once.
     fn part(&mut self, now: Instant) -> Fate {
+        self.guest.is_parted = true;
         abort(&self.server);
         let until = now.after(FAREWELL);
         if self.is_between_messages() && self.say_farewell() {
@@ -327,6 +332,8 @@ pub(super) struct Guest {
     id: u64,
     permit: Arc<Permit>,
     client: SocketAddr,
+    /// It was ended because its permit had run out, before whoever closes the door came to it.
+    is_parted: bool,
     _place: OwnedSemaphorePermit,
     /// A proxy that stops waits for it.
     _counted: TaskTrackerToken,
@@ -348,6 +355,7 @@ impl Guest {
             id,
             permit,
             client,
+            is_parted: false,
             _place: place,
             _counted: counted,
         }
@@ -357,7 +365,9 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.sessions.dec();
-        self.shared.doors.leave(self.id, &self.permit);
+        if self.shared.doors.leave(self.id, &self.permit) && self.is_parted {
+            self.shared.metrics.closed(CLOSED);
+        }
         tracing::debug!(client = %self.client, "a client has left");
     }
 }

@@ -1,7 +1,12 @@
 //! What the relay does when the system, or what is before it, fails.
 
-use super::{LIMIT, START_UP, connect, held, refusal, relay_by, relay_that_holds, to, within};
+use super::{
+    IMPATIENT, LIMIT, START_UP, connect, held, refusal, relay_by, relay_that_holds, to, within,
+};
 use crate::proxy::config::{Config, Keepalive};
+use crate::proxy::metrics;
+use crate::proxy::relay::Relay;
+use crate::runtime::passed::Passed;
 use crate::runtime::{clock, logging};
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener as BlockingListener, TcpStream as BlockingStream};
@@ -10,6 +15,38 @@ use std::time::Duration;
 use stolon_core::proxy::{Route, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waited_at_a_passed_socket_is_kept_alive_as_others_are() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = socket.local_addr().expect("an address").port();
+    let config = crate::proxy::tests::config("", IMPATIENT);
+    let metrics = metrics::registry("test").1;
+    let mut relay = Relay::new(&config, &metrics, 1024).expect("a relay");
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    let _client = connect(port).await;
+    relay.give(vec![Passed {
+        name: "clients".to_owned(),
+        kept: true,
+        socket: socket.into(),
+    }]);
+    relay.listen(true);
+    within(server.accept()).await.expect("a connection");
+    let carried = async {
+        loop {
+            if let Some([client, _]) = relay.shared.doors.first_pair() {
+                return client;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let client = within(carried).await;
+    let socket = socket2::SockRef::from(&*client);
+    assert_eq!(socket.keepalive().ok(), Some(true));
+    assert_eq!(socket.tcp_keepalive_time().ok(), IMPATIENT.idle);
+    assert_eq!(socket.tcp_nodelay().ok(), Some(true));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_retires_accepts_nobody_and_carries_on() {
