@@ -170,8 +170,12 @@ fn clients_read_from_every_standby_and_write_nothing_where_one_is_promoted() {
         cluster.is_whole();
     }
     nobody_wrote(&cluster, pokers);
-    let account = writer.stop();
-    cluster.has_all(&account);
+    // Replication is asynchronous: of each of the two primaries what was on its way.
+    let lost = cluster.lost(&writer.stop());
+    assert!(
+        lost.len() <= 4,
+        "more than what was on its way is lost: {lost:?}"
+    );
 }
 
 /// A cluster whose primary is being replaced while its only proxy that clients read through is frozen,
