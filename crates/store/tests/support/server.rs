@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use free_port::free_port;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use stolon_store::{Access, Backend, Config, Key, Kube, Store, Tls};
 
 /// Bound on everything a test waits for.
@@ -86,9 +86,14 @@ impl Server {
         kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("the server is ours");
     }
 
-    /// It no longer answers, and its connections stay open.
+    /// It no longer answers when this returns, and its connections stay open.
     pub(crate) fn freeze(&self) {
         self.send(Signal::STOP);
+        // Told when its last thread has stopped.
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        let stopped = waitpid(Pid::from_raw(pid), WaitOptions::UNTRACED).expect("a child");
+        let (_, status) = stopped.expect("a change");
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// It goes on where it was frozen.
