@@ -390,11 +390,6 @@ impl Keeper {
             self.facts.md5_verifiers = Some(observation.md5_verifiers.clone());
             self.observe_sync(observation);
         }
-        let health = match (health, &self.facts.health) {
-            // It has not answered since its start: it is not listening yet.
-            (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
-            (health, _) => health,
-        };
         self.take_state(health);
     }
 }

@@ -126,21 +126,7 @@ impl Shell {
         let mut asked = 0_u32;
         while self.stage != Stage::Over {
             self.health.turn();
-            for effect in self.proxy.handle(clock::now(), event) {
-                match effect {
-                    Effect::WakeAt(at) => wake_at = Some(at),
-                    // Returns when what it forbids is gone: then core may acknowledge it.
-                    Effect::Route(route) => {
-                        self.relay.set_route(&route);
-                        routes_set += 1;
-                    }
-                    Effect::ReadRoute(route) => {
-                        self.relay.set_read_route(&route);
-                        routes_set += 1;
-                    }
-                    effect => self.carry_out(effect),
-                }
-            }
+            routes_set += self.handle(event, &mut wake_at);
             self.follow_listen();
             self.show();
             if routes_set > 0 {
@@ -190,6 +176,27 @@ impl Shell {
         let info = Key::ProxyInfo(self.uid.clone());
         let _ = tokio::time::timeout(FAREWELL, self.store.delete(&info)).await;
         logging::flush();
+    }
+
+    /// Tells core of an event and does what follows: how many routes that set.
+    fn handle(&mut self, event: Event, wake_at: &mut Option<Instant>) -> u32 {
+        let mut routes_set = 0;
+        for effect in self.proxy.handle(clock::now(), event) {
+            match effect {
+                Effect::WakeAt(at) => *wake_at = Some(at),
+                // Returns when what it forbids is gone: then core may acknowledge it.
+                Effect::Route(route) => {
+                    self.relay.set_route(&route);
+                    routes_set += 1;
+                }
+                Effect::ReadRoute(route) => {
+                    self.relay.set_read_route(&route);
+                    routes_set += 1;
+                }
+                effect => self.carry_out(effect),
+            }
+        }
+        routes_set
     }
 
     /// Shows where clients go, and whether this proxy is ready for them.

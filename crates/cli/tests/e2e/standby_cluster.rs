@@ -25,6 +25,15 @@ fn has_rows(keeper: &Keeper, rows: usize) {
     });
 }
 
+/// A standby cluster that begins with the backup in that folder.
+fn from_backup(base: &Path) -> Plan {
+    let restore = format!("cp -a {}/. %d", base.display());
+    Plan::new(Store::Sqlite)
+        .with("initMode", json!("pitr"))
+        .with("role", json!("standby"))
+        .with("pitrConfig", json!({"dataRestoreCommand": restore}))
+}
+
 /// Which port an instance streams from.
 fn streams_from(keeper: &Keeper) -> Option<String> {
     let sql = "SELECT sender_port::text FROM pg_stat_wal_receiver WHERE status = 'streaming'";
@@ -50,21 +59,13 @@ fn a_standby_cluster_follows_fails_over_and_is_promoted() {
     ask("INSERT INTO source DEFAULT VALUES");
     let base = folder.path().join("base");
     primary.copy_to(&base, &["-X", "stream"]);
-    let plan = Plan::new(Store::Sqlite)
-        .keepers(2)
-        .with("initMode", json!("pitr"))
-        .with("role", json!("standby"))
-        .with(
-            "pitrConfig",
-            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
-        )
-        .with(
-            "standbyConfig",
-            json!({"standbySettings": {
-                "primaryConninfo": primary.replication_conninfo(),
-                "primarySlotName": "stolon_outside"
-            }}),
-        );
+    let plan = from_backup(&base).keepers(2).with(
+        "standbyConfig",
+        json!({"standbySettings": {
+            "primaryConninfo": primary.replication_conninfo(),
+            "primarySlotName": "stolon_outside"
+        }}),
+    );
     let mut cluster = Cluster::begin(&plan);
     ask("INSERT INTO source DEFAULT VALUES");
     for keeper in &cluster.keepers {
@@ -151,14 +152,8 @@ fn a_standby_cluster_is_fed_by_an_archive() {
             "archiveRecoverySettings": {"restoreCommand": format!("cp {archive}/%f %p")}
         })
     };
-    let plan = Plan::new(Store::Sqlite)
+    let plan = from_backup(&base)
         .keepers(1)
-        .with("initMode", json!("pitr"))
-        .with("role", json!("standby"))
-        .with(
-            "pitrConfig",
-            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
-        )
         .with("standbyConfig", settings("0"));
     let cluster = Cluster::begin(&plan);
     let member = &cluster.keepers[0];
@@ -209,14 +204,8 @@ fn a_standby_cluster_of_one_that_lost_its_data_has_them_from_its_source() {
     let base = folder.path().join("base");
     primary.copy_to(&base, &["-X", "stream"]);
     let follow = |server: &Keeper| json!({"standbySettings": {"primaryConninfo": server.replication_conninfo()}});
-    let plan = Plan::new(Store::Sqlite)
+    let plan = from_backup(&base)
         .keepers(1)
-        .with("initMode", json!("pitr"))
-        .with("role", json!("standby"))
-        .with(
-            "pitrConfig",
-            json!({"dataRestoreCommand": format!("cp -a {}/. %d", base.display())}),
-        )
         .with("standbyConfig", follow(primary));
     let mut cluster = Cluster::begin(&plan);
     has_rows(&cluster.keepers[0], 1);

@@ -18,6 +18,24 @@ impl Drop for Ends {
     }
 }
 
+/// Has the proxy start a successor.
+fn begin_upgrade(cluster: &Cluster) -> Ends {
+    cluster.proxy.signal(Signal::USR2);
+    eventually("a successor", || {
+        cluster.proxy.children().first().copied().map(Ends)
+    })
+}
+
+/// The successor of the proxy, which has taken over.
+fn replaced(cluster: &Cluster) -> Ends {
+    let successor = begin_upgrade(cluster);
+    eventually("a handover", || {
+        let said = cluster.proxy.said();
+        said.contains("a successor has taken over").then_some(())
+    });
+    successor
+}
+
 /// How many sessions of that name there are.
 fn sessions(cluster: &Cluster, name: &str) -> String {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
@@ -95,17 +113,7 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
                 })
             })
             .collect();
-        cluster.proxy.signal(Signal::USR2);
-        let successor = eventually("a successor", || {
-            cluster.proxy.children().first().copied().map(Ends)
-        });
-        eventually("a handover", || {
-            cluster
-                .proxy
-                .said()
-                .contains("a successor has taken over")
-                .then_some(())
-        });
+        let successor = replaced(&cluster);
         // Some more come while only the successor accepts.
         let address = cluster.address();
         let hold = [address.hold("after"), address.hold("after")];
@@ -156,14 +164,7 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
 fn sessions_go_on_when_the_successor_is_replaced_too() {
     let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
     let held = cluster.address().hold("before");
-    cluster.proxy.signal(Signal::USR2);
-    let second = eventually("a successor", || {
-        cluster.proxy.children().first().copied().map(Ends)
-    });
-    eventually("a handover", || {
-        let said = cluster.proxy.said();
-        said.contains("a successor has taken over").then_some(())
-    });
+    let second = replaced(&cluster);
     process::send(second.0, Signal::USR2);
     let third = eventually("the second has ended, and left the third", || {
         let left = cluster.proxy.children();
@@ -185,14 +186,7 @@ fn sessions_have_their_time_when_a_proxy_is_stopped_together_with_its_successor(
     let plan = Plan::new(Store::Sqlite).keepers(1);
     let mut cluster = Cluster::start(&plan.proxy_flags(&["--drain-timeout=10m"]));
     let held = cluster.address().hold("before");
-    cluster.proxy.signal(Signal::USR2);
-    let successor = eventually("a successor", || {
-        cluster.proxy.children().first().copied().map(Ends)
-    });
-    eventually("a handover", || {
-        let said = cluster.proxy.said();
-        said.contains("a successor has taken over").then_some(())
-    });
+    let successor = replaced(&cluster);
     cluster.proxy.signal(Signal::TERM);
     process::send(successor.0, Signal::TERM);
     eventually("the successor has ended", || {
@@ -213,14 +207,7 @@ fn sessions_have_their_time_when_a_proxy_is_stopped_together_with_its_successor(
 fn a_proxy_whose_successor_ends_does_not_drain_any_longer() {
     let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
     let held = cluster.address().hold("before");
-    cluster.proxy.signal(Signal::USR2);
-    let successor = eventually("a successor", || {
-        cluster.proxy.children().first().copied().map(Ends)
-    });
-    eventually("a handover", || {
-        let said = cluster.proxy.said();
-        said.contains("a successor has taken over").then_some(())
-    });
+    let successor = replaced(&cluster);
     assert_eq!(sessions(&cluster, "before"), "1");
     drop(successor);
     let status = cluster.proxy.ended();
@@ -235,10 +222,7 @@ fn a_proxy_that_is_stopped_in_a_handover_leaves_the_successor_its_clients() {
     let mut cluster = Cluster::start(&Plan::new(Store::Sqlite).keepers(1));
     // Nobody enables the successor until the proxy before it hears nothing, and all at once later.
     cluster.sentinels[0].signal(Signal::STOP);
-    cluster.proxy.signal(Signal::USR2);
-    let successor = eventually("a successor", || {
-        cluster.proxy.children().first().copied().map(Ends)
-    });
+    let successor = begin_upgrade(&cluster);
     cluster.proxy.signal(Signal::STOP);
     cluster.sentinels[0].signal(Signal::CONT);
     let held = eventually("the successor accepts clients", || {

@@ -61,6 +61,11 @@ fn has_moved(before: &Health, now: &Health) -> bool {
 impl Keeper {
     /// Takes in what the instance is now. Where something moved, what is awaited may be near.
     pub(super) fn take_state(&mut self, health: Health) {
+        let health = match (health, &self.facts.health) {
+            // It has not answered since its start: it is not listening yet.
+            (Health::Silent(why), Health::Unknown | Health::Starting(_)) => Health::Starting(why),
+            (health, _) => health,
+        };
         if has_moved(&self.facts.health, &health) {
             self.awaiting_since = None;
         }

@@ -80,11 +80,8 @@ impl Instance {
                 rewind,
             } => {
                 let outside = Outside::from_setting(&conninfo);
-                if rewind {
-                    self.rewind_to_outside(&db, &outside).await
-                } else {
-                    self.copy_outside(&db, &outside, &system_id).await
-                }
+                self.take_from_outside(&db, &outside, &system_id, rewind)
+                    .await
             }
             Step::Swap { db } => self.swap(&db),
             Step::Discard => self.discard().await,
@@ -114,6 +111,20 @@ impl Instance {
             Step::Promote { slots, taken } => self.promote(&slots, &taken).await,
             // Core does it itself.
             Step::Release { .. } => Ok(()),
+        }
+    }
+
+    async fn take_from_outside(
+        &self,
+        db: &DbUid,
+        outside: &Outside,
+        system_id: &str,
+        rewind: bool,
+    ) -> Result<(), Error> {
+        if rewind {
+            self.rewind_to_outside(db, outside).await
+        } else {
+            self.copy_outside(db, outside, system_id).await
         }
     }
 

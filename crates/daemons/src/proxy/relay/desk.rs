@@ -48,7 +48,8 @@ pub(super) enum Order {
 }
 
 impl Carriers {
-    /// Starts so many threads, or as many as fit the machine. A peer may be silent for `patience` while something waits for it.
+    /// Starts so many threads, or as many as fit the machine. A peer may be silent for `patience` while
+    /// something waits for it.
     ///
     /// # Errors
     ///

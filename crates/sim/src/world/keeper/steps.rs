@@ -10,6 +10,17 @@ use crate::world::World;
 use crate::world::outside::server_at;
 use crate::world::proxy::keeper_at;
 
+fn acts_of_restore(db: &DbUid) -> Vec<Act> {
+    vec![
+        Act::Clear(None),
+        Act::Remove(Place::Beside),
+        Act::MakePart,
+        Act::Restore,
+        Act::SignalBeside,
+        Act::Identity(Place::Beside, db.clone()),
+    ]
+}
+
 impl World {
     /// What a step does, in the order in which the daemon does it.
     pub(super) fn acts_of(&self, k: usize, step: &Step) -> VecDeque<Act> {
@@ -36,14 +47,7 @@ impl World {
                 let from = keeper_at(&source.host).unwrap_or(k);
                 self.acts_of_rewind(k, db, from)
             }
-            Step::Restore { db, .. } => vec![
-                Act::Clear(None),
-                Act::Remove(Place::Beside),
-                Act::MakePart,
-                Act::Restore,
-                Act::SignalBeside,
-                Act::Identity(Place::Beside, db.clone()),
-            ],
+            Step::Restore { db, .. } => acts_of_restore(db),
             Step::FromOutside {
                 db,
                 conninfo,
