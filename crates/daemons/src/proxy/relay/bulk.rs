@@ -1,27 +1,31 @@
 //! Streams of much in one direction, as COPY, a dump, or a large result: PostgreSQL hands them to its
 //! socket in pieces of 8 KiB, and to hear of each piece costs more than to carry it. So once much has come
 //! in a row, the kernel is to tell of it only when there is much at once (`SO_RCVLOWAT`, socket(7)), and
-//! what is less than that is looked for by the clock.
+//! what is less than that is looked for after a pause.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-/// So much has come in a row before it counts as a bulk: the last of it may come later by two ticks, which
+use stolon_core::time::Instant;
+
+/// So much has come in a row before it counts as a bulk: the last of it may come later by a pause, which
 /// is to be little beside the time that the whole took.
 const BULK: usize = 8 * 1024 * 1024;
-/// Of less than this at once nothing is heard before the next tick.
-const LEAST: libc::c_int = 64 * 1024;
-/// How often it is looked whether there is less.
-pub(super) const TICK: Duration = Duration::from_micros(500);
+/// Of less than this at once nothing is heard.
+const TOLD: libc::c_int = 256 * 1024;
+/// After so long without a byte it is looked whether there is less.
+const PAUSE: Duration = Duration::from_millis(1);
+/// A bulk that has brought less than this in such a pause is one no more.
+const LITTLE: usize = 16 * 1024;
 
 /// How much one way carries while nothing goes the other way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
     /// So many bytes so far.
     Short(usize),
-    /// A bulk: whether something has come since the last tick.
-    Bulk { moved: bool },
+    /// A bulk: when to look what there is, unless something comes before.
+    Bulk { due: Instant },
 }
 
 impl Default for Run {
@@ -31,42 +35,38 @@ impl Default for Run {
 }
 
 impl Run {
-    pub(super) const fn is_bulk(self) -> bool {
-        matches!(self, Self::Bulk { .. })
+    /// When to look what there is, because the kernel may have told of nothing.
+    pub(super) const fn due(self) -> Option<Instant> {
+        match self {
+            Self::Short(_) => None,
+            Self::Bulk { due } => Some(due),
+        }
+    }
+
+    pub(super) fn is_due(self, now: Instant) -> bool {
+        self.due().is_some_and(|due| due <= now)
     }
 
     /// This way has carried so many bytes from its socket, and the other way so many.
-    pub(super) fn goes_on(&mut self, own: usize, other: usize, from: &TcpStream) {
+    pub(super) fn goes_on(&mut self, own: usize, other: usize, from: &TcpStream, now: Instant) {
         match self {
             _ if other > 0 => self.ends(from),
             Self::Short(bytes) => {
                 *bytes = bytes.saturating_add(own);
-                if *bytes >= BULK && tell_of(from, LEAST) {
-                    *self = Self::Bulk { moved: true };
+                if *bytes >= BULK && tell_of(from, TOLD) {
+                    let due = now.after(PAUSE);
+                    *self = Self::Bulk { due };
                 }
             }
-            Self::Bulk { moved } => *moved |= own > 0,
+            Self::Bulk { due } if own < LITTLE && *due <= now => self.ends(from),
+            Self::Bulk { due } if own > 0 => *due = now.after(PAUSE),
+            Self::Bulk { .. } => {}
         }
     }
 
-    /// A tick: whether to look what has come, because the kernel has told of nothing since the last one.
-    /// Then the bulk is over.
-    pub(super) fn ticks(&mut self, from: &TcpStream) -> bool {
-        match self {
-            Self::Short(_) => false,
-            Self::Bulk { moved: true } => {
-                *self = Self::Bulk { moved: false };
-                false
-            }
-            Self::Bulk { moved: false } => {
-                self.ends(from);
-                true
-            }
-        }
-    }
-
+    /// Whatever is there by now, the kernel tells of at once.
     fn ends(&mut self, from: &TcpStream) {
-        if self.is_bulk() {
+        if self.due().is_some() {
             tell_of(from, 1);
         }
         *self = Self::default();

@@ -43,8 +43,10 @@ pub(super) struct Carrier {
     parting: VecDeque<(Instant, usize)>,
     /// They have so long to reach their servers, in the order of their time; some have by now.
     arriving: VecDeque<(Instant, usize)>,
-    /// They carry much, and are looked at with each tick of the clock, which runs while there are any.
+    /// They carry much, and are looked at when nothing was heard of them for a moment.
     bulky: Vec<usize>,
+    /// When one of these may be due; none: there are none.
+    bulky_due: Option<Instant>,
     gates: Gates,
     is_draining: bool,
     patience: Duration,
@@ -85,6 +87,7 @@ impl Carrier {
             parting: VecDeque::new(),
             arriving: VecDeque::new(),
             bulky: Vec::new(),
+            bulky_due: None,
             gates: Gates::default(),
             is_draining: false,
             patience,
@@ -97,8 +100,9 @@ impl Carrier {
         let _whole = Whole;
         let mut events = Vec::new();
         while !self.desk.is_over() {
-            let timeout = self.timeout(clock::now());
-            self.events.wait(&mut events, timeout);
+            let before = clock::now();
+            let until = self.until(before);
+            self.events.wait(&mut events, before, until);
             let now = clock::now();
             for number in std::mem::take(&mut self.again) {
                 self.with(number, |session, buffer| {
@@ -111,9 +115,10 @@ impl Carrier {
                     About::Client(number, side) => self.hear(number, side, event.flags, now),
                     About::Gate(number) => self.accept(number, now),
                     About::Desk => self.read_desk(now),
-                    About::Clock => self.tick(now),
+                    About::Clock => self.events.rang(),
                 }
             }
+            self.look_for_more(now);
             self.look(now);
             self.part(now);
             self.gates.go_on(now, &self.events);
@@ -121,21 +126,20 @@ impl Carrier {
         }
     }
 
-    /// How long there is nothing to do without news.
-    fn timeout(&self, now: Instant) -> Option<Duration> {
+    /// Until when there is nothing to do without news.
+    fn until(&self, now: Instant) -> Option<Instant> {
         if !self.again.is_empty() || self.looked.is_some() {
-            return Some(Duration::ZERO);
+            return Some(now);
         }
         let is_empty = self.free.len() == self.clients.len();
-        let until = self
-            .gates
+        self.gates
             .rest_until()
             .into_iter()
+            .chain(self.bulky_due)
             .chain(self.parting.front().map(|(until, _)| *until))
             .chain(self.arriving.front().map(|(until, _)| *until))
             .chain((!is_empty).then_some(self.look_at))
-            .min()?;
-        Some(until.since(now))
+            .min()
     }
 
     fn hear(&mut self, number: usize, side: Side, flags: EventFlags, now: Instant) {
@@ -159,7 +163,12 @@ impl Carrier {
             return;
         };
         let fate = work(session, &mut self.buffer);
-        let is_bulk = session.is_bulk();
+        if let Some(due) = session.look_due() {
+            self.bulky_due = Some(self.bulky_due.map_or(due, |first| first.min(due)));
+            if !std::mem::replace(&mut session.is_looked_at, true) {
+                self.bulky.push(number);
+            }
+        }
         match fate {
             Fate::Rests => {}
             Fate::Again if session.is_queued => {}
@@ -170,21 +179,20 @@ impl Carrier {
             Fate::Parts(until) => self.parting.push_back((until, number)),
             Fate::Over => drop(self.take(number)),
         }
-        if is_bulk && !self.bulky.contains(&number) {
-            self.bulky.push(number);
-            self.events.run_clock(true);
-        }
     }
 
-    /// Looks at those who carry much.
-    fn tick(&mut self, now: Instant) {
-        self.events.ticked();
+    /// Looks at those who carry much and were not heard of for a moment.
+    fn look_for_more(&mut self, now: Instant) {
+        if self.bulky_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.bulky_due = None;
         for number in std::mem::take(&mut self.bulky) {
             // One that goes on so is entered again.
-            self.with(number, |session, buffer| session.ticks(now, buffer));
-        }
-        if self.bulky.is_empty() {
-            self.events.run_clock(false);
+            self.with(number, |session, buffer| {
+                session.is_looked_at = false;
+                session.look_for_more(now, buffer)
+            });
         }
     }
 

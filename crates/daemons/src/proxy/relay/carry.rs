@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::permit::Permit;
 
@@ -84,12 +85,14 @@ impl Way {
                 return Ok(Pause::Turn);
             }
             let wanted = self.size.min(buffer.len());
-            let count = match rustix::io::read(from, buffer.get_mut(..wanted).unwrap_or_default()) {
-                Ok(0) => {
+            let into = buffer.get_mut(..wanted).unwrap_or_default();
+            // Not read(2), which passes through the file's lock and position first.
+            let count = match rustix::net::recv(from, into, RecvFlags::empty()) {
+                Ok((0, _)) => {
                     self.end = End::Read;
                     continue;
                 }
-                Ok(count) => count,
+                Ok((count, _)) => count,
                 Err(Errno::AGAIN) => return Ok(Pause::Done),
                 Err(error) => return Err(error),
             };
@@ -158,7 +161,7 @@ fn hand_over(bytes: &[u8], to: &TcpStream, permit: &Permit) -> Result<usize, Err
         if !permit.holds() {
             return Err(Errno::PERM);
         }
-        match rustix::net::send(to, rest, rustix::net::SendFlags::NOSIGNAL) {
+        match rustix::net::send(to, rest, SendFlags::NOSIGNAL) {
             Ok(0) => return Err(Errno::PIPE),
             Ok(count) => done += count,
             Err(Errno::AGAIN) => break,

@@ -1,4 +1,4 @@
-//! What a carrier hears of: news of sockets, its desk's bell, and a clock that ticks while it is wanted.
+//! What a carrier hears of: news of sockets, its desk's bell, and a clock.
 
 use std::net::TcpListener;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,17 +12,20 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::bulk;
 use super::session::Side;
+use stolon_core::time::Instant;
 
 /// How many events are taken from the kernel at a time.
 const MOST: usize = 256;
+/// A moment that is nearer is waited for, one that is farther is left to the clock.
+const NEAR: Duration = Duration::from_millis(10);
 
 /// The sources of events of one thread.
 pub(super) struct Events {
     epoll: OwnedFd,
     clock: OwnedFd,
-    is_ticking: bool,
+    /// When the clock rings.
+    rings: Option<Instant>,
 }
 
 /// What an event is about.
@@ -39,23 +42,28 @@ impl Events {
     pub(super) fn new(bell: &OwnedFd) -> std::io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let clock = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let clock = timerfd_create(TimerfdClockId::Boottime, flags)?;
         for (source, about) in [(bell, About::Desk), (&clock, About::Clock)] {
             epoll::add(&epoll, source, about.data(), EventFlags::IN)?;
         }
         Ok(Self {
             epoll,
             clock,
-            is_ticking: false,
+            rings: None,
         })
     }
 
-    /// Waits for events, so long; none: for as long as it takes.
-    pub(super) fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) {
+    /// Waits for events, until the moment at the longest; none: for as long as it takes.
+    ///
+    /// A limit makes each wait dearer, by a timer of the kernel's that is set and taken down again. So
+    /// the clock is set for a moment that is not near, and stays so until it rings, too early mostly.
+    pub(super) fn wait(&mut self, events: &mut Vec<Event>, now: Instant, until: Option<Instant>) {
         events.clear();
         events.reserve(MOST);
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+        let limit = until.map(|until| until.since(now));
+        let limit = limit.filter(|limit| *limit <= NEAR || !self.rings_by(now.after(*limit), now));
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match epoll::wait(&self.epoll, spare_capacity(events), limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => unreachable!("an epoll of this process cannot be waited for: {error}"),
         }
@@ -100,29 +108,28 @@ impl Events {
         let _ = epoll::delete(&self.epoll, gate);
     }
 
-    /// Has the clock tick, or stops it.
-    pub(super) fn run_clock(&mut self, runs: bool) {
-        if std::mem::replace(&mut self.is_ticking, runs) == runs {
-            return;
+    /// Sees to it that the clock rings by a moment; false when it does not.
+    fn rings_by(&mut self, moment: Instant, now: Instant) -> bool {
+        if self.rings.is_some_and(|rings| rings <= moment) {
+            return true;
         }
-        let tick = if runs { bulk::TICK } else { Duration::ZERO };
-        let tick = Timespec {
-            tv_sec: 0,
-            tv_nsec: tick.subsec_nanos().into(),
+        let Ok(left) = Timespec::try_from(moment.since(now)) else {
+            return false;
         };
-        let times = Itimerspec {
-            it_interval: tick,
-            it_value: tick,
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: left,
         };
-        if let Err(error) = timerfd_settime(&self.clock, TimerfdTimerFlags::empty(), &times) {
-            tracing::error!(%error, "a clock cannot be set");
-        }
+        let set = timerfd_settime(&self.clock, TimerfdTimerFlags::empty(), &once);
+        self.rings = set.is_ok().then_some(moment);
+        set.is_ok()
     }
 
-    /// The clock has ticked: one that is not read does not tick again.
-    pub(super) fn ticked(&self) {
+    /// The clock has rung.
+    pub(super) fn rang(&mut self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.clock, &mut count);
+        self.rings = None;
     }
 }
 
@@ -154,7 +161,33 @@ impl About {
 
 #[cfg(test)]
 mod tests {
-    use super::{About, Side};
+    use std::time::Duration;
+
+    use super::{About, Events, Side};
+    use crate::runtime::clock;
+
+    #[test]
+    fn a_moment_comes_when_a_farther_one_was_waited_for_before() {
+        let bell = rustix::event::eventfd(1, rustix::event::EventfdFlags::NONBLOCK);
+        let bell = bell.expect("a bell");
+        let mut events = Events::new(&bell).expect("an epoll");
+        let mut heard = Vec::new();
+        let begun = clock::now();
+        let far = begun.after(Duration::from_mins(1));
+        // The bell has rung already.
+        events.wait(&mut heard, begun, Some(far));
+        rustix::io::read(&bell, &mut [0; 8]).expect("a bell that rang");
+        for pause in [30, 3, 30].map(Duration::from_millis) {
+            let moment = clock::now().after(pause);
+            while clock::now() < moment {
+                events.wait(&mut heard, clock::now(), Some(moment));
+                if !heard.is_empty() {
+                    events.rang();
+                }
+            }
+        }
+        assert!(clock::now().since(begun) < Duration::from_secs(30));
+    }
 
     #[test]
     fn an_event_says_what_it_is_about() {

@@ -54,6 +54,8 @@ pub(super) struct Session {
     unread: usize,
     /// It is among those who wait for their turn.
     pub(super) is_queued: bool,
+    /// It is among those who are looked at when nothing was heard of them for a moment.
+    pub(super) is_looked_at: bool,
     /// Who ended its stream first, as metrics call it.
     ended_by: Option<&'static str>,
     guest: Guest,
@@ -109,6 +111,7 @@ impl Session {
             parting: None,
             unread: 0,
             is_queued: false,
+            is_looked_at: false,
             ended_by: None,
             guest,
         }
@@ -156,15 +159,19 @@ impl Session {
         }
     }
 
-    /// Whether it carries so much in one direction that it is to be looked at with each tick.
-    pub(super) fn is_bulk(&self) -> bool {
-        self.up_run.is_bulk() || self.down_run.is_bulk()
+    /// When to look whether there is something that nothing was heard of, because it carries much.
+    pub(super) fn look_due(&self) -> Option<Instant> {
+        self.up_run
+            .due()
+            .into_iter()
+            .chain(self.down_run.due())
+            .min()
     }
 
-    /// Looks, where nothing was heard since the last tick, whether something has come.
-    pub(super) fn ticks(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
-        let up = self.up_run.ticks(&self.client);
-        let down = self.down_run.ticks(&self.server);
+    /// Looks whether something has come, where that is due.
+    pub(super) fn look_for_more(&mut self, now: Instant, buffer: &mut [u8]) -> Fate {
+        let up = self.up_run.is_due(now);
+        let down = self.down_run.is_due(now);
         if self.parting.is_some() || !(up || down) {
             return Fate::Rests;
         }
@@ -240,8 +247,8 @@ impl Session {
                     pause = turn;
                 }
             }
-            self.up_run.goes_on(up_bytes, down_bytes, client);
-            self.down_run.goes_on(down_bytes, up_bytes, server);
+            self.up_run.goes_on(up_bytes, down_bytes, client, now);
+            self.down_run.goes_on(down_bytes, up_bytes, server, now);
             Ok::<_, Errno>(pause)
         };
         match carry() {

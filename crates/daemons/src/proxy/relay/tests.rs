@@ -168,7 +168,8 @@ async fn the_last_of_much_arrives_without_anything_after_it_both_ways() {
     let (mut client, mut server) = pair(&relay, port, 3 * LIMIT).await;
     let (mut from, mut to) = (&mut server, &mut client);
     for _ in 0..4 {
-        for size in [MUCH, 1000, 1000] {
+        // Enough to go on as before after a pause, and too little for that.
+        for size in [MUCH, 100_000, 100_000, 1000, 1000] {
             let (said, mut got) = (vec![7; size], vec![0; size]);
             let carried = async { tokio::join!(from.write_all(&said), to.read_exact(&mut got)) };
             let (sent, read) = within(carried).await;
