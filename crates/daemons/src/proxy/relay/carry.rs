@@ -86,7 +86,7 @@ impl Way {
             }
             let wanted = self.size.min(buffer.len());
             let into = buffer.get_mut(..wanted).unwrap_or_default();
-            // Not read(2), which passes through the file's lock and position first.
+            // read(2) does the same by a longer way, that of files.
             let count = match rustix::net::recv(from, into, RecvFlags::empty()) {
                 Ok((0, _)) => {
                     self.end = End::Read;
@@ -99,7 +99,10 @@ impl Way {
             carried += count;
             let bytes = buffer.get(..count).unwrap_or_default();
             seen(bytes);
-            let handed = hand_over(bytes, to, permit)?;
+            let handed = hand_over(bytes, to, permit).inspect_err(|_| {
+                // Where it broke off nobody may say anything more.
+                self.rest = bytes.to_vec();
+            })?;
             if handed < count {
                 self.rest = bytes.get(handed..).unwrap_or_default().to_vec();
                 self.size = (self.size / 2).max(LEAST);

@@ -946,6 +946,20 @@ async fn nothing_is_put_into_the_middle_of_a_message_nor_into_what_is_encrypted(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_behind_half_a_message_whose_other_half_was_not_handed_over() {
+    // As of a proxy that was paused and goes on: it reads the other half, and may not hand it over.
+    let (relay, port) = relay();
+    let lasts = Duration::from_secs(1);
+    let (mut client, mut server) = session(&relay, port, lasts).await;
+    let end = clock::now().after(lasts);
+    says(&mut server, b"D\0\0\0\x0ehalf ", &mut client).await;
+    clock::sleep_until(Some(end)).await;
+    server.write_all(b"a row").await.expect("written");
+    is_reset(&mut server).await;
+    assert_eq!(last_words(&mut client).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_behind_gets_all_that_was_carried_for_it_or_a_reset() {
     const ROW: usize = 1000;
     let (relay, port) = relay();
