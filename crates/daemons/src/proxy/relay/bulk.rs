@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use stolon_core::time::Instant;
 
-/// So much has come in a row before it counts as a bulk: the last of it may come later by a pause, which
+/// So much has come in a row before it counts as a bulk: the last of it may come later by a pause, or nearly two, which
 /// is to be little beside the time that the whole took.
 const BULK: usize = 8 * 1024 * 1024;
 /// Of less than this at once nothing is heard.
@@ -65,7 +65,7 @@ impl Run {
     }
 
     /// Whatever is there by now, the kernel tells of at once.
-    fn ends(&mut self, from: &TcpStream) {
+    pub(super) fn ends(&mut self, from: &TcpStream) {
         if self.due().is_some() {
             tell_of(from, 1);
         }
@@ -91,4 +91,63 @@ fn tell_of(socket: &TcpStream, bytes: libc::c_int) -> bool {
         )
     };
     done == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+
+    use super::{BULK, LITTLE, PAUSE, Run, TOLD};
+    use crate::runtime::clock;
+
+    fn socket() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a server");
+        TcpStream::connect(listener.local_addr().expect("an address")).expect("a client")
+    }
+
+    #[allow(unsafe_code, reason = "as in what is tested")]
+    fn told_of(socket: &TcpStream) -> libc::c_int {
+        let (mut bytes, mut length) = (0, 4);
+        // SAFETY: the pointers are to a live int and its length, for the whole call.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw mut bytes).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!((done, length), (0, 4));
+        bytes
+    }
+
+    #[test]
+    fn a_bulk_goes_on_through_pauses_that_bring_enough_and_ends_with_one_that_does_not() {
+        let (socket, begun) = (socket(), clock::now());
+        let mut run = Run::default();
+        run.goes_on(BULK - 1, 0, &socket, begun);
+        assert_eq!((run.due(), told_of(&socket)), (None, 1));
+        run.goes_on(1, 0, &socket, begun);
+        let due = begun.after(PAUSE);
+        assert_eq!((run.due(), told_of(&socket)), (Some(due), TOLD));
+        // Nothing, before it is due.
+        run.goes_on(0, 0, &socket, begun);
+        assert_eq!(run.due(), Some(due));
+        run.goes_on(LITTLE, 0, &socket, due);
+        assert_eq!(run.due(), Some(due.after(PAUSE)));
+        run.goes_on(LITTLE - 1, 0, &socket, due.after(PAUSE));
+        assert_eq!((run, told_of(&socket)), (Run::default(), 1));
+    }
+
+    #[test]
+    fn a_bulk_ends_when_something_goes_the_other_way() {
+        let (socket, begun) = (socket(), clock::now());
+        let mut run = Run::default();
+        run.goes_on(BULK, 0, &socket, begun);
+        assert_eq!(told_of(&socket), TOLD);
+        run.goes_on(0, 1, &socket, begun);
+        assert_eq!((run, told_of(&socket)), (Run::default(), 1));
+    }
 }

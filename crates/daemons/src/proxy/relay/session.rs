@@ -298,6 +298,8 @@ impl Session {
         let until = now.after(FAREWELL);
         if self.is_between_messages() && self.say_farewell() {
             self.parting = Some(until);
+            self.up_run.ends(&self.client);
+            self.down_run = Run::default();
             Fate::Parts(until)
         } else {
             self.reset()
