@@ -21,6 +21,8 @@ mod brief;
 mod crowd;
 #[path = "relay/stand_in.rs"]
 mod stand_in;
+#[path = "relay/waking.rs"]
+mod waking;
 #[path = "relay/ways.rs"]
 mod ways;
 
@@ -116,6 +118,7 @@ fn main() {
         .collect();
     let chosen =
         |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    waking::tell();
     let mut cluster = start();
     let second = Second::start(&cluster);
     let direct = cluster.keepers[0].direct.port;

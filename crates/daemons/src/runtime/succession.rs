@@ -89,7 +89,15 @@ impl Successor {
             .env(SUCCEEDS, std::process::id().to_string())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
-            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+            .map_err(|error| {
+                let program = program.display().to_string();
+                let place = if program.contains('/') {
+                    ""
+                } else {
+                    ", looked for in PATH"
+                };
+                Error::new(error.kind(), format!("{program}{place}: {error}"))
+            })?;
         Self::new(child, ours)
     }
 
