@@ -7,10 +7,11 @@
 //! id, which wall-clock jumps do not touch.
 
 mod file;
+mod noticing;
 mod rows;
 
+use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ struct Shared {
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
     changes: watch::Sender<u64>,
-    closed: Arc<AtomicBool>,
+    /// Ends the thread that looks for changes when it is dropped.
+    _watching: PipeWriter,
 }
 
 impl Shared {
@@ -94,12 +96,6 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.closed.store(true, Ordering::Relaxed);
-    }
-}
-
 impl SqliteStore {
     pub(crate) fn open(config: &Config, keys: Keys) -> Result<Self, Error> {
         let path = match config.endpoints.as_slice() {
@@ -123,8 +119,8 @@ impl SqliteStore {
         let reader = file::connect(&path, config.timeout).map_err(|error| failed(&error))?;
         let watcher = file::connect(&path, config.timeout).map_err(|error| failed(&error))?;
         let changes = watch::channel(0).0;
-        let closed = Arc::new(AtomicBool::new(false));
-        file::watch(watcher, changes.clone(), closed.clone()).map_err(|error| failed(&error))?;
+        let watching = noticing::watch(watcher, &path, changes.clone(), noticing::Pace::default())
+            .map_err(|error| failed(&error))?;
         let shared = Shared {
             path,
             keys,
@@ -133,7 +129,7 @@ impl SqliteStore {
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
             changes,
-            closed,
+            _watching: watching,
         };
         Ok(Self {
             shared: Arc::new(shared),

@@ -1,17 +1,12 @@
-//! The file itself: what it may lie on, its tables, and how its changes are noticed.
+//! The file itself: what it may lie on, and its tables.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::watch;
 
 use crate::Error;
 
-/// How often the file is looked at for others' changes; `data_version` costs about a microsecond.
-const WATCH_EVERY: Duration = Duration::from_millis(10);
 /// The version of the tables below.
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
@@ -93,29 +88,4 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), String> {
         .execute_batch(if made.is_ok() { "COMMIT" } else { "ROLLBACK" })
         .map_err(text)?;
     made
-}
-
-/// Looks for others' changes on a thread of its own, until the store is dropped.
-pub(super) fn watch(
-    connection: Connection,
-    changes: watch::Sender<u64>,
-    closed: Arc<AtomicBool>,
-) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("store-watch".to_owned())
-        .spawn(move || {
-            let mut seen: Option<i64> = None;
-            while !closed.load(Ordering::Relaxed) {
-                let version: rusqlite::Result<i64> =
-                    connection.pragma_query_value(None, "data_version", |row| row.get(0));
-                // A file that cannot be read wakes too: whoever reads next sees the error.
-                let now = version.ok();
-                if now.is_none() || (seen.is_some() && now != seen) {
-                    changes.send_modify(|count| *count += 1);
-                }
-                seen = now;
-                std::thread::sleep(WATCH_EVERY);
-            }
-        })?;
-    Ok(())
 }
