@@ -98,6 +98,11 @@ impl Proxy {
         self.leave.good_at()
     }
 
+    /// Whether it knows what the cluster data say: its last good check still counts (B7).
+    pub fn is_sighted(&self, now: Instant) -> bool {
+        self.held_until.is_none() && self.leave.until().is_some_and(|until| now < until)
+    }
+
     /// Takes in what happened and says what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -581,6 +586,22 @@ mod tests {
         world.publications_fail = false;
         world.pass(SECOND);
         assert!(world.is_open());
+    }
+
+    #[test]
+    fn it_is_sighted_without_a_primary_and_not_when_its_checks_fail() {
+        let world = World::new(true);
+        assert!(!world.proxy.is_sighted(world.now));
+        let mut world = World::open(true);
+        world.close();
+        world.pass(5 * SECOND);
+        assert!(!world.is_open() && world.proxy.is_sighted(world.now));
+        world.reads_fail = true;
+        world.pass(30 * SECOND);
+        assert!(!world.proxy.is_sighted(world.now), "blind (B7)");
+        world.reads_fail = false;
+        world.pass(2 * SECOND);
+        assert!(world.proxy.is_sighted(world.now));
     }
 
     #[test]

@@ -64,7 +64,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         None => (None, passed::by_manager()?),
     };
     let (for_clients, for_metrics) = upgrade::sorted(passed);
-    let scraped = Scraped::begin(&config, for_metrics, registry, health.clone()).await?;
+    let mut scraped = Scraped::begin(&config, for_metrics, registry, health.clone()).await?;
+    if let Some(scraped) = scraped.as_mut().filter(|_| predecessor.is_none()) {
+        scraped.serve();
+    }
     let mut relay = Relay::new(&config, &metrics, files::raise_limit()).map_err(Error::Relay)?;
     relay.give(for_clients);
     if let Some(tls) = &tls {
@@ -163,7 +166,7 @@ impl Shell {
                 }
                 () = gone(&mut self.predecessor), if self.predecessor.is_some() => {
                     tracing::warn!("the proxy before this one has ended");
-                    self.predecessor = None;
+                    self.is_alone();
                     Event::Wake
                 }
                 () = clock::sleep_until(wake_at) => { wake_at = None; Event::Wake }
@@ -202,13 +205,18 @@ impl Shell {
     /// Shows where clients go, and whether this proxy is ready for them.
     fn show(&mut self) {
         self.shown.update(&self.proxy);
-        let waits = self.proxy.waits_to_be_enabled();
-        self.health.set_ready(match self.proxy.good_at() {
-            _ if !self.stage.serves() => Some("stopping".to_owned()),
-            None => Some("no check of the cluster data succeeded yet".to_owned()),
-            Some(_) if waits => Some("not enabled by a sentinel".to_owned()),
-            Some(_) => None,
-        });
+        let not_ready = if !self.stage.serves() {
+            Some("stopping")
+        } else if self.proxy.good_at().is_none() {
+            Some("no check of the cluster data succeeded yet")
+        } else if !self.proxy.is_sighted(clock::now()) {
+            Some("no check of the cluster data succeeded lately")
+        } else if self.proxy.waits_to_be_enabled() {
+            Some("not enabled by a sentinel")
+        } else {
+            None
+        };
+        self.health.set_ready(not_ready.map(str::to_owned));
     }
 
     /// Takes the end of this proxy so far.
@@ -244,9 +252,17 @@ impl Shell {
                 self.listen = Some(true);
                 return;
             }
-            self.predecessor = None;
+            self.is_alone();
         }
         self.relay.listen(listen);
+    }
+
+    /// There is no proxy before this one any more.
+    fn is_alone(&mut self) {
+        self.predecessor = None;
+        if let Some(scraped) = &mut self.scraped {
+            scraped.serve();
+        }
     }
 
     fn take_news(&mut self, news: News) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, Plan, Store};
-use crate::harness::{certificates, eventually, process, stays, within};
+use crate::harness::{certificates, eventually, free_port, plain_http, process, stays, within};
 
 /// A process that is no child of the tests, and ends with its test.
 struct Ends(i32);
@@ -94,9 +94,13 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     process::give(folder.path());
     let [certificate, key] = certificates::of_proxy(folder.path());
-    let plan = plan.proxy_flags(&["--hold-timeout=60s", &certificate, &key]);
+    let probes = format!("127.0.0.1:{}", free_port());
+    let metrics = format!("--metrics-listen-address={probes}");
+    let plan = plan.proxy_flags(&["--hold-timeout=60s", &certificate, &key, &metrics]);
     let mut cluster = Cluster::start(&plan);
     clients_verify_the_proxy(&cluster, folder.path());
+    let is_ready = || plain_http::ask(&probes, "GET", "/readyz", "").is_some();
+    eventually("the proxy is ready", || is_ready().then_some(()));
     let before = cluster.address().hold("before");
     let done = AtomicBool::new(false);
     let successor = std::thread::scope(|scope| {
@@ -113,6 +117,15 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
                 })
             })
             .collect();
+        // A balancer that asks sees no moment in which it is not.
+        let balancer = scope.spawn(|| {
+            let mut count = 0;
+            while !done.load(Ordering::SeqCst) {
+                assert!(is_ready(), "after {count}");
+                count += 1;
+            }
+            count
+        });
         let successor = replaced(&cluster);
         // Some more come while only the successor accepts.
         let address = cluster.address();
@@ -125,6 +138,7 @@ fn a_proxy_is_upgraded_while_clients_connect_and_sessions_go_on() {
             .map(|client| client.join().expect("no error"))
             .collect();
         assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        assert!(balancer.join().expect("ready all the time") > 0);
         successor
     });
     assert_eq!(sessions(&cluster, "before"), "1");

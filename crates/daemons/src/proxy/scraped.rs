@@ -13,11 +13,14 @@ use crate::runtime::passed::{self, Passed};
 /// The socket for `/metrics`; dropped, nobody is answered there any more.
 pub(super) struct Scraped {
     held: Passed,
-    _served: AbortOnDropHandle<()>,
+    /// What is served, before it is: a successor leaves those who ask to the proxy before it, which
+    /// accepts by the same socket and is ready.
+    begun: Option<(TcpListener, Registry, Health)>,
+    served: Option<AbortOnDropHandle<()>>,
 }
 
 impl Scraped {
-    /// Serves at the socket that this process was started with, else where it is configured, if it is.
+    /// The socket that this process was started with, else where it is configured, if it is.
     pub(super) async fn begin(
         config: &Config,
         passed: Option<Passed>,
@@ -37,11 +40,19 @@ impl Scraped {
             },
         };
         let held = Passed::share(&listener, METRICS, kept).map_err(unusable)?;
-        let served = AbortOnDropHandle::new(http::serve_from(listener, registry, health));
         Ok(Some(Self {
             held,
-            _served: served,
+            begun: Some((listener, registry, health)),
+            served: None,
         }))
+    }
+
+    /// Answers from now on.
+    pub(super) fn serve(&mut self) {
+        if let Some((listener, registry, health)) = self.begun.take() {
+            let served = http::serve_from(listener, registry, health);
+            self.served = Some(AbortOnDropHandle::new(served));
+        }
     }
 
     /// The socket, for a successor.
