@@ -118,7 +118,9 @@ impl Heard {
     fn mark_primary(&mut self, data: Option<&ClusterData>) {
         let primary = data.and_then(ClusterData::primary);
         let told = primary.and_then(|primary| self.state(data?, primary));
-        let Some((state, at)) = told.filter(|(state, _)| state.healthy) else {
+        // The Go program does not say how old what it tells is: its standbys are judged by nothing.
+        let told = told.filter(|(state, _)| state.healthy && state.instance.is_some());
+        let Some((state, at)) = told else {
             return;
         };
         let (timeline, lsn) = (state.timeline_id, state.xlog_pos);

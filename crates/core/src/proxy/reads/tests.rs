@@ -320,6 +320,16 @@ fn a_keeper_of_the_go_program_tells_too_little() {
 }
 
 #[test]
+fn where_a_primary_of_the_go_program_is_says_nothing_of_its_standbys() {
+    let mut world = World::reading();
+    world.state("db1").instance = None;
+    for _ in 0..12 {
+        world.pass(5 * SECOND);
+    }
+    assert!(world.why_closed().contains("db2"), "{}", world.why_closed());
+}
+
+#[test]
 fn a_report_is_as_old_as_the_look_that_it_tells_of() {
     let mut world = World::reading();
     let level = world.now;

@@ -2,7 +2,6 @@
 //! at, a request does not say: it goes to all that clients may be reading from, and those that do not
 //! know its key ignore it, as PostgreSQL does (protocol, "Canceling Requests in Progress").
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,6 +12,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::doors::Door;
 use super::permit::Permit;
+use super::serve::see_again;
 
 /// A request: its length, its code, the process and its key. Those of protocol 3.2 have longer keys.
 const LONGEST: usize = 8 + 4 + 256;
@@ -30,7 +30,11 @@ pub(super) async fn hand_on(mut client: TcpStream, shared: &Shared, limit: Durat
         .into_iter()
         .filter_map(|door| shared.doors.permits(door).ok())
         .flatten();
-    let sent = permits.map(|permit| send(permit, &request, limit));
+    let request = request.as_slice();
+    let sent = permits.map(|permit| async move {
+        send(&permit, request, limit).await;
+        see_again(&permit, &shared.doors);
+    });
     join_all(sent).await;
 }
 
@@ -46,7 +50,7 @@ async fn read(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(request)
 }
 
-async fn send(permit: Arc<Permit>, request: &[u8], limit: Duration) {
+async fn send(permit: &Permit, request: &[u8], limit: Duration) {
     let sending = async {
         let mut server = permit.reach.connect(limit).await?;
         if !permit.holds() {

@@ -214,7 +214,8 @@ impl Doors {
         ways.turn = ways.turn.wrapping_add(1);
         let first = ways.turn % holding.len();
         holding.rotate_left(first);
-        holding.sort_by_key(|permit| permit.load());
+        // What it is sorted by changes meanwhile.
+        holding.sort_by_cached_key(|permit| permit.load());
         Ok(holding)
     }
 

@@ -40,6 +40,14 @@ pub(super) fn prepare(socket: &impl AsFd, keepalive: Keepalive) {
     let _ = socket.set_tcp_keepalive(&settings);
 }
 
+/// Sets a socket to a server. When it is closed otherwise than at the end of both streams, as by the end of
+/// this process, the kernel does not go on to deliver what it still has: the server may be one that is
+/// deposed by then (I1).
+pub(super) fn prepare_server(socket: &impl AsFd, keepalive: Keepalive) {
+    prepare(socket, keepalive);
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
 /// How long a peer may be silent while data waits: as long as when the connection is idle.
 pub(super) fn patience(keepalive: Keepalive) -> Duration {
     match (keepalive.idle, keepalive.interval, keepalive.count) {

@@ -28,6 +28,8 @@ pub(super) struct Permit {
     revoked: AtomicBool,
     /// Why it was revoked.
     why: OnceLock<String>,
+    /// Somebody tries its target until it can be reached again.
+    is_tried: AtomicBool,
     /// Wakes who waits for the revocation.
     revocation: Notify,
 }
@@ -43,6 +45,7 @@ impl Permit {
             until: AtomicU64::new(nanoseconds(until)),
             revoked: AtomicBool::new(false),
             why: OnceLock::new(),
+            is_tried: AtomicBool::new(false),
             revocation: Notify::new(),
         }
     }
@@ -82,6 +85,18 @@ impl Permit {
         let sessions = self.sessions.load(Ordering::Relaxed);
         let coming = self.coming.load(Ordering::Relaxed);
         (self.reach.is_lost(), sessions.saturating_add(coming))
+    }
+
+    /// Whether its target is to be tried again by somebody, from now on by whoever asks.
+    pub(super) fn begins_to_try(&self) -> bool {
+        self.door == Door::Reading
+            && self.reach.is_lost()
+            && !self.is_tried.swap(true, Ordering::AcqRel)
+    }
+
+    /// Nobody tries its target again any more.
+    pub(super) fn stops_to_try(&self) {
+        self.is_tried.store(false, Ordering::Release);
     }
 
     /// Waits until it is revoked.

@@ -89,8 +89,17 @@ impl Reach {
     pub(super) async fn connect(&self, limit: Duration) -> Result<TcpStream, String> {
         let connecting = async {
             let addresses = self.addresses().await.map_err(|why| self.tell_lost(&why))?;
-            let connected = TcpStream::connect(addresses.as_slice()).await;
-            connected.map_err(|error| self.refused(&error))
+            let each = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+            let mut refusal = None;
+            // One that is silent leaves the others their time.
+            for address in addresses {
+                refusal = match timeout(each, TcpStream::connect(address)).await {
+                    Ok(Ok(connected)) => return Ok(connected),
+                    Ok(Err(error)) => Some(error),
+                    Err(_) => None,
+                };
+            }
+            Err(refusal.map_or_else(|| self.too_late(), |error| self.refused(&error)))
         };
         let connected = timeout(limit, connecting).await;
         let connected = connected.unwrap_or_else(|_| Err(self.too_late()))?;

@@ -159,25 +159,29 @@ async fn first_of(shared: &Shared, door: Door) -> Result<Admitted, String> {
     }
     let mut refused = String::new();
     for permit in shared.doors.permits(door)? {
-        let was_lost = permit.reach.is_lost();
         match reach(shared, permit.clone()).await {
             Ok(admitted) => return Ok(admitted),
             Err(why) => refused = why,
         }
-        if door == Door::Reading && permit.reach.is_lost() && !was_lost {
-            tokio::spawn(try_again(permit, shared.doors.clone()));
-        }
+        see_again(&permit, &shared.doors);
     }
     Err(refused)
 }
 
-/// Tries a standby that could not be reached until it can be, or is not read from any more: clients go
-/// to others, and would not find out.
+/// Sees to it that a standby which could not be reached is tried until it can be, or is not read from
+/// any more: clients go to others, and would not find out.
+pub(super) fn see_again(permit: &Arc<Permit>, doors: &Arc<Doors>) {
+    if permit.begins_to_try() {
+        tokio::spawn(try_again(permit.clone(), doors.clone()));
+    }
+}
+
 async fn try_again(permit: Arc<Permit>, doors: Arc<Doors>) {
     while permit.reach.is_lost() && doors.is_in_force(&permit) {
         tokio::time::sleep(TRY_AGAIN).await;
         drop(permit.reach.connect(CONNECT_LIMIT).await);
     }
+    permit.stops_to_try();
 }
 
 async fn reach(shared: &Shared, permit: Arc<Permit>) -> Result<Admitted, String> {
@@ -198,7 +202,7 @@ async fn reach(shared: &Shared, permit: Arc<Permit>) -> Result<Admitted, String>
     if !shared.doors.is_in_force(&permit) {
         return Err(changed.to_owned());
     }
-    peer::prepare(&server, shared.keepalive);
+    peer::prepare_server(&server, shared.keepalive);
     drop(coming);
     Ok((permit, server))
 }

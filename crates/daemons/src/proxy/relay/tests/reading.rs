@@ -127,6 +127,37 @@ async fn the_primary_is_read_from_only_where_that_is_wanted_and_no_standby_is_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_only_a_request_to_cancel_could_not_reach_is_tried_again() {
+    let (relay, _) = relay_to_read(Fallback::Refuse);
+    let [gone] = servers().await;
+    let route = to_each(&[&gone]);
+    let address = gone.local_addr().expect("an address");
+    drop(gone);
+    relay.set_read_route(&route);
+    let door = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let coming = TcpStream::connect(door.local_addr().expect("an address"));
+    let (mut client, accepted) = (
+        coming.await.expect("a client"),
+        door.accept().await.expect("it").0,
+    );
+    let request = [&[0, 0, 0, 16, 4, 210, 22, 46][..], &[7; 8]].concat();
+    client.write_all(&request).await.expect("written");
+    super::super::cancel::hand_on(accepted, &relay.shared, LIMIT).await;
+    let permits = relay.shared.doors.permits(Door::Reading).expect("one");
+    let is_lost = |lost: bool| {
+        let reach = &permits[0].reach;
+        within(async move {
+            while reach.is_lost() != lost {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    is_lost(true).await;
+    let _back = TcpListener::bind(address).await.expect("the same port");
+    is_lost(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_cannot_be_reached_is_passed_over_until_it_can() {
     let (relay, port) = relay_to_read(Fallback::Refuse);
     let [gone, there] = servers().await;
