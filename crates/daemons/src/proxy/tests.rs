@@ -201,6 +201,44 @@ impl Drop for Paused {
     }
 }
 
+/// A proxy in a process of its own that forwards to this server, its port, its store, and what that says.
+async fn elsewhere(
+    folder: &std::path::Path,
+    server: &TcpListener,
+    timeout: Duration,
+) -> (Paused, u16, Arc<dyn Store>, ClusterData) {
+    let file = folder.join("store.db");
+    let config = config(&file.to_string_lossy(), Keepalive::default());
+    let store = stolon_store::open(&config.common.store).expect("a store");
+    let mut data = document(server.local_addr().expect("an address").port(), timeout);
+    data.proxy.spec.primary_db_uid = "db1".into();
+    write(&store, &data).await;
+    let proxy = Paused::start(config.port, &file.to_string_lossy());
+    let info = eventually("published", async || published(&store).await).await;
+    data.proxy.spec.enabled_proxies = vec![info.uid];
+    data.proxy.generation = Generation(2);
+    write(&store, &data).await;
+    (proxy, config.port, store, data)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_proxy_had_not_delivered_when_it_died_is_not_delivered_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    let (proxy, port, _store, _) = elsewhere(folder.path(), &server, LIMIT).await;
+    let (mut client, mut session) = session(port, &server).await;
+    // Until nobody takes any more: some of it is with the proxy's kernel, and the server reads nothing.
+    let words = vec![b'.'; 64 * 1024];
+    while let Ok(written) = tokio::time::timeout(LIMIT / 20, client.write_all(&words)).await {
+        written.expect("written");
+    }
+    proxy.signal(rustix::process::Signal::KILL);
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(LIMIT, session.read_to_end(&mut rest)).await;
+    let end = end.expect("in time");
+    assert!(end.is_err(), "I1: {end:?}, an end in order");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
     use rustix::process::Signal;
@@ -214,20 +252,10 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("store.db");
-    let config = config(&file.to_string_lossy(), Keepalive::default());
-    let store = stolon_store::open(&config.common.store).expect("a store");
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
     let timeout = Duration::from_secs(2);
-    let mut data = document(server.local_addr().expect("an address").port(), timeout);
-    data.proxy.spec.primary_db_uid = "db1".into();
-    write(&store, &data).await;
-    let proxy = Paused::start(config.port, &file.to_string_lossy());
-    let info = eventually("published", async || published(&store).await).await;
-    data.proxy.spec.enabled_proxies = vec![info.uid];
-    data.proxy.generation = Generation(2);
-    write(&store, &data).await;
-    let (mut client, mut old) = session(config.port, &server).await;
+    let (proxy, port, store, mut data) = elsewhere(folder.path(), &server, timeout).await;
+    let (mut client, mut old) = session(port, &server).await;
 
     proxy.pause().await;
     client.write_all(b"insert").await.expect("it waits");
@@ -240,5 +268,5 @@ async fn a_proxy_that_was_paused_hands_nothing_over_when_it_goes_on() {
     let got = tokio::time::timeout(LIMIT, old.read(&mut buffer)).await;
     let got = got.expect("in time");
     assert!(!matches!(got, Ok(1..)), "I1: {got:?} came through");
-    session(config.port, &server).await;
+    session(port, &server).await;
 }

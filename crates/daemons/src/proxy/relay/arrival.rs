@@ -147,7 +147,7 @@ fn way(
     let address = permit.reach.address()?;
     let place = shared.places.clone().try_acquire_owned().ok()?;
     let server = connect(address).ok()?;
-    peer::prepare(&server, shared.keepalive);
+    peer::prepare_server(&server, shared.keepalive);
     Some((permit, server, place))
 }
 

@@ -24,6 +24,11 @@ const PACE: Duration = Duration::from_millis(2);
 /// How often one of those who wait tries whether the primary can be reached: it may be on its way
 /// without any news in the store, as after a crash that its keeper mends in place.
 const PROBE: Duration = Duration::from_millis(50);
+/// A try that was begun may take so long, also at the end of the time that a client is held.
+const LEAST_TRY: Duration = Duration::from_secs(1);
+/// How much longer a client is held whose turn is to come when its time is over: there may be a primary,
+/// and many before it.
+const IN_TURN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a client has given up.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -39,7 +44,7 @@ pub(super) async fn hold(
     };
     loop {
         wait.next(client, &shared.last, &why).await?;
-        match timeout(wait.left(), admit(shared, door)).await {
+        match timeout(wait.left().max(LEAST_TRY), admit(shared, door)).await {
             Ok(Ok(admitted)) => {
                 wait.ended();
                 return Ok(admitted);
@@ -116,6 +121,24 @@ impl WaitingRoom {
         })
     }
 
+    /// What is awaited, unless the client is held no longer before: within the limit, of which it is
+    /// told `why` it waited.
+    async fn while_held<T>(
+        &self,
+        client: &TcpStream,
+        stopping: &CancellationToken,
+        (limit, why): (Duration, &str),
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, Left> {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => Err(Left::Refused("the proxy is stopping".to_owned())),
+            () = given_up(client) => Err(Left::Gone),
+            () = sleep(limit) => Err(Left::Refused(format!("{why} (waited {:?})", self.timeout))),
+            awaited = awaited => Ok(awaited),
+        }
+    }
+
     /// Returns when it is this client's turn to try for all.
     async fn probe(&self) {
         let _prober = self.prober.lock().await;
@@ -132,25 +155,26 @@ impl Wait<'_> {
         stopping: &CancellationToken,
         why: &str,
     ) -> Result<(), Left> {
-        self.is_probe = tokio::select! {
-            biased;
-            () = stopping.cancelled() => {
-                return Err(Left::Refused("the proxy is stopping".to_owned()));
+        let (room, left) = (self.room, self.left());
+        let news = async {
+            tokio::select! {
+                biased;
+                _ = self.news.changed() => false,
+                () = room.probe() => true,
             }
-            () = given_up(client) => return Err(Left::Gone),
-            () = sleep(self.left()) => {
-                return Err(Left::Refused(format!("{why} (waited {:?})", self.room.timeout)));
-            }
-            _ = self.news.changed() => false,
-            () = self.room.probe() => true,
         };
+        let held = room.while_held(client, stopping, (left, why), news);
+        self.is_probe = held.await?;
         // The session that a request to cancel is about has mostly ended with its primary.
         if peer::has_left(client) || greeting::is_cancel_request(client) {
             return Err(Left::Gone);
         }
-        let _turn = self.room.turn.lock().await;
-        sleep(PACE).await;
-        Ok(())
+        let turn = async {
+            let _turn = room.turn.lock().await;
+            sleep(PACE).await;
+        };
+        let limit = left.saturating_add(IN_TURN);
+        room.while_held(client, stopping, (limit, why), turn).await
     }
 
     /// How much longer the client is held.

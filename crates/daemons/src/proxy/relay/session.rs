@@ -1,4 +1,6 @@
-//! One session that is carried: a client, its server, and how it ends.
+//! One session that is carried: a client, its server, and what goes between them.
+
+mod ending;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -11,23 +13,17 @@ use stolon_core::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::super::greeting;
 use super::bulk::Run;
 use super::carry::{Pause, Way};
 use super::frames::Frames;
 use super::peer::{self, Silence};
 use super::permit::Permit;
-use super::{CLOSED, Shared, abort};
+use super::{CLOSED, Shared};
 use crate::runtime::clock;
 
 /// A server that has not answered a client's first words for so long does not answer at all:
 /// PostgreSQL asks for a password, or refuses, within milliseconds.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(10);
-/// How long a client may take to hear that its session was ended.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// What it may still have said meanwhile: closing a socket with something unread resets it, and a
-/// reset may reach the client before the message that it is to read.
-const MOST_UNREAD: usize = 1024 * 1024;
 
 /// What metrics say ended a session.
 pub(super) const CLIENT: &str = "client";
@@ -49,6 +45,8 @@ pub(super) struct Session {
     silences: [Silence; 2],
     /// When it is to be noted whether its server says anything; none: it was.
     answer_due: Option<Instant>,
+    /// Its server has ended it: how long its client may take to do so too.
+    alone_until: Option<Instant>,
     /// The server's side is gone, and the client is only to hear so, until the moment.
     parting: Option<Instant>,
     unread: usize,
@@ -108,6 +106,7 @@ impl Session {
             frames: Frames::new(),
             silences: Default::default(),
             answer_due: Some(clock::now().after(SILENT_AFTER)),
+            alone_until: None,
             parting: None,
             unread: 0,
             is_queued: false,
@@ -205,7 +204,7 @@ impl Session {
             self.guest.shared.metrics.closed("peer-lost");
             return self.reset();
         }
-        Fate::Rests
+        self.may_be_alone(now)
     }
 
     /// Whether its client had time enough to hear that it was ended.
@@ -256,77 +255,8 @@ impl Session {
             Ok(Pause::Done) => self.may_be_over(),
             // Whatever broke, it may be that it was broken because the permit ended.
             Err(_) if !self.permit.holds() => self.part(now),
-            Err(_) => self.breaks(),
+            Err(_) => self.breaks_off(now, buffer),
         }
-    }
-
-    /// Over when both streams have ended.
-    fn may_be_over(&mut self) -> Fate {
-        let first = match (self.up.is_over(), self.down.is_over()) {
-            (false, false) => return Fate::Rests,
-            (true, _) => CLIENT,
-            (false, true) => SERVER,
-        };
-        let by = *self.ended_by.get_or_insert(first);
-        if self.up.is_over() && self.down.is_over() {
-            self.guest.shared.metrics.ended(by);
-            return Fate::Over;
-        }
-        Fate::Rests
-    }
-
-    /// It is broken, or ended before and is broken now.
-    pub(super) fn breaks(&self) -> Fate {
-        let by = self.ended_by.unwrap_or(BROKEN);
-        self.guest.shared.metrics.ended(by);
-        self.reset()
-    }
-
-    /// One side is broken or gone: the other may not believe that it goes on.
-    fn reset(&self) -> Fate {
-        abort(&self.server);
-        abort(&self.client);
-        Fate::Over
-    }
-
-    /// Ends it because its permit has ended, the server's side first (I1). The client is told why
-    /// where it stands between two messages, all of what was read for it was handed over, and its
-    /// socket takes the words at once.
-    fn part(&mut self, now: Instant) -> Fate {
-        self.guest.is_parted = true;
-        abort(&self.server);
-        let until = now.after(FAREWELL);
-        if self.is_between_messages() && self.say_farewell() {
-            self.parting = Some(until);
-            self.up_run.ends(&self.client);
-            self.down_run = Run::default();
-            Fate::Parts(until)
-        } else {
-            self.reset()
-        }
-    }
-
-    fn is_between_messages(&self) -> bool {
-        self.frames.is_between() && self.down.is_empty() && !self.down.is_over()
-    }
-
-    fn say_farewell(&self) -> bool {
-        let words = greeting::farewell(self.permit.why_ended());
-        let said = rustix::net::send(&self.client, &words, rustix::net::SendFlags::NOSIGNAL);
-        said == Ok(words.len())
-            && rustix::net::shutdown(&self.client, rustix::net::Shutdown::Write).is_ok()
-    }
-
-    /// Reads what the client still says until it has closed its end too.
-    fn hear_out(&mut self, buffer: &mut [u8]) -> Fate {
-        while self.unread < MOST_UNREAD {
-            match rustix::io::read(&*self.client, &mut *buffer) {
-                Ok(count @ 1..) => self.unread += count,
-                Err(Errno::AGAIN) => return Fate::Rests,
-                Ok(_) | Err(_) => break,
-            }
-        }
-        Fate::Over
     }
 }
 

@@ -723,6 +723,28 @@ async fn a_held_client_gets_in_when_its_primary_listens_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whose_turn_is_to_come_when_the_time_is_over_gets_in() {
+    const CLIENTS: usize = 300;
+    let lasts = LIMIT / 2;
+    let (relay, port) = relay_that_holds(CLIENTS, lasts);
+    let begun = clock::now();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(connect(port).await);
+    }
+    held(&relay, CLIENTS.try_into().expect("a number")).await;
+    // Their turns take more than twice as long as the first ones have.
+    let late = begun.after(lasts.saturating_sub(Duration::from_millis(200)));
+    clock::sleep_until(Some(late)).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a server");
+    relay.set_route(&to(&server, LIMIT));
+    for _ in 0..CLIENTS {
+        within(server.accept()).await.expect("a session");
+    }
+    held(&relay, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_request_to_cancel_goes_to_no_other_primary() {
     let (relay, port) = relay_that_holds(10, LIMIT);
     let mut cancel = connect(port).await;
@@ -957,6 +979,51 @@ async fn nothing_is_put_behind_half_a_message_whose_other_half_was_not_handed_ov
     server.write_all(b"a row").await.expect("written");
     is_reset(&mut server).await;
     assert_eq!(last_words(&mut client).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_last_words_reach_a_client_that_goes_on_saying_much() {
+    let (relay, port) = relay();
+    let (client, mut server) = session(&relay, port, LIMIT).await;
+    let (mut from_server, mut to_server) = client.into_split();
+    let saying = tokio::spawn(async move {
+        let much = vec![b'.'; 64 * 1024];
+        while to_server.write_all(&much).await.is_ok() {}
+    });
+    let mut some = vec![0; 1024 * 1024];
+    within(server.read_exact(&mut some)).await.expect("read");
+    let words = b"E\0\0\0\x0cSFATAL\0\0";
+    server.write_all(words).await.expect("written");
+    // With much that it has not read: the relay's next word to it fails.
+    drop(server);
+    let mut got = vec![0; words.len()];
+    within(from_server.read_exact(&mut got))
+        .await
+        .expect("all of it");
+    assert_eq!(got, words);
+    within(saying).await.expect("it ends too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_server_has_ended_the_session_keeps_no_place() {
+    let (relay, port) = relay();
+    let are_gone = async || {
+        while relay.shared.metrics.connections("primary").get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // By its time.
+    let (mut client, server) = session(&relay, port, 3 * LIMIT).await;
+    drop(server);
+    assert_eq!(within(client.read(&mut [0; 8])).await.expect("an end"), 0);
+    within(are_gone()).await;
+    // By the end of the way there, long before.
+    let (mut client, server) = session(&relay, port, 3 * LIMIT).await;
+    drop(server);
+    assert_eq!(within(client.read(&mut [0; 8])).await.expect("an end"), 0);
+    relay.set_route(&Route::Closed("a test".into()));
+    let gone = tokio::time::timeout(LIMIT / 5, are_gone()).await;
+    gone.expect("well before its time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
