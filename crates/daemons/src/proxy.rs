@@ -205,6 +205,10 @@ impl Shell {
     /// Shows where clients go, and whether this proxy is ready for them.
     fn show(&mut self) {
         self.shown.update(&self.proxy);
+        if self.scraped.is_none() {
+            // Who is still to be answered asked before a successor took over.
+            return;
+        }
         let not_ready = if !self.stage.serves() {
             Some("stopping")
         } else if self.proxy.good_at().is_none() {
@@ -260,6 +264,7 @@ impl Shell {
     /// There is no proxy before this one any more.
     fn is_alone(&mut self) {
         self.predecessor = None;
+        self.show();
         if let Some(scraped) = &mut self.scraped {
             scraped.serve();
         }
